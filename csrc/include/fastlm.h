@@ -1,0 +1,279 @@
+/* fastlm: language-model inference on CPUs, inside the caller's process.
+ *
+ * The one public header. Every symbol starts with flm_. Rules that hold for all of it:
+ * - A function that can fail returns flm_status (0 = ok) and takes an optional flm_error as its last
+ *   argument, which then says what was wrong and what to do. Nothing prints, exits or aborts.
+ * - Sizes are counts of elements unless the name ends in _bytes. Token ids are int32_t.
+ * - Objects: a context owns threads; a model belongs to a context; sessions and requests belong to a
+ *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL.
+ * - Calls on different objects, and calls of several threads on one model, are safe. One session or one
+ *   request is used by one thread at a time, except flm_request_cancel, which any thread may call.
+ */
+#ifndef FASTLM_H
+#define FASTLM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(_WIN32)
+#define FLM_API
+#else
+#define FLM_API __attribute__((visibility("default")))
+#endif
+
+#define FLM_ABI_VERSION 1 /* may change until 1.0 */
+#define FLM_VERSION "0.1.0"
+
+/* ---- status ------------------------------------------------------------------------------------- */
+
+typedef enum flm_status {
+    FLM_OK = 0,
+    FLM_ERR_ARGUMENT = 10,       /* an argument of this call is out of range */
+    FLM_ERR_FORMAT = 20,         /* a file, spec or tensor is malformed */
+    FLM_ERR_UNSUPPORTED = 30,    /* well formed, but this build cannot run it */
+    FLM_ERR_CONTEXT_LENGTH = 40, /* the sequence would be longer than the context */
+    FLM_ERR_MEMORY = 50,
+    FLM_ERR_IO = 60,
+    FLM_ERR_NUMERIC = 70, /* NaN or infinite logits */
+    FLM_ERR_CANCELLED = 80,
+    FLM_ERR_STATE = 90 /* the object cannot do this now: closed, busy, or forked in mid-step */
+} flm_status;
+
+typedef struct flm_error {
+    flm_status status;
+    char text[508]; /* UTF-8, zero-terminated: culprit and remedy */
+} flm_error;
+
+FLM_API const char *flm_version(void);
+FLM_API uint32_t flm_abi_version(void);
+FLM_API const char *flm_status_name(flm_status status);
+
+/* Asked now and then (at most every 10 ms or so) by the thread that waits inside a call; a non-zero
+ * answer ends that call with FLM_ERR_CANCELLED. */
+typedef struct flm_poll {
+    int (*ask)(void *user);
+    void *user;
+} flm_poll;
+
+/* ---- context ------------------------------------------------------------------------------------ */
+
+typedef struct flm_context flm_context;
+
+typedef struct flm_context_options {
+    size_t size_bytes; /* sizeof(flm_context_options) */
+    uint32_t threads;  /* 0: one per usable processor (affinity and cgroup quota) */
+    const char *isa;   /* "scalar", "avx2", "avx512"; NULL: $FASTLM_ISA, else the best of this CPU */
+} flm_context_options;
+
+FLM_API flm_status flm_context_create(const flm_context_options *options, flm_context **context, flm_error *error);
+FLM_API void flm_context_destroy(flm_context *context);
+FLM_API const char *flm_context_isa(const flm_context *context);
+FLM_API uint32_t flm_context_threads(const flm_context *context);
+FLM_API uint32_t flm_usable_processors(void);
+
+/* Work done so far, for tests and monitoring. tiles[t]: matrix tiles computed by thread t. */
+#define FLM_MAX_THREADS 256
+typedef struct flm_counters {
+    uint64_t forwards;          /* steps run */
+    uint64_t tokens;            /* tokens run through a stack */
+    uint64_t prefix_hit_tokens; /* prompt tokens found in the prefix index instead */
+    uint64_t tiles[FLM_MAX_THREADS];
+} flm_counters;
+FLM_API void flm_context_counters(const flm_context *context, flm_counters *counters);
+
+/* ---- model -------------------------------------------------------------------------------------- */
+
+typedef struct flm_model flm_model;
+
+typedef enum flm_format { /* of a packed matrix; see docs/container-format.md */
+    FLM_FORMAT_F32 = 1,
+    FLM_FORMAT_F16 = 2,
+    FLM_FORMAT_BF16 = 3
+} flm_format;
+
+typedef enum flm_dtype { FLM_DTYPE_F32 = 1, FLM_DTYPE_F16 = 2, FLM_DTYPE_BF16 = 3 } flm_dtype; /* of plain numbers */
+
+typedef enum flm_kind { FLM_KIND_DECODER = 1, FLM_KIND_ENCODER = 2, FLM_KIND_ENCODER_DECODER = 3 } flm_kind;
+
+typedef struct flm_model_options {
+    size_t size_bytes;
+    flm_format format;      /* of matrices; ignored by flm_model_open (the file says it) */
+    flm_dtype kv_dtype;     /* F32 or BF16; 0: F32 for F32 matrices, else BF16 */
+    uint32_t context;       /* longest sequence in tokens; 0: what the spec says */
+    uint64_t kv_bytes;      /* cap on the memory of KV pages; 0: chosen from the machine's memory */
+    uint32_t verify;        /* flm_model_open: 1 also checks the payload's checksum */
+    uint32_t prefix_cache;  /* 0: on, 1: off */
+} flm_model_options;
+
+/* A tensor slot of a model: what weights it wants (see docs/architecture.md for the names). */
+typedef struct flm_tensor {
+    const char *name; /* lives as long as the model */
+    uint32_t rows, cols;
+    uint32_t is_matrix; /* 1: packed in .format; 0: a vector of rows x cols float32, row-major */
+    flm_format format;
+    const void *data; /* packed bytes; NULL until allocated */
+    uint64_t bytes;
+} flm_tensor;
+
+/* Build a model from weights in memory: create, load the rows of every tensor, finish. */
+FLM_API flm_status flm_model_create(flm_context *context, const void *spec, size_t spec_bytes,
+                                    const flm_model_options *options, flm_model **model, flm_error *error);
+FLM_API size_t flm_model_tensor_count(const flm_model *model);
+FLM_API flm_status flm_model_tensor(const flm_model *model, size_t index, flm_tensor *tensor, flm_error *error);
+/* Pack n_rows rows from `row` on; `row` is a multiple of 16, and n_rows too unless the last row is among
+ * them. values: [n_rows, cols] row-major, contiguous. Non-finite values are an error. Uses all threads. */
+FLM_API flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_t n_rows, const void *values,
+                                       flm_dtype dtype, flm_error *error);
+FLM_API flm_status flm_model_finish(flm_model *model, flm_error *error);
+
+/* Open and map a .flm file. The path is in the file system's own encoding. */
+FLM_API flm_status flm_model_open(flm_context *context, const char *path, const flm_model_options *options,
+                                  flm_model **model, flm_error *error);
+FLM_API void flm_model_destroy(flm_model *model);
+
+typedef struct flm_model_info {
+    flm_kind kind;
+    uint32_t vocab, width, layers, context;
+    flm_format format;
+    flm_dtype kv_dtype;
+    int32_t bos, decoder_start; /* -1: none */
+    uint64_t parameters, weight_bytes, kv_bytes_per_token, kv_bytes, scratch_bytes;
+} flm_model_info;
+FLM_API void flm_model_info_get(const flm_model *model, flm_model_info *info);
+
+/* What generation needs to know of the vocabulary; a .flm file brings it along.
+ * Token i prints bytes[offsets[i] .. offsets[i + 1]); special tokens print nothing. */
+typedef struct flm_vocabulary {
+    size_t size_bytes;
+    uint32_t n_tokens;
+    const uint64_t *offsets; /* [n_tokens + 1], ascending from 0 */
+    const uint8_t *bytes;
+    const uint8_t *special;     /* [n_tokens] 0 or 1 */
+    uint32_t strip_first_space; /* drop one leading space at the start of a text (sentencepiece) */
+    int32_t bos, decoder_start; /* -1: none */
+    const int32_t *eos;         /* [n_eos] */
+    uint32_t n_eos;
+} flm_vocabulary;
+FLM_API flm_status flm_model_set_vocabulary(flm_model *model, const flm_vocabulary *vocabulary, flm_error *error);
+/* Pointers into the model; n_tokens is 0 when none was set. */
+FLM_API void flm_model_vocabulary(const flm_model *model, flm_vocabulary *vocabulary);
+
+/* ---- sessions: one sequence --------------------------------------------------------------------- */
+
+typedef struct flm_session flm_session;
+
+FLM_API flm_status flm_session_create(flm_model *model, flm_session **session, flm_error *error);
+FLM_API flm_status flm_session_fork(flm_session *session, flm_session **fork, flm_error *error);
+FLM_API flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error); /* drop the last n */
+FLM_API size_t flm_session_length(const flm_session *session);
+FLM_API const int32_t *flm_session_tokens(const flm_session *session); /* [length] until the next call on it */
+FLM_API void flm_session_destroy(flm_session *session);
+
+/* Encoder-decoders: run the encoder over tokens and keep its keys and values for cross-attention. */
+FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens,
+                                      const flm_poll *poll, flm_error *error);
+
+/* ---- the one step function ---------------------------------------------------------------------- */
+
+typedef enum flm_rows { FLM_ROWS_NONE = 0, FLM_ROWS_LAST = 1, FLM_ROWS_ALL = 2 } flm_rows;
+
+typedef struct flm_item {
+    flm_session *session; /* the tokens are appended to it; each session at most once in a call */
+    const int32_t *tokens;
+    size_t n_tokens;
+    const int32_t *types; /* token types [n_tokens] of an encoder, or NULL: all 0 */
+    flm_rows rows;        /* which tokens to give logits for (an encoder has none) */
+    float *logits;        /* [rows, vocab] */
+    float *hidden;        /* [n_tokens, width] after the final norm, or NULL */
+    /* [layers + 1, n_tokens, width]: the embedding, then each layer's output, the last after the final
+     * norm; or NULL */
+    float *hidden_states;
+    /* [layers, heads, n_tokens, session length + n_tokens]: attention probabilities; or NULL */
+    float *attentions;
+} flm_item;
+
+/* Runs a ragged batch. Prompts are cut into chunks; the bits of the results do not depend on how, nor on
+ * the other items or the number of threads. On an error the sessions keep their old length. */
+FLM_API flm_status flm_forward(flm_model *model, flm_item *items, size_t n_items, const flm_poll *poll,
+                               flm_error *error);
+
+/* ---- generation --------------------------------------------------------------------------------- */
+
+typedef struct flm_request flm_request;
+
+typedef struct flm_bias {
+    int32_t token;
+    float value; /* added to the logit */
+} flm_bias;
+
+typedef struct flm_bytes {
+    const uint8_t *data;
+    size_t n_bytes;
+} flm_bytes;
+
+typedef struct flm_sampling {
+    size_t size_bytes;
+    uint32_t max_tokens, min_tokens;
+    float temperature; /* 0: greedy */
+    uint32_t top_k;    /* 0: off */
+    float top_p, min_p, typical_p; /* 1, 0, 1: off */
+    float repetition_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
+    uint32_t no_repeat_ngram_size; /* 0: off */
+    uint64_t seed;
+    uint32_t ignore_eos; /* 1: the end token is an ordinary token */
+    int32_t logprobs;    /* -1: none; k >= 0: the chosen token's and the k best */
+    const flm_bias *biases;
+    size_t n_biases;
+    const flm_bytes *stops; /* stop strings, UTF-8; the text ends before the first of them */
+    size_t n_stops;
+    const int32_t *stop_tokens;
+    size_t n_stop_tokens;
+} flm_sampling;
+FLM_API void flm_sampling_defaults(flm_sampling *sampling);
+
+typedef enum flm_finish {
+    FLM_FINISH_NONE = 0,
+    FLM_FINISH_STOP = 1, /* an end or stop token (not among the tokens) or a stop string */
+    FLM_FINISH_LENGTH = 2,
+    FLM_FINISH_CANCELLED = 3
+} flm_finish;
+
+typedef struct flm_logprob {
+    int32_t token;
+    float logprob; /* natural, of the model's own distribution (before penalties and temperature) */
+} flm_logprob;
+
+/* Everything written so far; pointers live until the next call on the request. */
+typedef struct flm_progress {
+    const int32_t *tokens;
+    size_t n_tokens;
+    const uint8_t *text; /* whole UTF-8 code points that no stop string can take back */
+    size_t text_bytes;
+    const flm_logprob *logprobs; /* [n_tokens, 1 + k]: the chosen one, then the k best, descending */
+    size_t logprobs_per_token;
+    flm_finish finish; /* NONE while it runs */
+    size_t prompt_tokens, prefix_hit_tokens, prompt_done; /* prompt_done: prompt tokens read so far */
+    double prompt_seconds, decode_seconds;
+} flm_progress;
+
+/* Queue a generation that continues `session` with `prompt`. The session is the request's until
+ * flm_request_destroy; its tokens are then the old ones, the prompt and what was written (a last token that
+ * no step has run yet is run first by the next call on the session). */
+FLM_API flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,
+                                      const flm_sampling *sampling, flm_request **request, flm_error *error);
+/* Wait until at least one more token is written (wait_all = 0) or the request has ended (1); the waiting
+ * thread runs steps for all queued requests when no other thread does. poll non-zero: this request is
+ * cancelled and the call returns ok with FLM_FINISH_CANCELLED. */
+FLM_API flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *poll, flm_progress *progress,
+                                    flm_error *error);
+FLM_API void flm_request_cancel(flm_request *request);
+FLM_API void flm_request_destroy(flm_request *request);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,51 @@
+/* Paged KV cache: fixed-size, reference-counted pages that sequences share.
+ *
+ * A page holds FLM_PAGE consecutive positions of every KV layer of a stack. Within a page each (layer, K/V head) has a
+ * key area and a value area, FLM_PAGE * head_dim elements each:
+ *   keys    [FLM_PAGE / 16][head_dim][16]: lane = position, so 16 scores are one chain of multiply-adds
+ *   values  [FLM_PAGE][head_dim]
+ * Elements are kv_dtype (float32 or bfloat16), rounded when stored; attention reads nothing else. */
+#ifndef FLM_KV_PAGES_H
+#define FLM_KV_PAGES_H
+
+#include "fastlm.h"
+
+#define FLM_PAGE 64u
+
+/* Where one attention sublayer's keys and values lie in a page (bytes). head_bytes: from one K/V head's
+ * area to the next. */
+typedef struct flm_kv_layer {
+    size_t k_offset, v_offset, head_bytes;
+    uint32_t kv_heads, head_dim;
+} flm_kv_layer;
+
+typedef struct flm_kv_pool flm_kv_pool;
+
+/* A sequence's page table; all pages but the last are full. */
+typedef struct flm_page_table {
+    unsigned char **pages; /* [capacity]; pages[i] holds positions [i * FLM_PAGE, (i + 1) * FLM_PAGE) */
+    uint32_t n_pages, capacity;
+} flm_page_table;
+
+/* max_pages pages of page_bytes in a reserved range, committed as they are first used. */
+flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool **pool, flm_error *error);
+void flm_kv_pool_destroy(flm_kv_pool *pool);
+size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
+
+/* Make positions [0, length) present and those from `from` on writable: maps new pages, and copies a page shared with
+ * others that would be written (only its first `from % FLM_PAGE` positions matter). FLM_ERR_MEMORY names `context`. */
+flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length, flm_error *error);
+/* dst (empty) shares all pages of src. */
+flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error);
+/* Drop pages past `length` positions; 0 frees the table. */
+void flm_page_table_truncate(flm_kv_pool *pool, flm_page_table *table, size_t length);
+
+/* Prefix index: full pages found again by the tokens up to their end (hash chain, verified token by token).
+ * Indexed pages that no sequence uses are evicted, least recently used first, when pages run short. */
+/* Share the indexed pages that a prefix of tokens fills, at most (n_tokens - 1) / FLM_PAGE; table must be empty. salt: what
+ * else the contents depend on (rope variant). Returns the positions found. */
+size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt);
+/* Index the full pages of a sequence whose first n_tokens positions are computed. */
+void flm_prefix_insert(flm_kv_pool *pool, const flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt);
+
+#endif

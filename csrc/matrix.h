@@ -1,0 +1,45 @@
+/* Packed matrices: one layout per format for every instruction set.
+ *
+ * A matrix of rows x cols is cut into strips of 16 output rows (the last is padded with zero rows). A strip is a
+ * sequence of 64-byte lines, 64-byte aligned, in ascending column order:
+ *   F32   one column per line:  line[r]          = w[r][k]              r = 0..15
+ *   F16   two columns per line: line[16 * j + r] = w[r][k + j]          j = 0, 1 (planar: each half converts as it lies)
+ *   BF16  two columns per line: line[2 * r + j]  = w[r][k + j]          (pairs: the operand of a bf16 dot product)
+ * An odd last column of F16 and BF16 is paired with zeros. Every kernel adds an output's products in ascending
+ * column order with one accumulator per (row, token), so all tile shapes give the same bits. */
+#ifndef FLM_MATRIX_H
+#define FLM_MATRIX_H
+
+#include "fastlm.h"
+
+#define FLM_STRIP 16u
+#define FLM_LINE_BYTES 64u
+#define FLM_FORMAT_COUNT 4 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
+
+typedef struct flm_matrix {
+    const unsigned char *data; /* [strips][strip_bytes], 64-byte aligned */
+    uint32_t rows, cols;
+    flm_format format;
+    size_t strip_bytes;
+} flm_matrix;
+
+static inline size_t flm_strips(size_t rows) { return (rows + FLM_STRIP - 1) / FLM_STRIP; }
+static inline size_t flm_pad16(size_t n) { return flm_strips(n) * FLM_STRIP; }
+
+int flm_format_valid(unsigned format);
+size_t flm_strip_bytes(flm_format format, size_t cols);
+/* Packed size of a matrix; 0 when it overflows size_t. */
+size_t flm_matrix_bytes(flm_format format, size_t rows, size_t cols);
+size_t flm_dtype_bytes(flm_dtype dtype);
+
+/* Pack source rows [0, n_rows) into strips; dst is the first strip, values [n_rows, cols] of dtype, contiguous.
+ * Rounds to nearest even when narrowing; a value too large for F16 becomes infinite and is reported.
+ * Returns 0 if a value is (or becomes) NaN or infinite, else 1. */
+int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype dtype, size_t n_rows, size_t cols);
+
+float flm_f16_to_f32(uint16_t h);
+uint16_t flm_f32_to_f16(float f);
+float flm_bf16_to_f32(uint16_t h);
+uint16_t flm_f32_to_bf16(float f);
+
+#endif

@@ -1,0 +1,32 @@
+/* Every allocation of the library: 64-byte aligned blocks, overflow-checked sizes, reserved ranges. memory.c. */
+#ifndef FLM_MEMORY_H
+#define FLM_MEMORY_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define FLM_ALIGN 64u
+
+/* *product = a * b, *sum = a + b; 0 on overflow, else 1. */
+int flm_mul(size_t a, size_t b, size_t *product);
+int flm_add(size_t a, size_t b, size_t *sum);
+
+void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL when out of memory or n_bytes is 0 */
+void *flm_alloc_array(size_t n, size_t bytes); /* NULL on overflow too */
+/* Grow a plain array (of trivially copyable elements) to hold at least n: *array and *capacity change on success. */
+int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes);
+void flm_free(void *block);
+
+/* A range of address space without memory behind it until it is touched (NULL: none to be had). */
+void *flm_reserve(size_t n_bytes);
+void flm_release(void *range, size_t n_bytes);
+/* Give the memory behind part of a range back; it reads as zero afterwards. */
+void flm_decommit(void *range, size_t n_bytes);
+
+/* A whole file mapped read-only. Returns 0, or an errno. */
+int flm_map_file(const char *path, const void **data, size_t *n_bytes);
+void flm_unmap_file(const void *data, size_t n_bytes);
+
+uint64_t flm_physical_memory(void); /* bytes this process may use: RAM or cgroup limit, the smaller */
+
+#endif

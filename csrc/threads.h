@@ -1,0 +1,23 @@
+/* The pool: one team of threads that runs a function together, with barriers inside. threads.c.
+ * Waiting spins, then yields, then sleeps. Survives fork: the child's first run starts new workers. */
+#ifndef FLM_THREADS_H
+#define FLM_THREADS_H
+
+#include "fastlm.h"
+
+typedef struct flm_pool flm_pool;
+
+typedef void flm_team_fn(void *argument, unsigned thread, unsigned n_threads);
+
+flm_status flm_pool_create(unsigned n_threads, flm_pool **pool, flm_error *error);
+void flm_pool_destroy(flm_pool *pool);
+unsigned flm_pool_threads(const flm_pool *pool);
+/* Run fn on all threads of the pool; the caller is thread 0 and returns when all have. One caller at a time. */
+void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument);
+/* All threads of the running team wait for each other; what each wrote before, all see after. */
+void flm_pool_barrier(flm_pool *pool, unsigned thread);
+
+double flm_now(void);     /* seconds of a monotonic clock */
+unsigned flm_cpus(void);  /* usable processors: affinity and cgroup quota, at least 1 */
+
+#endif

@@ -1,0 +1,95 @@
+"""The C core as Python sees it: handles and error translation, no policy. Mirrors csrc/include/fastlm.h."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMATS: dict[str, int]  # "float32" | "float16" | "bfloat16" -> flm_format
+
+class Tensor(NamedTuple):
+    name: str
+    rows: int
+    cols: int
+    is_matrix: bool
+    format: str
+    bytes: int
+
+class Progress(NamedTuple):
+    tokens: list[int]  # written since the last call
+    text: bytes  # released since the last call: whole code points
+    logprobs: list[list[tuple[int, float]]]  # per new token: the chosen one, then the k best
+    finish: str | None  # "stop" | "length" | "cancelled"
+    prompt_tokens: int
+    prefix_hit_tokens: int
+    prompt_done: int
+    prompt_seconds: float
+    decode_seconds: float
+
+def version() -> str: ...
+def usable_processors() -> int: ...
+@final
+class Context:
+    def __init__(self, threads: int = 0, isa: str | None = None) -> None: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def threads(self) -> int: ...
+    def counters(self) -> dict[str, int | list[int]]: ...
+
+@final
+class Model:
+    @staticmethod
+    def create(
+        context: Context, spec: bytes, *, format: str, kv_dtype: str = "auto", max_context: int = 0, kv_bytes: int = 0,
+        prefix_cache: bool = True,
+    ) -> Model: ...
+    @staticmethod
+    def open(
+        context: Context, path: bytes, *, kv_dtype: str = "auto", max_context: int = 0, kv_bytes: int = 0,
+        prefix_cache: bool = True, verify: bool = False,
+    ) -> Model: ...
+    def tensors(self) -> list[Tensor]: ...
+    def tensor_data(self, index: int) -> memoryview: ...  # packed bytes, read-only; keeps the model alive
+    # values: C-contiguous 2-D float32 or float16 array, or uint16 holding bfloat16
+    def load_rows(self, index: int, row: int, values: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]) -> None: ...
+    def finish(self) -> None: ...
+    def set_vocabulary(
+        self, pieces: Sequence[bytes], special: Sequence[bool], *, strip_first_space: bool, bos: int | None,
+        decoder_start: int | None, eos: Sequence[int],
+    ) -> None: ...
+    def info(self) -> dict[str, int | str | None]: ...  # the fields of flm_model_info
+    def session(self) -> Session: ...
+    def close(self) -> None: ...
+
+@final
+class Session:
+    def fork(self) -> Session: ...
+    def rewind(self, n: int) -> None: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def tokens(self) -> list[int]: ...
+    def encode(self, ids: NDArray[np.int32]) -> None: ...
+    def close(self) -> None: ...
+
+# One item of a step; the arrays that are given are filled (shapes as in flm_item).
+class Item(NamedTuple):
+    session: Session
+    tokens: NDArray[np.int32]
+    rows: int = 1  # 0 none, 1 last, 2 all
+    logits: NDArray[np.float32] | None = None
+    types: NDArray[np.int32] | None = None
+    hidden: NDArray[np.float32] | None = None
+    hidden_states: NDArray[np.float32] | None = None
+    attentions: NDArray[np.float32] | None = None
+
+def forward(model: Model, items: Sequence[Item]) -> None: ...
+@final
+class Request:
+    # sampling: the fields of flm_sampling by name (biases: dict[int, float]; stops: list[bytes]; stop_tokens: list[int])
+    def __init__(self, session: Session, prompt: NDArray[np.int32], sampling: dict[str, object]) -> None: ...
+    def wait(self, wait_all: bool = False) -> Progress: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...

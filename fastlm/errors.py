@@ -1,0 +1,41 @@
+"""Exceptions. Each is a FastlmError and, where one fits, also the built-in error a caller would expect."""
+
+
+class FastlmError(Exception):
+    """Base of every error that fastlm raises on purpose."""
+
+
+class ModelFormatError(FastlmError, ValueError):
+    """A model file, its configuration or a tensor is malformed; the text names the file and the culprit."""
+
+
+class UnsupportedError(FastlmError, ValueError):
+    """The model is well formed but asks for something that this version cannot run."""
+
+
+class ParameterError(FastlmError, ValueError, TypeError):
+    """An argument is unknown, out of range or cannot be honoured by this model."""
+
+
+class ContextLengthError(FastlmError, ValueError):
+    """The prompt (plus what was asked for) is longer than the model's context."""
+
+
+class ModelMemoryError(FastlmError, MemoryError):
+    """Memory ran out; the text names the setting that bounds it (usually `context`)."""
+
+
+class ModelFileError(FastlmError, OSError):
+    """A file could not be found, read or written."""
+
+
+class NumericError(FastlmError, ArithmeticError):
+    """The model produced NaN or infinite logits."""
+
+
+class Cancelled(FastlmError):
+    """The call was cancelled before it had a result."""
+
+
+class StateError(FastlmError, RuntimeError):
+    """The object cannot do this now: it is closed, in use by another call, or was forked in mid-step."""
