@@ -1,4 +1,4 @@
-/* A model: the spec, its packed weights by slot, and what is derived from both. model.c (slots, weights), plan.c. */
+/* A model: the spec, its packed weights by slot, and what is derived from both: slots.c, model.c, plan.c. */
 #ifndef FLM_MODEL_H
 #define FLM_MODEL_H
 
@@ -33,6 +33,7 @@ struct flm_model {
     int prefix_cache;
 
     flm_slot *slots;
+    flm_slot **by_name; /* the same, sorted */
     size_t n_slots;
     const void *mapping; /* of a .flm file, else NULL: then slots own their data */
     size_t mapping_bytes;
@@ -47,10 +48,11 @@ struct flm_model {
 /* Parse the spec and lay out slots, without memory for weights (model.c). */
 flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes, const flm_model_options *options,
                              flm_model **model, flm_error *error);
+/* List the slots that model->spec asks for (slots.c). */
+flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */
 /* Compile plans and make the engine once every slot has data. */
 flm_status flm_model_complete(flm_model *model, flm_error *error);
-/* Check options of create and open; resolves defaults. */
 uint64_t flm_model_weight_bytes(const flm_model *model);
 
 #endif
