@@ -1,0 +1,47 @@
+"""A model family's answer to one config.json: the spec, and where each weight slot is found in a checkpoint.
+
+Checkpoint names are first made canonical by `Family.renames` (which drops optional prefixes), then looked up through
+`Family.weights`: slot stem -> module stem. A stem is a name without its last `.weight` or `.bias`; a slot name
+without either (`decoder.0.0.q`) means the module's `.weight`. `{i}` stands for the layer, `{e}` for the expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fastlm.arch.spec import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The part of a module's tensor that fills a slot, and what is done to it.
+
+    Row r of the slot is row `start + r // block * stride + r % block` of the tensor (block 0: row `start + r`), which
+    has `of` rows in all (0: as many as the slot). The rows of a vector are its elements. A `transposed` tensor is
+    stored [in, out]; its rows are then its columns. `add` is added in float32.
+    """
+
+    module: str
+    start: int = 0
+    of: int = 0
+    block: int = 0
+    stride: int = 0
+    transposed: bool = False
+    add: float = 0.0
+
+
+# A tuple of module stems: the first that the checkpoint has; further ones must hold the same values.
+Rule = str | Take | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What `fastlm.arch.registry.read` returns and `fastlm.weights.bind.bind` consumes."""
+
+    name: str  # model_type
+    spec: ModelSpec
+    weights: Mapping[str, Rule]
+    renames: tuple[tuple[str, str], ...] = ()  # regular expression -> replacement, applied in order
+    ignored: tuple[str, ...] = ()  # regular expressions of canonical names (fullmatch) that may be left over
+    tie_when_missing: bool = False  # an untied head that the checkpoint lacks is tied instead of an error

@@ -1,0 +1,66 @@
+"""model_type -> family module."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from fastlm.arch.config import Config
+from fastlm.arch.family import Family
+from fastlm.errors import ModelFormatError, UnsupportedError
+
+FAMILIES = (
+    "bert",
+    "bloom",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "gpt2",
+    "gpt_neox",
+    "llama",
+    "mistral",
+    "mixtral",
+    "opt",
+    "phi",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "t5",
+)
+
+
+def read(config: Mapping[str, object], path: str | Path = "config.json") -> Family:
+    """The family of a parsed config.json.
+
+    Parameters
+    ----------
+    config
+        The JSON object of config.json, in the classic or the transformers v5 dialect.
+    path
+        Its file, for error texts.
+
+    Raises
+    ------
+    UnsupportedError
+        Unknown model_type, an unknown key, or a value that would need something this version cannot compute.
+    ModelFormatError
+        A value of the wrong type, out of range, or in contradiction to another; the text names file and key.
+    """
+    where = str(path)
+    if not isinstance(config, Mapping):
+        raise ModelFormatError(f"{where}: expected a JSON object, found {type(config).__name__}")
+    name = config.get("model_type")
+    if not isinstance(name, str):
+        raise ModelFormatError(f"{where}: model_type: expected the name of a model family, found {name!r:.80}")
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name[:64], FAMILIES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(FAMILIES)
+        raise UnsupportedError(f"{where}: model_type {name[:64]!r} is not supported{hint} (known: {known})")
+    reader = Config(config, where)
+    family: Family = importlib.import_module(f"fastlm.arch.{name}").read(reader)
+    reader.finish()
+    return family

@@ -1,0 +1,128 @@
+"""The weight slots that a spec asks for, in the order in which csrc/slots.c lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastlm.arch.spec import Attention, FeedForward, MixtureOfExperts, ModelSpec, Norm, NormSpan, Stack
+from fastlm.errors import ModelFormatError
+
+MAX_SLOTS = 1 << 18  # as in csrc/slots.c; bounds what a hostile config can make us enumerate
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A named weight of shape [rows, cols]: a matrix [out, in], or float32 numbers (a vector is [1, n])."""
+
+    name: str
+    rows: int
+    cols: int
+    is_matrix: bool
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether checkpoints store it with one dimension."""
+        return not self.is_matrix and not self.name.endswith("relative_bias")
+
+
+def slots(spec: ModelSpec) -> list[Slot]:
+    """All slots of `spec`; the names are listed in docs/adding-a-model.md."""
+    found: list[Slot] = []
+    for slot in _slots(spec):
+        found.append(slot)
+        if len(found) > MAX_SLOTS:
+            raise ModelFormatError(f"the model asks for more than {MAX_SLOTS} tensors")
+    return found
+
+
+def _slots(spec: ModelSpec) -> Iterator[Slot]:
+    e, head, hidden = spec.embed, spec.head, spec.embed.hidden
+    width = e.width or hidden
+    yield Slot("embed.tokens", e.vocab, width, True)
+    if width != hidden:
+        yield Slot("embed.project", hidden, width, True)
+    if e.positions:
+        yield Slot("embed.positions", e.positions, hidden, True)
+    if e.types:
+        yield Slot("embed.types", e.types, hidden, True)
+    yield from _norm("embed.norm", e.norm, hidden)
+    yield from _stack("encoder", spec.encoder, hidden)
+    yield from _stack("decoder", spec.decoder, hidden)
+    if head is not None:
+        out = head.width or hidden
+        if out != hidden:
+            yield Slot("head.project", out, hidden, True)
+        if not head.tied:
+            yield Slot("head.weight", e.vocab, out, True)
+        if head.bias:
+            yield _vector("head.bias", e.vocab)
+
+
+def _stack(name: str, stack: Stack | None, hidden: int) -> Iterator[Slot]:
+    if stack is None:
+        return
+    for i, layer in enumerate(stack.layers):
+        for j, s in enumerate(layer.sublayers):
+            prefix = f"{name}.{i}.{j}."
+            yield from _norm(prefix + "pre_norm", s.pre_norm, hidden)
+            if isinstance(s.mixer, Attention):
+                yield from _attention(prefix, s.mixer, hidden)
+            elif isinstance(s.mixer, FeedForward):
+                yield from _feed_forward(prefix, s.mixer, hidden)
+            else:
+                yield from _experts(prefix, s.mixer, hidden)
+            yield from _norm(prefix + "branch_norm", s.branch_norm, hidden)
+            yield from _norm(prefix + "residual_norm", s.residual_norm, hidden)
+    yield from _norm(name + ".norm", stack.norm, hidden)
+    if stack.relative is not None:
+        yield Slot(name + ".relative_bias", stack.relative.heads, stack.relative.buckets, False)
+
+
+def _attention(prefix: str, a: Attention, hidden: int) -> Iterator[Slot]:
+    wide, narrow = a.heads * a.head_dim, a.kv_heads * a.head_dim
+    yield Slot(prefix + "q", wide, hidden, True)
+    yield Slot(prefix + "k", narrow, hidden, True)
+    yield Slot(prefix + "v", narrow, hidden, True)
+    yield Slot(prefix + "o", hidden, wide, True)
+    if a.qkv_bias:
+        yield _vector(prefix + "q.bias", wide)
+        yield _vector(prefix + "k.bias", narrow)
+        yield _vector(prefix + "v.bias", narrow)
+    if a.out_bias:
+        yield _vector(prefix + "o.bias", hidden)
+    whole = a.norm_span == NormSpan.PROJECTION
+    yield from _norm(prefix + "q_norm", a.q_norm, wide if whole else a.head_dim)
+    yield from _norm(prefix + "k_norm", a.k_norm, narrow if whole else a.head_dim)
+
+
+def _feed_forward(prefix: str, f: FeedForward, hidden: int) -> Iterator[Slot]:
+    if f.gated:
+        yield Slot(prefix + "gate", f.width, hidden, True)
+    yield Slot(prefix + "up", f.width, hidden, True)
+    yield Slot(prefix + "down", hidden, f.width, True)
+    if f.gated and f.bias:
+        yield _vector(prefix + "gate.bias", f.width)
+    if f.bias:
+        yield _vector(prefix + "up.bias", f.width)
+    if f.out_bias:
+        yield _vector(prefix + "down.bias", hidden)
+
+
+def _experts(prefix: str, m: MixtureOfExperts, hidden: int) -> Iterator[Slot]:
+    yield Slot(prefix + "router", m.experts, hidden, True)
+    for e in range(m.experts):
+        yield Slot(f"{prefix}experts.{e}.gate", m.width, hidden, True)
+        yield Slot(f"{prefix}experts.{e}.up", m.width, hidden, True)
+        yield Slot(f"{prefix}experts.{e}.down", hidden, m.width, True)
+
+
+def _norm(name: str, norm: Norm | None, n: int) -> Iterator[Slot]:
+    if norm is not None and norm.weight:
+        yield _vector(name + ".weight", n)
+    if norm is not None and norm.bias:
+        yield _vector(name + ".bias", n)
+
+
+def _vector(name: str, n: int) -> Slot:
+    return Slot(name, 1, n, False)
