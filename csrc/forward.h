@@ -55,5 +55,7 @@ size_t flm_plan_memory_page_bytes(const flm_model *model);
 
 /* Tokens a step should have at most so that every plan step stays interruptible within some 30 ms. */
 uint32_t flm_plan_chunk(const flm_model *model);
+/* The same for rows of logits in a step. */
+uint32_t flm_plan_logit_chunk(const flm_model *model);
 
 #endif

@@ -1,0 +1,91 @@
+/* Runs a step: all threads walk the plan together. */
+#include "forward.h"
+
+#include <string.h>
+
+#include "run.h"
+#include "status.h"
+
+/* Hidden states are copied out while the next step reads the residual stream; nothing writes it before two barriers. */
+static void capture_state(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    size_t n = run->n_tokens, width = run->model->spec.hidden;
+    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+        const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+        if (!item->hidden_states) continue;
+        size_t index = run->scratch->position[t] - item->start;
+        memcpy(item->hidden_states + (size_t)step->state * item->state_stride + index * width, flm_row(run, step->residual, t),
+               width * sizeof(float));
+    }
+}
+
+static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
+    flm_run *run = argument;
+    const flm_plan *plan = run->plan;
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        const flm_plan_step *step = &plan->steps[i];
+        step->run(run, step, thread, n_threads);
+        if (thread == 0 && run->step->stop && run->step->stop(run->step->stop_user)) run->abandon_after = i;
+        flm_run_barrier(run, thread, n_threads);
+        if (run->abandon_after == i) return; /* a later value belongs to a step that this thread has yet to reach */
+        if (step->state >= 0) capture_state(run, step, thread, n_threads);
+    }
+}
+
+/* Which item and position each token has, and which token each row of logits. */
+static void lay_out_rows(const flm_step *step, flm_scratch *s) {
+    uint32_t token = 0, row = 0;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        const flm_row_item *item = &step->items[i];
+        for (uint32_t t = 0; t < item->n_tokens; t++, token++) {
+            s->item_of[token] = i;
+            s->position[token] = item->start + t;
+            if (item->rows == FLM_ROWS_ALL || (item->rows == FLM_ROWS_LAST && t + 1 == item->n_tokens))
+                s->row_of_logit[row++] = token;
+        }
+    }
+}
+
+flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
+    flm_context *context = model->context;
+    const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
+    if (!plan) return flm_fail(error, FLM_ERR_STATE, "the model has no %s", encoder ? "encoder" : "decoder");
+    flm_run run = {.model = model,
+                   .kernels = context->kernels,
+                   .pool = context->pool,
+                   .plan = plan,
+                   .step = step,
+                   .encoder = encoder,
+                   .n_tokens = step->n_tokens,
+                   .scratch = scratch,
+                   .tiles = context->counters.tiles,
+                   .abandon_after = UINT32_MAX};
+    lay_out_rows(step, scratch);
+    flm_pool_run(context->pool, run_plan, &run);
+    if (run.abandon_after != UINT32_MAX) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
+    context->counters.forwards++;
+    context->counters.tokens += step->n_tokens;
+    step->logits = scratch->buffer[FLM_BUF_LOGITS];
+    step->logits_stride = scratch->stride[FLM_BUF_LOGITS];
+    return FLM_OK;
+}
+
+size_t flm_plan_page_bytes(const flm_model *model, int encoder) {
+    const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
+    return plan ? plan->page_bytes : 0;
+}
+
+size_t flm_plan_memory_page_bytes(const flm_model *model) {
+    return model->decoder_plan ? model->decoder_plan->memory_page_bytes : 0;
+}
+
+/* Steps of 3e9 operations last some 30 ms on one slow core with AVX2. */
+static uint32_t chunk(double flops) {
+    double tokens = 3e9 / (flops > 1.0 ? flops : 1.0);
+    return tokens < 16.0 ? 16 : tokens > 512.0 ? 512 : (uint32_t)tokens / 16 * 16;
+}
+
+uint32_t flm_plan_chunk(const flm_model *model) {
+    return chunk(2.0 * (model->decoder_plan ? model->decoder_plan : model->encoder_plan)->widest_flops);
+}
+
+uint32_t flm_plan_logit_chunk(const flm_model *model) { return model->decoder_plan ? chunk(model->decoder_plan->head_flops) : 16; }

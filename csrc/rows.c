@@ -1,0 +1,105 @@
+/* Steps that work row by row: embedding, joining a branch to the residual stream, the final norm and captures. */
+#include <math.h>
+#include <string.h>
+
+#include "run.h"
+
+void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x) {
+    switch (norm->kind) {
+    case FLM_NORM_NONE:
+        if (y != x) memcpy(y, x, norm->width * sizeof *y);
+        break;
+    case FLM_NORM_RMS: k->rms_norm(y, x, norm->weight, norm->width, norm->eps); break;
+    case FLM_NORM_LAYER: k->layer_norm(y, x, norm->weight, norm->bias, norm->width, norm->eps); break;
+    }
+}
+
+/* Cosines and sines of a token's angles. The angle is rounded to float32 first, as the models were trained. */
+static void rope_row(const flm_run *run, size_t r, size_t t) {
+    const flm_rope_spec *rope = run->plan->ropes[r];
+    const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+    int use_long = item->long_rope && rope->long_from;
+    const float *frequencies = use_long ? rope->long_frequencies : rope->frequencies;
+    double scale = use_long ? rope->long_scale : rope->scale;
+    float *cosine = run->scratch->cosine[r] + t * rope->n_pairs, *sine = run->scratch->sine[r] + t * rope->n_pairs;
+    for (uint32_t i = 0; i < rope->n_pairs; i++) {
+        float angle = (float)run->scratch->position[t] * frequencies[i];
+        cosine[i] = (float)(cos(angle) * scale);
+        sine[i] = (float)(sin(angle) * scale);
+    }
+}
+
+static void embed_row(const flm_run *run, const flm_embed_step *s, size_t t) {
+    const flm_kernels *k = run->kernels;
+    const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+    uint32_t index = run->scratch->position[t] - item->start; /* of the token in its item */
+    float *y = flm_row(run, s->to, t);
+    if (s->lookup) {
+        k->unpack_row[s->tokens.format](&s->tokens, (size_t)item->tokens[index], y);
+        if (s->scale != 1.0f) k->scale(y, s->scale, s->tokens.cols);
+    }
+    if (!s->finish) return;
+    float *extra = flm_row(run, FLM_BUF_BRANCH, t);
+    if (s->positions.rows) {
+        k->unpack_row[s->positions.format](&s->positions, run->scratch->position[t], extra);
+        k->add(y, extra, s->positions.cols);
+    }
+    if (s->types.rows) {
+        k->unpack_row[s->types.format](&s->types, item->types ? (size_t)item->types[index] : 0, extra);
+        k->add(y, extra, s->types.cols);
+    }
+    flm_norm_row(k, &s->norm, y, y);
+}
+
+void flm_run_embed(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
+    for (size_t t = begin; t < end; t++) {
+        embed_row(run, &step->as.embed, t);
+        if (step->as.embed.finish)
+            for (size_t r = 0; r < run->plan->n_ropes; r++) rope_row(run, r, t);
+    }
+}
+
+void flm_run_row(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_row_step *s = &step->as.row;
+    const flm_kernels *k = run->kernels;
+    size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
+    for (size_t t = begin; t < end; t++) {
+        float *branch = flm_row(run, FLM_BUF_BRANCH, t), *to = flm_row(run, s->residual_to, t);
+        size_t width = s->branch_norm.width;
+        flm_norm_row(k, &s->branch_norm, branch, branch);
+        if (s->residual_to != s->residual_from) memcpy(to, flm_row(run, s->residual_from, t), width * sizeof *to);
+        if (s->scale == 1.0f)
+            k->add(to, branch, width);
+        else
+            k->add_scaled(to, branch, s->scale, width);
+        flm_norm_row(k, &s->residual_norm, to, to);
+    }
+}
+
+/* The final norm of token t for those who asked; `logit_row` is its row among the logits, or -1. */
+static void output_row(const flm_run *run, const flm_output_step *s, size_t t, int64_t logit_row) {
+    const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+    uint32_t index = run->scratch->position[t] - item->start;
+    size_t width = s->norm.width;
+    const float *x = flm_row(run, s->from, t);
+    if (logit_row >= 0) {
+        flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_HEAD, (size_t)logit_row), x);
+        return;
+    }
+    if (s->keep_all) flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_NORMED, t), x);
+    if (item->hidden) flm_norm_row(run->kernels, &s->norm, item->hidden + index * width, x);
+    if (item->hidden_states) {
+        float *last = item->hidden_states + (run->encoder ? run->model->spec.encoder : run->model->spec.decoder).n_layers *
+                                                item->state_stride;
+        flm_norm_row(run->kernels, &s->norm, last + index * width, x);
+    }
+}
+
+void flm_run_output(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_output_step *s = &step->as.output;
+    size_t rows = run->step->n_logit_rows, n = run->n_tokens;
+    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) output_row(run, s, t, -1);
+    for (size_t r = rows * thread / n_threads; r < rows * (thread + 1) / n_threads; r++)
+        output_row(run, s, run->scratch->row_of_logit[r], (int64_t)r);
+}

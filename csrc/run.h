@@ -1,0 +1,50 @@
+/* A step in flight: what the step functions see. */
+#ifndef FLM_RUN_H
+#define FLM_RUN_H
+
+#include "context.h"
+#include "scratch.h"
+
+typedef struct flm_run {
+    flm_model *model;
+    const flm_kernels *kernels;
+    flm_pool *pool;
+    const flm_plan *plan;
+    flm_step *step;
+    int encoder;
+    uint32_t n_tokens;
+    const flm_scratch *scratch;
+    uint64_t *tiles;        /* per thread */
+    uint32_t abandon_after; /* set by thread 0: all leave after this plan step; UINT32_MAX: none */
+} flm_run;
+
+/* The share of thread t in n units, in whole multiples of grain while there are enough of them. */
+static inline size_t flm_share(size_t n, unsigned t, unsigned n_threads, size_t grain) {
+    size_t units = (n + grain - 1) / grain;
+    if (units < 4 * (size_t)n_threads) grain = 1, units = n;
+    size_t at = units * t / n_threads * grain;
+    return at < n ? at : n;
+}
+
+static inline void flm_run_barrier(const flm_run *run, unsigned thread, unsigned n_threads) {
+    if (n_threads > 1) flm_pool_barrier(run->pool, thread);
+}
+
+static inline size_t flm_stride(const flm_run *run, flm_buffer buffer) { return run->scratch->stride[buffer]; }
+
+static inline float *flm_row(const flm_run *run, flm_buffer buffer, size_t row) {
+    return run->scratch->buffer[buffer] + row * run->scratch->stride[buffer];
+}
+
+/* y = norm(x); a NONE norm copies. y may be x. */
+void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);
+
+/* Strips [strip0, strip1) of y = W x + bias for n rows of x: all matrix products pass through here. */
+void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, const float *x,
+                       size_t x_stride, size_t n, float *y, size_t y_stride, unsigned thread);
+
+flm_step_fn flm_run_embed, flm_run_linear, flm_run_row, flm_run_output;
+flm_step_fn flm_run_rotate, flm_run_attend;
+flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_down, flm_run_combine;
+
+#endif
