@@ -1,0 +1,78 @@
+#include "context.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "memory.h"
+#include "status.h"
+
+static flm_status resolve_options(const flm_context_options *given, flm_context_options *options, flm_error *error)
+{
+    memset(options, 0, sizeof *options);
+    if (given) {
+        if (given->size_bytes < sizeof given->size_bytes || given->size_bytes > sizeof *options)
+            return flm_fail(error, FLM_ERR_ARGUMENT, "flm_context_options.size_bytes is %zu; set it to sizeof(flm_context_options)",
+                            given->size_bytes);
+        memcpy(options, given, given->size_bytes); /* fields that an older header lacks keep their defaults */
+    }
+    if (options->threads > FLM_MAX_THREADS)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "threads is %u; it can be at most %u", options->threads, FLM_MAX_THREADS);
+    if (options->threads == 0)
+        options->threads = flm_usable_processors();
+    return FLM_OK;
+}
+
+static flm_status select_kernels(const char *isa, const flm_kernels **kernels, flm_error *error)
+{
+    const char *source = "isa";
+    if (!isa) {
+        isa = getenv("FASTLM_ISA");
+        source = "the environment variable FASTLM_ISA";
+    }
+    *kernels = flm_kernels_select(isa);
+    if (!*kernels)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "%s is '%.32s', which is unknown or not supported by this CPU; choose from: %s",
+                        source, isa ? isa : "", flm_kernels_usable());
+    return FLM_OK;
+}
+
+flm_status flm_context_create(const flm_context_options *given, flm_context **context, flm_error *error)
+{
+    *context = NULL;
+    flm_context_options options;
+    flm_status status = resolve_options(given, &options, error);
+    if (status)
+        return status;
+    flm_context *created = flm_alloc(sizeof *created);
+    if (!created)
+        return flm_fail(error, FLM_ERR_MEMORY, "out of memory creating a context");
+    status = select_kernels(options.isa, &created->kernels, error);
+    if (!status)
+        status = flm_pool_create(options.threads, &created->pool, error);
+    if (status) {
+        flm_free(created);
+        return status;
+    }
+    *context = created;
+    return FLM_OK;
+}
+
+void flm_context_destroy(flm_context *context)
+{
+    if (!context)
+        return;
+    flm_pool_destroy(context->pool);
+    flm_free(context);
+}
+
+const char *flm_context_isa(const flm_context *context) { return context->kernels->isa; }
+
+uint32_t flm_context_threads(const flm_context *context) { return flm_pool_threads(context->pool); }
+
+uint32_t flm_usable_processors(void)
+{
+    unsigned cpus = flm_cpus();
+    return cpus < FLM_MAX_THREADS ? cpus : FLM_MAX_THREADS;
+}
+
+void flm_context_counters(const flm_context *context, flm_counters *counters) { *counters = context->counters; }

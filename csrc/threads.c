@@ -1,0 +1,300 @@
+#define _GNU_SOURCE
+#include "threads.h"
+
+#include <fenv.h>
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cgroup.h"
+#include "memory.h"
+#include "status.h"
+
+/* Waiting: look at once, then with pauses until SPIN_SECONDS, then between yields until SLEEP_SECONDS, then
+ * sleep. Threads that outnumber the processors skip the pauses: whom they wait for needs their processor. */
+#define SPIN_SECONDS 50e-6
+#define SLEEP_SECONDS 1e-3
+#define LOOKS_PER_CLOCK 64
+#define STACK_BYTES ((size_t)2 << 20)
+#define LINE 64
+
+/* One generation of workers. A child process cannot use its parent's, nor its locks, and makes another. */
+typedef struct flm_team {
+    unsigned n_threads; /* with the caller, who is thread 0 */
+    unsigned n_workers; /* started */
+    int crowded;        /* more threads than processors */
+    pid_t process;
+    pthread_t *workers;     /* [n_threads - 1] */
+    struct flm_seat *seats; /* [n_threads - 1] */
+
+    flm_team_fn *fn; /* of the current run; NULL: end */
+    void *argument;
+    fenv_t environment; /* the caller's rounding and flush modes: all threads of a run must agree in every bit */
+
+    pthread_mutex_t lock; /* for sleeping only */
+    pthread_cond_t changed;
+
+    _Alignas(LINE) atomic_uint runs;       /* workers wait for it to change */
+    _Alignas(LINE) atomic_uint arrived;    /* at the barrier */
+    _Alignas(LINE) atomic_uint generation; /* of the barrier; those who arrived wait for it to change */
+    _Alignas(LINE) atomic_uint sleepers;
+} flm_team;
+
+typedef struct flm_seat {
+    flm_team *team;
+    unsigned thread;
+} flm_seat;
+
+struct flm_pool {
+    unsigned n_threads;
+    flm_team *team;
+};
+
+double flm_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("isb");
+#endif
+}
+
+static inline int has_changed(atomic_uint *word, unsigned old)
+{
+    return atomic_load_explicit(word, memory_order_acquire) != old;
+}
+
+static void sleep_for_change(flm_team *team, atomic_uint *word, unsigned old)
+{
+    pthread_mutex_lock(&team->lock);
+    atomic_fetch_add(&team->sleepers, 1); /* before the look below, as the other side stores before it counts sleepers */
+    while (atomic_load(word) == old)
+        pthread_cond_wait(&team->changed, &team->lock);
+    atomic_fetch_sub(&team->sleepers, 1);
+    pthread_mutex_unlock(&team->lock);
+}
+
+static void wait_for_change(flm_team *team, atomic_uint *word, unsigned old)
+{
+    for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
+        if (has_changed(word, old))
+            return;
+        if (!team->crowded)
+            pause_briefly();
+    }
+    double start = flm_now(), waited = 0;
+    while (waited < SLEEP_SECONDS) {
+        if (team->crowded || waited >= SPIN_SECONDS) {
+            sched_yield();
+            if (has_changed(word, old))
+                return;
+        } else {
+            for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
+                if (has_changed(word, old))
+                    return;
+                pause_briefly();
+            }
+        }
+        waited = flm_now() - start;
+    }
+    sleep_for_change(team, word, old);
+}
+
+static void announce_change(flm_team *team, atomic_uint *word)
+{
+    atomic_fetch_add(word, 1);
+    if (atomic_load(&team->sleepers) > 0) {
+        pthread_mutex_lock(&team->lock);
+        pthread_cond_broadcast(&team->changed);
+        pthread_mutex_unlock(&team->lock);
+    }
+}
+
+static void team_barrier(flm_team *team)
+{
+    unsigned generation = atomic_load_explicit(&team->generation, memory_order_relaxed);
+    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == team->n_threads) {
+        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
+        announce_change(team, &team->generation);
+    } else {
+        wait_for_change(team, &team->generation, generation);
+    }
+}
+
+static void *work(void *argument)
+{
+    flm_seat *seat = argument;
+    flm_team *team = seat->team;
+    for (unsigned seen = 0;; seen++) {
+        wait_for_change(team, &team->runs, seen);
+        if (!team->fn)
+            return NULL;
+        fesetenv(&team->environment);
+        team->fn(team->argument, seat->thread, team->n_threads);
+        team_barrier(team);
+    }
+}
+
+/* Signals go to the host's own threads; only faults of a worker itself reach it. */
+static void block_signals(sigset_t *old)
+{
+    sigset_t all;
+    sigfillset(&all);
+    sigdelset(&all, SIGSEGV);
+    sigdelset(&all, SIGBUS);
+    sigdelset(&all, SIGFPE);
+    sigdelset(&all, SIGILL);
+    pthread_sigmask(SIG_BLOCK, &all, old);
+}
+
+static int start_workers(flm_team *team)
+{
+    sigset_t old;
+    pthread_attr_t attributes;
+    int failure = pthread_attr_init(&attributes);
+    if (failure)
+        return failure;
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    block_signals(&old);
+    while (!failure && team->n_workers + 1 < team->n_threads) {
+        flm_seat *seat = &team->seats[team->n_workers];
+        *seat = (flm_seat){team, team->n_workers + 1};
+        failure = pthread_create(&team->workers[team->n_workers], &attributes, work, seat);
+        team->n_workers += !failure;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
+    return failure;
+}
+
+static void free_team(flm_team *team)
+{
+    flm_free(team->workers);
+    flm_free(team->seats);
+    flm_free(team);
+}
+
+/* End the workers and free the team; of a team of the parent process only the memory is ours. */
+static void end_team(flm_team *team)
+{
+    if (team->process == getpid()) {
+        team->fn = NULL;
+        announce_change(team, &team->runs);
+        for (unsigned i = 0; i < team->n_workers; i++)
+            pthread_join(team->workers[i], NULL);
+        pthread_cond_destroy(&team->changed);
+        pthread_mutex_destroy(&team->lock);
+    }
+    free_team(team);
+}
+
+static flm_team *start_team(unsigned n_threads)
+{
+    flm_team *team = flm_alloc(sizeof *team);
+    if (!team)
+        return NULL;
+    team->n_threads = n_threads;
+    team->crowded = n_threads > flm_cpus();
+    team->process = getpid();
+    if (n_threads > 1) {
+        team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
+        team->seats = flm_alloc_array(n_threads - 1, sizeof *team->seats);
+        if (!team->workers || !team->seats)
+            goto fail;
+    }
+    if (pthread_mutex_init(&team->lock, NULL))
+        goto fail;
+    if (pthread_cond_init(&team->changed, NULL)) {
+        pthread_mutex_destroy(&team->lock);
+        goto fail;
+    }
+    if (start_workers(team)) {
+        end_team(team);
+        return NULL;
+    }
+    return team;
+fail:
+    free_team(team);
+    return NULL;
+}
+
+flm_status flm_pool_create(unsigned n_threads, flm_pool **pool, flm_error *error)
+{
+    *pool = NULL;
+    flm_pool *created = flm_alloc(sizeof *created);
+    if (!created)
+        return flm_fail(error, FLM_ERR_MEMORY, "out of memory creating a thread pool");
+    created->n_threads = n_threads ? n_threads : 1;
+    created->team = start_team(created->n_threads);
+    if (!created->team) {
+        flm_free(created);
+        return flm_fail(error, FLM_ERR_MEMORY, "cannot start %u threads; lower `threads` or raise the process's limits", n_threads);
+    }
+    *pool = created;
+    return FLM_OK;
+}
+
+void flm_pool_destroy(flm_pool *pool)
+{
+    if (!pool)
+        return;
+    if (pool->team)
+        end_team(pool->team);
+    flm_free(pool);
+}
+
+unsigned flm_pool_threads(const flm_pool *pool) { return pool->n_threads; }
+
+void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument)
+{
+    if (pool->n_threads > 1 && (!pool->team || pool->team->process != getpid())) {
+        if (pool->team)
+            end_team(pool->team);
+        pool->team = start_team(pool->n_threads);
+    }
+    flm_team *team = pool->team;
+    if (!team || team->n_threads == 1) { /* results do not depend on the number of threads, so one may stand in for all */
+        fn(argument, 0, 1);
+        return;
+    }
+    team->fn = fn;
+    team->argument = argument;
+    fegetenv(&team->environment);
+    announce_change(team, &team->runs);
+    fn(argument, 0, team->n_threads);
+    team_barrier(team);
+}
+
+void flm_pool_barrier(flm_pool *pool, unsigned thread)
+{
+    (void)thread;
+    if (pool->team && pool->team->n_threads > 1)
+        team_barrier(pool->team);
+}
+
+unsigned flm_cpus(void)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+#if defined(__linux__)
+    unsigned long mask[1024]; /* 65536 processors; a fixed cpu_set_t would fail on machines of more than 1024 */
+    if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask) == 0)
+        cpus = CPU_COUNT_S(sizeof mask, (cpu_set_t *)mask);
+#endif
+    if (cpus < 1)
+        cpus = 1;
+    double quota = flm_cgroup_cpus();
+    if (quota > 0 && ceil(quota) < (double)cpus)
+        cpus = (long)ceil(quota);
+    return (unsigned)cpus;
+}
