@@ -1,0 +1,138 @@
+"""The same weights in the peers' formats: GGUF for llama.cpp, the .bin of llama2.c."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+class Folder:
+    """A Llama folder with one model.safetensors, read as float32 arrays."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
+        with (path / "model.safetensors").open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            self.header: dict[str, Any] = json.loads(file.read(size))
+        self.bytes = np.memmap(path / "model.safetensors", np.uint8, "r", offset=8 + size)
+        self.heads = int(self.config["num_attention_heads"])
+        self.kv_heads = int(self.config.get("num_key_value_heads", self.heads))
+        self.layers = range(int(self.config["num_hidden_layers"]))
+        self.tied = bool(self.config.get("tie_word_embeddings"))
+
+    def read(self, name: str) -> Array:
+        entry = self.header[name]
+        raw = self.bytes[slice(*entry["data_offsets"])]
+        if entry["dtype"] == "F32":
+            return raw.view("<f4").reshape(entry["shape"])
+        if entry["dtype"] == "F16":
+            return raw.view("<f2").astype(np.float32).reshape(entry["shape"])
+        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+
+    def layer(self, i: int, part: str, heads: int = 0) -> Array:
+        """A layer's weight; with heads, rows in the interleaved rope order that both peers use."""
+        w = self.read(f"model.layers.{i}.{part}.weight")
+        if heads:
+            rows, cols = w.shape
+            w = w.reshape(heads, 2, rows // heads // 2, cols).swapaxes(1, 2).reshape(rows, cols)
+        return w
+
+
+def to_gguf(folder: Path, out: Path, kind: str) -> Path:
+    """Write a GGUF file (kind "F32", "F16", "BF16", "Q8_0", ...: a quantisation type of the gguf package)."""
+    import gguf
+
+    m, c = Folder(folder), Folder(folder).config
+    writer = gguf.GGUFWriter(str(out), "llama")
+    writer.add_vocab_size(c["vocab_size"])
+    writer.add_context_length(c["max_position_embeddings"])
+    writer.add_embedding_length(c["hidden_size"])
+    writer.add_block_count(c["num_hidden_layers"])
+    writer.add_feed_forward_length(c["intermediate_size"])
+    writer.add_head_count(m.heads)
+    writer.add_head_count_kv(m.kv_heads)
+    writer.add_rope_dimension_count(c["hidden_size"] // m.heads)
+    writer.add_rope_freq_base(c["rope_theta"])
+    writer.add_layer_norm_rms_eps(c["rms_norm_eps"])
+    writer.add_tokenizer_model("no_vocab")
+    quantisation = gguf.GGMLQuantizationType[kind]
+
+    def put(name: str, w: Array) -> None:
+        if w.ndim == 1 or kind == "F32":
+            writer.add_tensor(name, np.ascontiguousarray(w, np.float32))
+        else:
+            packed = gguf.quants.quantize(np.ascontiguousarray(w, np.float32), quantisation)
+            writer.add_tensor(name, packed, raw_dtype=quantisation)
+
+    put("token_embd.weight", m.read("model.embed_tokens.weight"))
+    for i in m.layers:
+        put(f"blk.{i}.attn_norm.weight", m.layer(i, "input_layernorm"))
+        put(f"blk.{i}.attn_q.weight", m.layer(i, "self_attn.q_proj", m.heads))
+        put(f"blk.{i}.attn_k.weight", m.layer(i, "self_attn.k_proj", m.kv_heads))
+        put(f"blk.{i}.attn_v.weight", m.layer(i, "self_attn.v_proj"))
+        put(f"blk.{i}.attn_output.weight", m.layer(i, "self_attn.o_proj"))
+        put(f"blk.{i}.ffn_norm.weight", m.layer(i, "post_attention_layernorm"))
+        put(f"blk.{i}.ffn_gate.weight", m.layer(i, "mlp.gate_proj"))
+        put(f"blk.{i}.ffn_up.weight", m.layer(i, "mlp.up_proj"))
+        put(f"blk.{i}.ffn_down.weight", m.layer(i, "mlp.down_proj"))
+    put("output_norm.weight", m.read("model.norm.weight"))
+    if not m.tied:
+        put("output.weight", m.read("lm_head.weight"))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
+
+
+def to_llama2c(folder: Path, out: Path, tokenizer: Path) -> Path:
+    """Write llama2.c's version-0 .bin and a tokenizer file with the vocabulary (scores 0: it can only decode)."""
+    m, c = Folder(folder), Folder(folder).config
+    head_dim = c["hidden_size"] // m.heads
+    sizes = (c["hidden_size"], c["intermediate_size"], c["num_hidden_layers"], m.heads, m.kv_heads)
+    angles = np.outer(np.arange(c["max_position_embeddings"]), 10000.0 ** (-np.arange(0, head_dim, 2) / head_dim))
+    parts = (
+        ("input_layernorm", 0),
+        ("self_attn.q_proj", m.heads),
+        ("self_attn.k_proj", m.kv_heads),
+        ("self_attn.v_proj", 0),
+        ("self_attn.o_proj", 0),
+        ("post_attention_layernorm", 0),
+        ("mlp.gate_proj", 0),
+        ("mlp.down_proj", 0),
+        ("mlp.up_proj", 0),
+    )
+    with out.open("wb") as file:
+        vocab = c["vocab_size"] if m.tied else -c["vocab_size"]
+        file.write(struct.pack("<7i", *sizes, vocab, c["max_position_embeddings"]))
+        file.write(np.ascontiguousarray(m.read("model.embed_tokens.weight")).data)
+        for part, heads in parts:
+            for i in m.layers:
+                file.write(np.ascontiguousarray(m.layer(i, part, heads)).data)
+        file.write(np.ascontiguousarray(m.read("model.norm.weight")).data)
+        file.write(np.cos(angles).astype("<f4").data)
+        file.write(np.sin(angles).astype("<f4").data)
+        if not m.tied:
+            file.write(np.ascontiguousarray(m.read("lm_head.weight")).data)
+    vocabulary = _pieces(folder, c["vocab_size"])
+    with tokenizer.open("wb") as file:
+        file.write(struct.pack("<i", max(map(len, vocabulary))))
+        for piece in vocabulary:
+            file.write(struct.pack("<fi", 0.0, len(piece)) + piece)
+    return out
+
+
+def _pieces(folder: Path, n: int) -> list[bytes]:
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return [b"t%d " % i for i in range(n)]
+    by_id = {i: piece for piece, i in json.loads(path.read_text())["model"]["vocab"].items()}
+    return [by_id.get(i, "").replace("\u2581", " ").encode() for i in range(n)]
