@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from fastlm.arch.config import Config
+from fastlm.arch.config import Config, show
 from fastlm.arch.family import Family
 from fastlm.errors import ModelFormatError, UnsupportedError
 
@@ -54,7 +54,7 @@ def read(config: Mapping[str, object], path: str | Path = "config.json") -> Fami
         raise ModelFormatError(f"{where}: expected a JSON object, found {type(config).__name__}")
     name = config.get("model_type")
     if not isinstance(name, str):
-        raise ModelFormatError(f"{where}: model_type: expected the name of a model family, found {name!r:.80}")
+        raise ModelFormatError(f"{where}: model_type: expected the name of a model family, found {show(name)}")
     if name not in FAMILIES:
         near = difflib.get_close_matches(name[:64], FAMILIES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
