@@ -10,6 +10,7 @@ typedef struct flm_detok { /* an owned copy of a flm_vocabulary; n_tokens 0: non
     uint8_t *bytes, *special;
     int32_t *eos;
     int strip_first_space;
+    size_t longest; /* bytes of the longest token */
     int32_t bos, decoder_start;
 } flm_detok;
 
@@ -17,5 +18,7 @@ typedef struct flm_detok { /* an owned copy of a flm_vocabulary; n_tokens 0: non
 flm_status flm_detok_copy(flm_detok *detok, const flm_vocabulary *vocabulary, uint32_t vocab, flm_error *error);
 void flm_detok_free(flm_detok *detok);
 int flm_detok_is_eos(const flm_detok *detok, int32_t token);
+/* What a token prints: nothing for special tokens and ids without an entry. */
+const uint8_t *flm_detok_bytes(const flm_detok *detok, int32_t token, size_t *n_bytes);
 
 #endif
