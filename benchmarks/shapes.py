@@ -1,4 +1,4 @@
-"""Llama checkpoints of real shapes with random weights, as Hugging Face folders. Speed does not depend on the values."""
+"""Llama checkpoints of real shapes with random weights, as Hugging Face folders: speed is not a matter of values."""
 
 from __future__ import annotations
 
