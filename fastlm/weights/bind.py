@@ -1,0 +1,266 @@
+"""Binding: which checkpoint tensor fills which slot of a spec, checked by name and shape before anything is read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm.arch.family import Family, Rule, Take
+from fastlm.arch.slots import Slot, slots
+from fastlm.arch.spec import ModelSpec
+from fastlm.errors import ModelFormatError, UnsupportedError
+
+Array = NDArray[Any]  # float32, float16, or uint16 that holds bfloat16
+DTYPES = ("float32", "float16", "bfloat16")
+BLOCK_BYTES = 1 << 24  # how much of a tensor is compared at a time
+SHOWN = 5  # names in an error text
+MANY = 1000  # missing tensors after which no more are looked for
+
+
+class Checkpoint(Protocol):
+    """What binding asks of a reader of checkpoints (`fastlm.weights.safetensors`)."""
+
+    def names(self) -> list[str]: ...
+    def info(self, name: str) -> tuple[str, tuple[int, ...]]: ...  # dtype, shape
+    def read(self, name: str, start_row: int = 0, stop_row: int | None = None) -> Array: ...  # bfloat16 as uint16
+    def where(self, name: str) -> str: ...  # its file
+
+
+class Binding(dict[str, "Source"]):
+    """A source for every slot of `spec`, which is the family's but for a head that only the weights could decide on."""
+
+    def __init__(self, spec: ModelSpec, sources: dict[str, Source]) -> None:
+        super().__init__(sources)
+        self.spec = spec
+
+
+class Source:
+    """The values of one slot, read when asked for.
+
+    Attributes
+    ----------
+    shape
+        (rows, cols) of the slot; a vector is (1, n).
+    dtype
+        "float32", "float16" or "bfloat16": of what `rows` gives.
+    tensor, file
+        Where the values come from, for error texts.
+    """
+
+    __slots__ = ("_checkpoint", "_take", "_vector", "_whole", "dtype", "file", "shape", "tensor")
+
+    def __init__(self, checkpoint: Checkpoint, whole: _Whole, slot: Slot, take: Take, tensor: str) -> None:
+        self.shape = (slot.rows, slot.cols)
+        self.tensor = tensor
+        self.file = checkpoint.where(tensor)
+        self.dtype = "float32" if take.add else checkpoint.info(tensor)[0]
+        self._checkpoint = checkpoint
+        self._whole = whole
+        self._take = take
+        self._vector = slot.is_vector
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows [start, stop), C-contiguous, as stored (bfloat16 as uint16)."""
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise IndexError(f"rows {start} to {stop} of {self.tensor}, which has {self.shape[0]}")
+        values = self._elements(0, self.shape[1]) if self._vector else self._elements(start, stop)
+        if self._take.add:
+            stored = self._checkpoint.info(self.tensor)[0]
+            values = to_float32(values, stored) + np.float32(self._take.add)
+        if self._vector:
+            values = values.reshape(1, -1)[start:stop]
+        return np.ascontiguousarray(values)
+
+    def _elements(self, start: int, stop: int) -> Array:
+        """Rows of the tensor that are rows [start, stop) of the slot."""
+        take = self._take
+        if take.transposed and not self._vector:
+            columns = slice(take.start + start, take.start + stop)
+            return np.transpose(self._whole.read(self._checkpoint, self.tensor)[:, columns])
+        if not take.block:
+            return self._checkpoint.read(self.tensor, take.start + start, take.start + stop)
+        rows = np.arange(start, stop)
+        rows = take.start + rows // take.block * take.stride + rows % take.block
+        if not len(rows):
+            return self._checkpoint.read(self.tensor, 0, 0)
+        first = int(rows[0])
+        return np.take(self._checkpoint.read(self.tensor, first, int(rows[-1]) + 1), rows - first, axis=0)
+
+    def array64(self) -> NDArray[np.float64]:
+        """All of it in float64: what the reference computes with."""
+        return to_float32(self.rows(0, self.shape[0]), self.dtype).astype(np.float64)
+
+
+class _Whole:
+    """The last tensor that had to be read as a whole: fused ones fill several slots in a row."""
+
+    def __init__(self) -> None:
+        self.name, self.values = "", np.empty(0)
+
+    def read(self, checkpoint: Checkpoint, name: str) -> Array:
+        if name != self.name:
+            self.name, self.values = "", np.empty(0)
+            self.name, self.values = name, checkpoint.read(name)
+        return self.values
+
+
+def to_float32(values: Array, dtype: str) -> NDArray[np.float32]:
+    if dtype == "bfloat16":
+        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return np.asarray(values, np.float32)
+
+
+def bind(family: Family, checkpoint: Checkpoint) -> Binding:
+    """Find every slot's tensor.
+
+    Names, shapes and types are checked first, without reading values. Then, where a checkpoint holds a tensor twice
+    (a tied head, T5's copies of its embeddings), the copies are compared: a head that differs is used instead of the
+    embeddings, whatever tie_word_embeddings says (as transformers does); other copies must not differ.
+
+    Raises
+    ------
+    ModelFormatError
+        A tensor is missing, left over, or has another shape than the config asks for.
+    UnsupportedError
+        A tensor's type is not float32, float16 or bfloat16, or copies differ.
+    """
+    search = _Search(family, checkpoint)
+    spec, head = family.spec, family.spec.head
+    tied = head is not None and head.tied
+    if head is not None and tied and search.has_head and search.has_tokens:
+        spec = replace(spec, head=replace(head, tied=False))  # until they are compared
+    elif head is not None and not search.has_head and family.tie_when_missing:
+        spec = replace(spec, head=replace(head, tied=True))
+    sources = search.sources(spec)
+    if tied and "head.weight" in sources and _equal(sources["embed.tokens"], sources["head.weight"]):
+        del sources["head.weight"]
+        spec = family.spec
+    for source, copy in search.copies:
+        if not _equal(source, copy):
+            raise UnsupportedError(
+                f"{copy.file}: {copy.tensor} differs from {source.tensor}; separate embeddings are not supported"
+            )
+    return Binding(spec, sources)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    take: Take
+    tensor: str  # canonical name
+
+
+class _Search:
+    """One checkpoint's tensors under canonical names, and what a family's rules make of them."""
+
+    def __init__(self, family: Family, checkpoint: Checkpoint) -> None:
+        self.family = family
+        self.checkpoint = checkpoint
+        self.copies: list[tuple[Source, Source]] = []
+        self.names: dict[str, str] = {}  # canonical -> as stored
+        for stored in checkpoint.names():
+            name = stored
+            for pattern, replacement in family.renames:
+                name = re.sub(pattern, replacement, name)
+            if name in self.names:
+                raise ModelFormatError(
+                    f"{checkpoint.where(stored)}: {stored} and {self.names[name]} are two names of one tensor"
+                )
+            self.names[name] = stored
+
+        self.has_tokens = self._has("embed.tokens")
+        self.has_head = self._has("head.weight")
+
+    def _has(self, slot: str) -> bool:
+        return any(c.tensor in self.names for c in self.candidates(slot))
+
+    def candidates(self, slot: str) -> list[_Candidate]:
+        """The tensors that may fill a slot, the preferred one first."""
+        stem, _, suffix = slot.rpartition(".")
+        if suffix not in ("weight", "bias"):
+            stem, suffix = slot, "weight"
+        pattern, layer, expert = _generic(stem)
+        rule: Rule = self.family.weights.get(pattern, ())
+        takes = [Take(module) for module in rule] if isinstance(rule, tuple) else [_take(rule)]
+        return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
+
+    def sources(self, spec: ModelSpec) -> dict[str, Source]:
+        """A source per slot, after all checks that need no values."""
+        whole, used = _Whole(), set[str]()
+        found: dict[str, Source] = {}
+        missing: list[str] = []
+        from_head = spec.head is not None and spec.head.tied and not self.has_tokens and self.has_head
+        for slot in slots(spec):
+            candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
+            there = [c for c in candidates if c.tensor in self.names]
+            if not there:
+                missing.append(candidates[0].tensor if candidates else slot.name)
+                if len(missing) > MANY:
+                    break
+                continue
+            made = []
+            for c in there:
+                self.check(slot, c)
+                used.add(c.tensor)
+                made.append(Source(self.checkpoint, whole, slot, c.take, self.names[c.tensor]))
+            found[slot.name] = made[0]
+            self.copies += [(made[0], copy) for copy in made[1:]]
+        if missing:
+            raise ModelFormatError(f"{self.file()}: tensors that the config asks for are missing: {_some(missing)}")
+        left = [s for n, s in self.names.items() if n not in used and not self.ignorable(n)]
+        if left:
+            where = self.checkpoint.where(left[0])
+            kind = f"{self.family.name} with this config"
+            raise ModelFormatError(f"{where}: tensors that have no place in a {kind}: {_some(left)}")
+        return found
+
+    def ignorable(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.family.ignored)
+
+    def file(self) -> str:
+        """The checkpoint in an error text: its first file."""
+        return next((self.checkpoint.where(stored) for stored in self.names.values()), "checkpoint without tensors")
+
+    def check(self, slot: Slot, candidate: _Candidate) -> None:
+        take, stored = candidate.take, self.names[candidate.tensor]
+        dtype, shape = self.checkpoint.info(stored)
+        n = slot.cols if slot.is_vector else slot.rows
+        expected: tuple[int, ...] = (take.of or n,) if slot.is_vector else (take.of or n, slot.cols)
+        if take.transposed and not slot.is_vector:
+            expected = expected[::-1]
+        where = f"{self.checkpoint.where(stored)}: {stored}"
+        if tuple(shape) != expected:
+            raise ModelFormatError(f"{where}: expected shape {list(expected)} by the config, found {list(shape)}")
+        if dtype not in DTYPES:
+            raise UnsupportedError(f"{where}: values of type {dtype} are not supported (known: {', '.join(DTYPES)})")
+
+
+def _generic(stem: str) -> tuple[str, str, str]:
+    """`decoder.3.1.experts.5.gate` -> `decoder.{i}.1.experts.{e}.gate`, "3", "5"."""
+    parts = stem.split(".")
+    layer = expert = ""
+    if len(parts) > 2 and parts[1].isdigit():
+        layer, parts[1] = parts[1], "{i}"
+        if len(parts) > 4 and parts[3] == "experts":
+            expert, parts[4] = parts[4], "{e}"
+    return ".".join(parts), layer, expert
+
+
+def _take(rule: str | Take) -> Take:
+    return rule if isinstance(rule, Take) else Take(rule)
+
+
+def _equal(a: Source, b: Source) -> bool:
+    """Whether two sources hold the same bits."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    step = max(1, BLOCK_BYTES // (4 * a.shape[1]))
+    blocks = ((i, min(i + step, a.shape[0])) for i in range(0, a.shape[0], step))
+    return all(a.rows(*block).tobytes() == b.rows(*block).tobytes() for block in blocks)
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
