@@ -40,7 +40,7 @@ _IGNORED = re.compile(
     r"""architectures|model_type|transformers_version|(torch_)?dtype|_?name_or_path|_commit_hash|auto_map|tokenizer_class
     |.*dropout(_prob|_rate)?|.*_pdrop|layerdrop|initializer_(range|factor)|init_std|gradient_checkpointing
     |.*_token_id|unk_token|prefix|task_specific_params|sentence_transformers|finetuning_task|problem_type
-    |id2label|label2id|num_labels|output_(past|attentions|hidden_states|scores|logits|router_logits)
+    |id2label|label2id|_?num_labels|output_(past|attentions|hidden_states|scores|logits|router_logits)
     |return_dict|return_dict_in_generate|use_return_dict|torchscript|use_bfloat16
     |use_cache|_?attn_implementation(_autoset|_internal)?|_flash_attn_2_enabled|use_flash_attn|use_flash_attention
     |_?experts_implementation|chunk_size_feed_forward|pretraining_tp|is_decoder|is_llama_config|tf_legacy_loss
@@ -62,6 +62,7 @@ _NEUTRAL: dict[str, object] = {
     "rope_interleaved": False,
     "tie_encoder_decoder": False,
     "use_bidirectional_attention": False,
+    "use_mrope": False,
 }
 
 T = TypeVar("T")

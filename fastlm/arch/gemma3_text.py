@@ -27,6 +27,7 @@ WEIGHTS = unit_offset(gemma2.WEIGHTS, "decoder.{i}.0.q_norm", "decoder.{i}.0.k_n
 
 
 def read(config: Config) -> Family:
+    config.ignore("hidden_act")
     config.alias(_sliding_window_pattern="sliding_window_pattern")
     shape = read_shape(config, DEFAULT)
     norm = rms_norm(config, 1e-6)

@@ -35,6 +35,7 @@ WEIGHTS: dict[str, Rule] = {
 
 
 def read(config: Config) -> Family:
+    config.ignore("rms_norm_eps")
     shape = read_shape(config, DEFAULT)
     norm = layer_norm(config, "layer_norm_eps", 1e-5)
     rope = read_rope(config, shape.head_dim, shape.context, partial=0.5)
