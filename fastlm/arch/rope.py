@@ -74,7 +74,8 @@ def make_rope(
     share = at.number("partial_rotary_factor", partial, most=1.0) if partial is not None else 1.0
     rotated = int(head_dim * share)
     if rotated < 1 or rotated + rotated % 2 > head_dim:
-        raise config.bad("head_dim", f"a head of {head_dim} cannot have {rotated} rotary dimensions")
+        key = config.name("partial_rotary_factor")
+        raise config.bad("head_dim", f"a head of {head_dim} cannot have {rotated} rotary dimensions ({key} {share:g})")
     exponents = np.arange(0, rotated, 2, dtype=np.float32) / np.float32(rotated)
     with np.errstate(all="ignore"):
         if kind in ("longrope", "su"):

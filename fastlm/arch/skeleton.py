@@ -117,7 +117,7 @@ def sliding_layers(config: Config, shape: Shape, default: Callable[[int], bool])
     if kinds is None:
         return [default(i) for i in range(shape.layers)]
     if len(kinds) != shape.layers:
-        raise config.bad("layer_types", f"expected one per layer ({shape.layers}), found {len(kinds)}")
+        raise config.bad("layer_types", f"expected one per layer (num_hidden_layers {shape.layers}), found {len(kinds)}")
     for kind in kinds:
         if kind not in ("full_attention", "sliding_attention"):
             raise config.unsupported("layer_types", kind, "only full_attention, sliding_attention")
