@@ -1,0 +1,299 @@
+"""The .flm container: packed weights in a file that the C core maps, with all else that a model folder holds.
+
+docs/container-format.md describes the bytes. This module writes whole files and reads what Python needs;
+csrc/container.c opens what C needs: spec, weights and vocabulary.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from fastlm.errors import FastlmError, ModelFileError, ModelFormatError, UnsupportedError
+from fastlm.weights.jsonfile import check_lfs, file_bytes
+
+MAGIC = b"\x89FLM\r\n\x1a\n"
+VERSION = 1
+ALIGN = 64
+STRIP_ROWS = 16
+FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3}  # a format's packed layout has the same number
+
+_BLOCK_BYTES = 16 << 20
+_HEADER = struct.Struct("<8sIIQI36x")
+_CRC_AT = 24  # of the header's checksum, which covers header and table but for itself
+_SECTION = struct.Struct("<IIQQ")
+_TENSOR = struct.Struct("<64sIIIIQQI4x")
+_VOCABULARY = struct.Struct("<IIIii4x")
+_FILE_NAME = struct.Struct("<I")
+_MAX_SECTIONS = 64
+
+_SPEC, _INDEX, _PAYLOAD, _VOCABULARY_KIND, _FILE = range(1, 6)
+
+
+class PackedTensor(NamedTuple):
+    """A weight as C holds it; `data` has the bytes that format and shape ask for."""
+
+    name: str
+    rows: int
+    cols: int
+    is_matrix: bool
+    format: str
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What the C core needs to print text and to stop: the arguments of `_core.Model.set_vocabulary`."""
+
+    pieces: Sequence[bytes]
+    special: Sequence[bool]
+    strip_first_space: bool
+    bos: int | None
+    decoder_start: int | None
+    eos: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a .flm file holds for Python."""
+
+    spec: bytes
+    files: Mapping[str, bytes]  # config.json, tokenizer.json, ...
+
+
+def _packed_bytes(rows: int, cols: int, is_matrix: bool, format: str) -> int:
+    if not is_matrix:
+        return 4 * rows * cols
+    columns_per_line = 1 if format == "float32" else 2
+    return -(-rows // STRIP_ROWS) * -(-cols // columns_per_line) * 64
+
+
+def _encode_vocabulary(v: Vocabulary) -> bytes:
+    if len(v.special) != len(v.pieces):
+        raise ModelFormatError(f"vocabulary: {len(v.pieces)} pieces, but {len(v.special)} special flags")
+    offsets = [0]
+    for piece in v.pieces:
+        offsets.append(offsets[-1] + len(piece))
+    ids = [-1 if token is None else token for token in (v.bos, v.decoder_start)]
+    head = _VOCABULARY.pack(len(v.pieces), len(v.eos), v.strip_first_space, *ids)
+    numbers = struct.pack(f"<{len(offsets)}Q{len(v.eos)}i", *offsets, *v.eos)
+    return head + numbers + bytes(map(bool, v.special)) + b"".join(v.pieces)
+
+
+class _Writer:
+    """Appends sections; the header and the table, whose place is kept free, are written last."""
+
+    def __init__(self, file: BinaryIO, n_sections: int, progress: Callable[[int], None] | None) -> None:
+        self._file = file
+        self._progress = progress
+        self._at = 0
+        self._table: list[bytes] = []
+        self._n_sections = n_sections
+        if n_sections > _MAX_SECTIONS:
+            raise ModelFormatError(f"a .flm file cannot hold {n_sections} parts; at most {_MAX_SECTIONS}")
+        self._put(bytes(_HEADER.size + n_sections * _SECTION.size))
+
+    def _put(self, data: bytes | memoryview) -> int:
+        """Write; returns the checksum."""
+        crc = 0
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _BLOCK_BYTES):
+            block = view[start : start + _BLOCK_BYTES]
+            crc = zlib.crc32(block, crc)
+            self._file.write(block)
+            self._at += len(block)
+            if self._progress is not None:
+                self._progress(self._at)
+        return crc
+
+    def _align(self) -> int:
+        self._put(bytes(-self._at % ALIGN))
+        return self._at
+
+    def section(self, kind: int, data: bytes) -> None:
+        offset = self._align()
+        self._table.append(_SECTION.pack(kind, self._put(data), offset, len(data)))
+
+    def payload(self, tensors: Iterable[tuple[str, int, int, bool, str, memoryview]]) -> bytes:
+        """Write the tensors; returns their index."""
+        first = self._align()
+        index = bytearray()
+        for name, rows, cols, is_matrix, format, data in tensors:
+            encoded = name.encode("ascii")
+            if len(encoded) > 63 or data.nbytes != _packed_bytes(rows, cols, is_matrix, format):
+                raise ModelFormatError(f"tensor {name}: {rows} x {cols} in {format} cannot have {data.nbytes} bytes")
+            offset = self._align()
+            crc = self._put(data)
+            layout = FORMATS[format] if is_matrix else 0
+            index += _TENSOR.pack(encoded, rows, cols, FORMATS[format], layout, offset, data.nbytes, crc)
+        self._table.append(_SECTION.pack(_PAYLOAD, 0, first, self._at - first))
+        return bytes(index)
+
+    def finish(self) -> None:
+        table = b"".join(self._table)
+        start = _HEADER.pack(MAGIC, VERSION, self._n_sections, self._at, 0)
+        crc = zlib.crc32(start[_CRC_AT + 4 :] + table, zlib.crc32(start[:_CRC_AT]))
+        self._file.seek(0)
+        self._file.write(_HEADER.pack(MAGIC, VERSION, self._n_sections, self._at, crc) + table)
+
+
+def write(
+    path: str | os.PathLike[str],
+    *,
+    spec: bytes,
+    tensors: Iterable[tuple[str, int, int, bool, str, memoryview]],
+    vocabulary: Vocabulary | None = None,
+    extras: Mapping[str, bytes] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write a .flm file: all of it or nothing.
+
+    The bytes go to a temporary file beside it that takes its name at the end, so `path` may be the very file that
+    the tensors are mapped from, and an error, Ctrl-C or a full disk leaves what was there before.
+
+    Parameters
+    ----------
+    path
+        The file; a symbolic link is followed.
+    spec
+        The blob of `fastlm.arch.spec.encode`.
+    tensors
+        `PackedTensor`s, one for each slot of the spec; may be a generator.
+    vocabulary
+        None: a model without a tokenizer.
+    extras
+        Files of the model folder to keep, by name.
+    progress
+        Called with the bytes written so far.
+
+    Raises
+    ------
+    ModelFileError
+        The file cannot be written.
+    """
+    target = Path(path).resolve()
+    if target.exists() and not target.is_file():
+        raise ModelFileError(f"{path}: cannot be written: it exists and is not a file")
+    files = extras or {}
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            writer = _Writer(file, 3 + (vocabulary is not None) + len(files), progress)
+            writer.section(_SPEC, spec)
+            if vocabulary is not None:
+                writer.section(_VOCABULARY_KIND, _encode_vocabulary(vocabulary))
+            for name, content in files.items():
+                encoded = name.encode("utf-8")
+                writer.section(_FILE, _FILE_NAME.pack(len(encoded)) + encoded + content)
+            writer.section(_INDEX, writer.payload(tensors))
+            writer.finish()
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        _sync_folder(target.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, FastlmError):
+            raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut, where folders can be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _read_at(file: BinaryIO, offset: int, n_bytes: int, where: str) -> bytes:
+    file.seek(offset)
+    data = file.read(n_bytes)
+    if len(data) != n_bytes:
+        raise ModelFormatError(f"{where}: was cut short while it was read")
+    return data
+
+
+def _read_table(file: BinaryIO, size: int, where: str) -> list[tuple[int, int, int, int]]:
+    """Kind, checksum, offset and bytes of each section, within the file and without overlap."""
+    start = file.read(_HEADER.size)
+    check_lfs(start, where)
+    if len(start) < _HEADER.size or not start.startswith(MAGIC):
+        raise ModelFormatError(f"{where}: is not a .flm file (or was altered as if it were text)")
+    _, version, n_sections, n_bytes, crc = _HEADER.unpack(start)
+    if version != VERSION:
+        raise UnsupportedError(f"{where}: has format version {version}; this fastlm reads {VERSION}: convert again")
+    if n_bytes != size:
+        raise ModelFormatError(f"{where}: has {size} bytes instead of {n_bytes}: it was cut short or added to")
+    if n_sections > min(_MAX_SECTIONS, (size - _HEADER.size) // _SECTION.size):
+        raise ModelFormatError(f"{where}: cannot have {n_sections} sections")
+    table = _read_at(file, _HEADER.size, n_sections * _SECTION.size, where)
+    if crc != zlib.crc32(start[_CRC_AT + 4 :] + table, zlib.crc32(start[:_CRC_AT])):
+        raise ModelFormatError(f"{where}: is damaged: the checksum of its header is wrong")
+    sections = list(_SECTION.iter_unpack(table))
+    end = _HEADER.size + len(table)
+    for _, _, offset, length in sections:
+        if offset != end + -end % ALIGN or length == 0 or offset + length > size:
+            raise ModelFormatError(f"{where}: a section is empty, out of place or ends outside of the file")
+        end = offset + length
+    if end != size:
+        raise ModelFormatError(f"{where}: has bytes that belong to no section")
+    return sections
+
+
+def _decode_file(data: bytes, where: str) -> tuple[str, bytes]:
+    n_name = _FILE_NAME.unpack_from(data)[0] if len(data) >= _FILE_NAME.size else len(data)
+    content = _FILE_NAME.size + n_name
+    if content > len(data):
+        raise ModelFormatError(f"{where}: the name of an embedded file is longer than its section")
+    try:
+        return data[_FILE_NAME.size : content].decode("utf-8"), data[content:]
+    except UnicodeDecodeError:
+        raise ModelFormatError(f"{where}: the name of an embedded file is not UTF-8") from None
+
+
+def read(path: str | os.PathLike[str]) -> Contents:
+    """Read spec and embedded files, and check their checksums.
+
+    Raises
+    ------
+    ModelFormatError
+        It is not a .flm file, is damaged, or was cut short.
+    UnsupportedError
+        It was written by another version.
+    ModelFileError
+        It cannot be read.
+    """
+    where = str(path)
+    spec = b""
+    files: dict[str, bytes] = {}
+    size = file_bytes(Path(path))
+    try:
+        with Path(path).open("rb") as file:
+            for kind, crc, offset, n_bytes in _read_table(file, size, where):
+                if kind not in (_SPEC, _FILE):
+                    continue
+                data = _read_at(file, offset, n_bytes, where)
+                if zlib.crc32(data) != crc:
+                    raise ModelFormatError(f"{where}: is damaged: the checksum of a section of kind {kind} is wrong")
+                if kind == _FILE:
+                    name, content = _decode_file(data, where)
+                    files[name] = content
+                else:
+                    spec = data
+    except OSError as error:
+        raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from error
+    if not spec:
+        raise ModelFormatError(f"{where}: has no spec")
+    return Contents(spec=spec, files=files)
