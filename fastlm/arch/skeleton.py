@@ -51,7 +51,8 @@ def read_shape(config: Config, default: Shape) -> Shape:
     if heads % kv_heads:
         raise config.bad("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads ({heads})")
     if head_dim is None and hidden % heads:
-        raise config.bad("num_attention_heads", f"{heads} does not divide {config.name('hidden_size')} ({hidden})")
+        why = f"{heads} does not divide {config.name('hidden_size')} ({hidden}), and no {config.name('head_dim')} is given"
+        raise config.bad("num_attention_heads", why)
     head_dim = head_dim or hidden // heads
     if heads * head_dim > MAX_WIDTH or head_dim > MAX_HEAD_DIM or width > MAX_WIDTH:
         key = "intermediate_size" if width > MAX_WIDTH else "head_dim"
@@ -117,7 +118,9 @@ def sliding_layers(config: Config, shape: Shape, default: Callable[[int], bool])
     if kinds is None:
         return [default(i) for i in range(shape.layers)]
     if len(kinds) != shape.layers:
-        raise config.bad("layer_types", f"expected one per layer (num_hidden_layers {shape.layers}), found {len(kinds)}")
+        raise config.bad(
+            "layer_types", f"expected one per layer (num_hidden_layers {shape.layers}), found {len(kinds)}"
+        )
     for kind in kinds:
         if kind not in ("full_attention", "sliding_attention"):
             raise config.unsupported("layer_types", kind, "only full_attention, sliding_attention")

@@ -1,0 +1,254 @@
+"""Configs: what each family makes of its keys, and typed errors that name the key for everything else."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fastlm.arch import registry
+from fastlm.arch.spec import Activation, Attention, FeedForward, Head, MixtureOfExperts, ModelSpec, NormKind
+from fastlm.errors import ModelFormatError, UnsupportedError
+
+Json = dict[str, Any]
+SHAPE: Json = {
+    "vocab_size": 99,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+LLAMA = {"model_type": "llama", **SHAPE}
+LLAMA3: Json = {
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "rope_type": "llama3",
+}
+GPT2: Json = {"model_type": "gpt2", "vocab_size": 99, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64}
+
+
+def read(config: Json, **more: Any) -> ModelSpec:
+    return registry.read(config | more).spec
+
+
+def attentions(spec: ModelSpec) -> list[Attention]:
+    layers = spec.decoder.layers if spec.decoder else ()
+    return [s.mixer for layer in layers for s in layer.sublayers if isinstance(s.mixer, Attention)]
+
+
+def windows(spec: ModelSpec) -> list[int]:
+    return [a.window for a in attentions(spec)]
+
+
+# ---- what keys mean ----
+
+
+def test_llama_defaults_are_those_of_transformers() -> None:
+    spec = read({"model_type": "llama"})
+    (attention, *_), ffn = attentions(spec), spec.decoder and spec.decoder.layers[0].sublayers[1].mixer
+    assert (spec.embed.vocab, spec.embed.hidden, spec.context) == (32000, 4096, 2048)
+    assert (attention.heads, attention.kv_heads, attention.head_dim) == (32, 32, 128)
+    assert ffn == FeedForward(11008, Activation.SILU, gated=True)
+    assert spec.head == Head(tied=False)
+    assert attention.rope is not None and len(attention.rope.frequencies) == 64
+    assert attention.rope.frequencies[32] == pytest.approx(1e-2, rel=1e-6)
+
+
+def test_rope_llama3_blends_between_two_wavelengths() -> None:
+    rope = attentions(read(LLAMA, rope_scaling=LLAMA3, head_dim=32))[0].rope
+    plain = attentions(read(LLAMA, head_dim=32))[0].rope
+    assert rope is not None and plain is not None
+    for new, old in zip(rope.frequencies, plain.frequencies, strict=True):
+        turns = 16 * old / (2 * math.pi)  # within the original context
+        share = min(1.0, max(0.0, (turns - 1.0) / (4.0 - 1.0)))
+        assert new == pytest.approx(share * old + (1 - share) * old / 8, rel=1e-5)
+    assert rope.frequencies != plain.frequencies
+
+
+def test_rope_linear_divides() -> None:
+    plain = attentions(read(LLAMA))[0].rope
+    scaled = attentions(read(LLAMA, rope_scaling={"type": "linear", "factor": 4.0}))[0].rope
+    assert plain is not None and scaled is not None
+    assert [4 * f for f in scaled.frequencies] == list(plain.frequencies)
+
+
+def test_rope_longrope_has_two_sets() -> None:
+    scaling = {"type": "longrope", "short_factor": [1.0] * 6, "long_factor": [2.0] * 6}
+    config = {"model_type": "phi3", **SHAPE, "original_max_position_embeddings": 16, "rope_scaling": scaling}
+    rope = attentions(read(config))[0].rope
+    assert rope is not None
+    assert rope.long_from == 16
+    assert [2 * f for f in rope.long_frequencies] == list(rope.frequencies)
+    assert rope.scale == rope.long_scale == pytest.approx(math.sqrt(1 + math.log(4) / math.log(16)))
+
+
+def test_windows() -> None:
+    qwen = {"model_type": "qwen2", **SHAPE, "sliding_window": 8, "max_window_layers": 1}
+    assert windows(read(qwen)) == [0, 0, 0]
+    assert windows(read(qwen, use_sliding_window=True)) == [0, 8, 8]
+    assert windows(read({"model_type": "mistral", **SHAPE})) == [4096] * 3
+    assert windows(read({"model_type": "mistral", **SHAPE}, sliding_window=None)) == [0] * 3
+    assert windows(read({"model_type": "gemma2", **SHAPE}, sliding_window=8)) == [8, 0, 8]
+    assert windows(read({"model_type": "gemma3_text", **SHAPE}, sliding_window=8, sliding_window_pattern=2)) == [
+        8,
+        0,
+        8,
+    ]
+
+
+def test_gemma3_has_a_rope_per_kind_of_layer() -> None:
+    config = {"model_type": "gemma3_text", **SHAPE, "head_dim": 4, "sliding_window_pattern": 3}
+    scaled = read(config, rope_scaling={"rope_type": "linear", "factor": 8.0})
+    ropes = [a.rope.frequencies for a in attentions(scaled) if a.rope]
+    assert ropes == [(1.0, pytest.approx(1e-2)), (1.0, pytest.approx(1e-2)), (0.125, pytest.approx(1e-3 / 8))]
+
+
+def test_gemma_reads_gelu_as_its_tanh_form() -> None:
+    for act in ("gelu", "gelu_pytorch_tanh"):
+        spec = read({"model_type": "gemma", **SHAPE, "hidden_act": act})
+        assert spec.decoder is not None and spec.embed.scale == pytest.approx(math.sqrt(48))
+        assert spec.decoder.layers[0].sublayers[1].mixer == FeedForward(80, Activation.GELU_TANH, gated=True)
+
+
+def test_gemma2_caps_and_scale() -> None:
+    spec = read({"model_type": "gemma2", **SHAPE, "query_pre_attn_scalar": 16, "attn_logit_softcapping": None})
+    assert [(a.scale, a.softcap) for a in attentions(spec)] == [(0.25, 0.0)] * 3
+    assert spec.head is not None and spec.head.softcap == 30.0 and spec.head.tied
+
+
+def test_gpt2_scales_by_layer() -> None:
+    spec = read(GPT2, scale_attn_by_inverse_layer_idx=True)
+    assert [a.scale for a in attentions(spec)] == pytest.approx([12**-0.5, 12**-0.5 / 2, 12**-0.5 / 3])
+    assert {a.scale for a in attentions(read(GPT2, scale_attn_weights=False))} == {1.0}
+
+
+def test_opt_350m_is_post_norm() -> None:
+    config = {"model_type": "opt", "hidden_size": 48, "num_attention_heads": 4, "word_embed_proj_dim": 24}
+    before, after = (read(config, do_layer_norm_before=flag).decoder for flag in (True, False))
+    assert before is not None and after is not None
+    assert before.norm is not None and before.layers[0].sublayers[0].pre_norm is not None
+    assert after.norm is None and after.layers[0].sublayers[0].residual_norm is not None
+    assert read(config).embed.width == 24 and read(config).head == Head(tied=True, width=24)
+
+
+def test_bloom_slopes() -> None:
+    """The paper's: a geometric series from 2^-8/n; other counts add every other slope of twice the heads."""
+    config = {"model_type": "bloom", "hidden_size": 48, "n_layer": 1}
+    assert attentions(read(config, n_head=8))[0].alibi == tuple(2.0**-i for i in range(1, 9))
+    assert attentions(read(config, n_head=6))[0].alibi == (2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3)
+
+
+def test_mixtures_of_experts() -> None:
+    spec = read(
+        {"model_type": "qwen3_moe", **SHAPE, "num_experts": 4, "num_experts_per_tok": 2, "mlp_only_layers": [1]}
+    )
+    assert spec.decoder is not None
+    mixers = [layer.sublayers[1].mixer for layer in spec.decoder.layers]
+    sparse = MixtureOfExperts(4, 2, 768, Activation.SILU, normalize=False)
+    assert mixers == [sparse, FeedForward(80, Activation.SILU, gated=True), sparse]
+    every_other = read({"model_type": "qwen3_moe", **SHAPE, "decoder_sparse_step": 2}).decoder
+    assert every_other is not None
+    assert [type(layer.sublayers[1].mixer) for layer in every_other.layers] == [
+        FeedForward,
+        MixtureOfExperts,
+        FeedForward,
+    ]
+
+
+def test_t5_versions() -> None:
+    small = {"model_type": "t5", "d_model": 64, "num_layers": 2, "num_decoder_layers": 1, "is_encoder_decoder": True}
+    old, new = read(small), read(small, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    assert old.head == Head(tied=True, scale=0.125) and new.head == Head(tied=False)
+    assert old.encoder is not None and old.decoder is not None and new.encoder is not None
+    assert len(old.encoder.layers) == 2 and len(old.decoder.layers) == 1
+    assert old.encoder.layers[0].sublayers[1].mixer == FeedForward(2048, Activation.RELU)
+    assert new.encoder.layers[0].sublayers[1].mixer == FeedForward(2048, Activation.GELU_TANH, gated=True)
+    assert all(a.scale == 1.0 for a in attentions(old))
+    assert old.encoder.relative is not None and old.decoder.relative == replace(
+        old.encoder.relative, bidirectional=False
+    )
+
+
+def test_neox_residual_and_rotation() -> None:
+    config = {"model_type": "gpt_neox", **{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}}
+    spec = read(config, rotary_pct=0.5, rotary_emb_base=100, use_parallel_residual=False)
+    assert spec.decoder is not None and not spec.decoder.layers[0].parallel
+    assert attentions(spec)[0].rope == attentions(read(config, rope_theta=100.0, rotary_pct=0.5))[0].rope
+    assert len(attentions(read(config))[0].rope.frequencies) == 2  # type: ignore[union-attr]
+
+
+def test_bert_is_an_encoder_with_norms_after_the_sum() -> None:
+    spec = read({"model_type": "bert"})
+    assert spec.kind == "encoder" and spec.head is None and spec.encoder is not None
+    norm = spec.encoder.layers[0].sublayers[0].residual_norm
+    assert norm is not None and (norm.kind, norm.eps) == (NormKind.LAYER, 1e-12)
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, ("type", "yarn")),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, ("rope_type", "dynamic")),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, ("rope_parameters", "yarn")),
+        ({"rope_parameters": {"rope_type": "default", "mystery": 3}}, ("rope_parameters", "mystery")),
+        ({"hidden_act": "quick_gelu"}, ("hidden_act", "quick_gelu")),
+        ({"partial_rotary_factor": 0.5}, ("partial_rotary_factor", "0.5")),
+        ({"quantization_config": {"bits": 4}}, ("quantization_config", "bits")),
+        ({"is_encoder_decoder": True}, ("is_encoder_decoder", "True")),
+        ({"embedding_multiplier": 12.0}, ("embedding_multiplier", "12.0")),
+        ({"model_type": "gemma2", "use_bidirectional_attention": True}, ("use_bidirectional_attention",)),
+        ({"model_type": "qwen3", "layer_types": ["linear_attention"] * 3}, ("layer_types", "linear_attention")),
+        ({"model_type": "phi3", "full_attn_mod": 2}, ("full_attn_mod", "2")),
+        ({"model_type": "bert", "is_decoder": True}, ("is_decoder",)),
+        ({"model_type": "bert", "position_embedding_type": "relative_key"}, ("position_embedding_type",)),
+        ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, ("post_layernorm",)),
+        ({"model_type": "lama"}, ("lama", "llama", "gpt2")),
+    ],
+)
+def test_unsupported(change: Json, names: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        registry.read(LLAMA | change, "folder/config.json")
+    assert all(name in str(caught.value) for name in ("folder/config.json", *names))
+
+
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        ({"num_attention_heads": 5, "head_dim": 8}, ("num_key_value_heads", "num_attention_heads")),
+        ({"num_attention_heads": 10}, ("num_attention_heads", "hidden_size")),
+        ({"head_dim": 7}, ("head_dim",)),
+        ({"rms_norm_eps": -1e-6}, ("rms_norm_eps",)),
+        ({"rope_scaling": {"type": "linear"}}, ("rope_scaling", "factor")),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, ("high_freq_factor", "low_freq_factor")),
+        ({"rope_scaling": LLAMA3, "rope_parameters": LLAMA3}, ("rope_scaling", "rope_parameters")),
+        ({"rope_theta": 1e-30, "rope_scaling": {"type": "linear", "factor": 1e-20}}, ("rope_theta", "finite")),
+        ({"rope_scaling": [1]}, ("rope_scaling", "object")),
+        ({"model_type": "qwen3", "layer_types": ["full_attention"]}, ("layer_types", "num_hidden_layers")),
+        ({"model_type": "qwen3", "layer_types": ["sliding_attention"] * 3}, ("layer_types", "use_sliding_window")),
+        ({"model_type": "gpt2", "n_embd": 24}, ("n_embd", "hidden_size")),
+        ({"model_type": "mixtral", "num_experts_per_tok": 9}, ("num_experts_per_tok", "num_local_experts")),
+        ({"model_type": "t5", "relative_attention_max_distance": 16}, ("relative_attention_max_distance",)),
+        ({"model_type": None}, ("model_type",)),
+    ],
+)
+def test_contradictions(change: Json, names: tuple[str, ...]) -> None:
+    with pytest.raises(ModelFormatError) as caught:
+        registry.read(LLAMA | change, "folder/config.json")
+    assert all(name in str(caught.value) for name in ("folder/config.json", *names))
+
+
+def test_a_config_is_an_object() -> None:
+    with pytest.raises(ModelFormatError, match="object"):
+        registry.read([1, 2])  # type: ignore[arg-type]
+
+
+def test_null_and_bookkeeping_keys_are_no_matter() -> None:
+    more = {"future_feature": None, "unsloth_version": "1", "max_length": 20, "_name_or_path": "x", "num_labels": 3}
+    assert read(LLAMA, **more) == read(LLAMA)
