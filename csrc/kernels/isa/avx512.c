@@ -1,0 +1,32 @@
+/* AVX-512 F, BW, VL, DQ: the bodies, compiled in a target region, so that no compiler flag names a processor. */
+#include "isa.h"
+
+#if FLM_ISA_X86
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+#endif
+
+#define TILE_TOKENS 6
+#define TILE_STRIPS(tokens) 4
+
+#include "../vec/vec_avx512.h"
+
+#include "../body/all.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const flm_kernels flm_kernels_avx512 = FLM_KERNEL_TABLE("avx512");
+
+#endif

@@ -1,0 +1,14 @@
+/* The portable table: whatever 4-float vectors the compiler makes for its baseline target. */
+#include <math.h>
+#include <string.h>
+
+#include "isa.h"
+
+#define TILE_TOKENS 2
+#define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
+
+#include "../vec/vec_base.h"
+
+#include "../body/all.inc"
+
+const flm_kernels flm_kernels_scalar = FLM_KERNEL_TABLE("scalar");

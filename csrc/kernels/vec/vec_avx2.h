@@ -1,0 +1,45 @@
+/* AVX2, FMA and F16C: vectors of 8 floats. */
+#ifndef FLM_VEC_AVX2_H
+#define FLM_VEC_AVX2_H
+
+#define VF 8
+typedef float vf __attribute__((vector_size(32)));
+typedef int32_t vi __attribute__((vector_size(32)));
+
+#include "vec_common.h"
+
+INLINE vf v_set1(float x) { return (vf)_mm256_set1_ps(x); }
+INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+INLINE vf v_select(vi m, vf a, vf b) { return (vf)_mm256_blendv_ps((__m256)b, (__m256)a, (__m256)m); }
+INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); } /* b if either is NaN */
+INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
+
+INLINE float v_sum(vf v) {
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+
+INLINE float v_hmax(vf v) {
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+
+INLINE __m256i v_first(size_t n) { return (__m256i)(v_lanes() < v_set1_int((int32_t)n)); }
+INLINE vf v_load_n(const float *p, size_t n) { return (vf)_mm256_maskload_ps(p, v_first(n)); }
+INLINE void v_store_n(float *p, vf v, size_t n) { _mm256_maskstore_ps(p, v_first(n), (__m256)v); }
+
+INLINE vf v_load_f16(const uint16_t *p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)); }
+
+INLINE vf v_load_bf16(const uint16_t *p) {
+    return v_low_bf16((vi)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+
+INLINE void v_store_bf16(uint16_t *p, vf v) {
+    __m256i u = (__m256i)v_bf16_bits(v);
+    __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(u), _mm256_extracti128_si256(u, 1));
+    _mm_storeu_si128((__m128i *)p, packed);
+}
+
+#endif

@@ -1,0 +1,51 @@
+/* AVX-512 F, BW, VL and DQ: vectors of 16 floats. */
+#ifndef FLM_VEC_AVX512_H
+#define FLM_VEC_AVX512_H
+
+#define VF 16
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+
+#include "vec_common.h"
+
+INLINE vf v_set1(float x) { return (vf)_mm512_set1_ps(x); }
+INLINE vf v_fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+
+INLINE vf v_select(vi m, vf a, vf b) {
+    return (vf)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)m), (__m512)b, (__m512)a);
+}
+
+INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* b if either is NaN */
+INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+
+INLINE __m256 v_upper(vf v) { return _mm512_extractf32x8_ps((__m512)v, 1); }
+
+INLINE float v_sum(vf v) {
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), v_upper(v));
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+
+INLINE float v_hmax(vf v) {
+    __m256 h = _mm256_max_ps(_mm512_castps512_ps256((__m512)v), v_upper(v));
+    __m128 a = _mm_max_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+    a = _mm_max_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_max_ss(a, _mm_movehdup_ps(a)));
+}
+
+INLINE __mmask16 v_first(size_t n) { return (__mmask16)((1u << n) - 1u); }
+INLINE vf v_load_n(const float *p, size_t n) { return (vf)_mm512_maskz_loadu_ps(v_first(n), p); }
+INLINE void v_store_n(float *p, vf v, size_t n) { _mm512_mask_storeu_ps(p, v_first(n), (__m512)v); }
+
+INLINE vf v_load_f16(const uint16_t *p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+
+INLINE vf v_load_bf16(const uint16_t *p) {
+    return v_low_bf16((vi)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)));
+}
+
+INLINE void v_store_bf16(uint16_t *p, vf v) {
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)v_bf16_bits(v)));
+}
+
+#endif

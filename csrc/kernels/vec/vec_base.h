@@ -1,0 +1,48 @@
+/* Portable vectors of 4 floats: SSE2 on x86-64, NEON on aarch64, plain code elsewhere. No fused multiply-add. */
+#ifndef FLM_VEC_BASE_H
+#define FLM_VEC_BASE_H
+
+#define VF 4
+typedef float vf __attribute__((vector_size(16)));
+typedef int32_t vi __attribute__((vector_size(16)));
+
+#include "vec_common.h"
+
+INLINE vf v_set1(float x) { return (vf){x, x, x, x}; }
+INLINE vf v_fma(vf a, vf b, vf c) { return a * b + c; }
+INLINE vf v_select(vi m, vf a, vf b) { return v_float((m & v_bits(a)) | (~m & v_bits(b))); }
+INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); } /* b if either is NaN */
+INLINE vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
+INLINE float v_sum(vf v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+
+INLINE float v_hmax(vf v) {
+    float a = v[0] > v[1] ? v[0] : v[1], b = v[2] > v[3] ? v[2] : v[3];
+    return a > b ? a : b;
+}
+
+INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
+
+INLINE void v_store_n(float *p, vf v, size_t n) {
+    p[0] = v[0];
+    if (n > 1) p[1] = v[1];
+    if (n > 2) p[2] = v[2];
+}
+
+INLINE vi v_load_u16(const uint16_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+INLINE vf v_load_bf16(const uint16_t *p) { return v_low_bf16(v_load_u16(p)); }
+
+/* Exact by integer arithmetic: exponent 31 is infinite or NaN, exponent 0 counts units of 2^-24. */
+INLINE vf v_load_f16(const uint16_t *p) {
+    vi h = v_load_u16(p), size = h & 0x7fff, sign = (h & 0x8000) << 16;
+    vi special = size >= 0x7c00, tiny = size < 0x0400;
+    vi normal = (size << 13) + (112 << 23) + (special & (112 << 23));
+    vf counted = (vf){(float)size[0], (float)size[1], (float)size[2], (float)size[3]} * 0x1p-24f;
+    return v_float(((tiny & v_bits(counted)) | (~tiny & normal)) | sign);
+}
+
+INLINE void v_store_bf16(uint16_t *p, vf v) {
+    vi u = v_bf16_bits(v);
+    for (int i = 0; i < VF; i++) p[i] = (uint16_t)u[i];
+}
+
+#endif

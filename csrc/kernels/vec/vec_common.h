@@ -1,0 +1,52 @@
+/* The part of the SIMD layer that GCC and Clang vector extensions express for every width. A vec_<isa>.h defines
+ * VF (floats in a vector), the types vf and vi, includes this, and adds what it can do better or alone:
+ *   v_set1 v_fma v_max v_min v_sum v_hmax       arithmetic; sums in a fixed tree order
+ *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
+ *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
+ *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
+ */
+#ifndef FLM_VEC_COMMON_H
+#define FLM_VEC_COMMON_H
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf v_load(const float *p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE void v_store(float *p, vf v) { memcpy(p, &v, sizeof v); }
+
+INLINE vi v_load_int(const void *p) {
+    vi v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE vi v_bits(vf v) { return (vi)v; }
+INLINE vf v_float(vi v) { return (vf)v; }
+
+INLINE vi v_set1_int(int32_t x) { return x - (vi){0}; }
+INLINE vf v_from_int(vi v) { return __builtin_convertvector(v, vf); }
+INLINE vf v_zero(void) { return (vf){0}; }
+
+/* The high halves of 32-bit lanes as float32; the low halves likewise. */
+INLINE vf v_high_bf16(vi v) { return v_float(v & (int32_t)0xffff0000); }
+INLINE vf v_low_bf16(vi v) { return v_float(v << 16); }
+
+/* Lane numbers 0, 1, 2, ... */
+INLINE vi v_lanes(void) {
+    static const int32_t lanes[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return v_load_int(lanes);
+}
+
+/* Bits of the nearest-even bfloat16 in the low half of each lane; NaN stays NaN. */
+INLINE vi v_bf16_bits(vf v) {
+    vi u = v_bits(v), top = (u >> 16) & 0xffff;
+    vi rounded = (top + (((u & 0xffff) + 0x7fff + (top & 1)) >> 16)) & 0xffff;
+    vi is_nan = (u & 0x7fffffff) > v_set1_int(0x7f800000);
+    return (is_nan & (top | 0x40)) | (~is_nan & rounded);
+}
+
+#endif

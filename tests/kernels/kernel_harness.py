@@ -1,0 +1,189 @@
+"""Kernel tables through ctypes, and buffers that end at guard pages."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from ctypes import c_char_p, c_float, c_int, c_size_t, c_uint32, c_void_p
+from typing import Any
+
+import numpy as np
+
+F32, F16, BF16 = 1, 2, 3
+FORMATS = {"f32": F32, "f16": F16, "bf16": BF16}
+RELU, GELU, GELU_TANH, SILU = 1, 2, 3, 4
+ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU}
+PAGE, SPLIT = 64, 256
+EPS = 2.0**-24  # half a unit in the last place of 1: the relative error of one float32 operation
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mprotect.argtypes = [c_void_p, c_size_t, c_int]
+
+
+class Matrix(ctypes.Structure):
+    _fields_ = [
+        ("data", c_void_p),
+        ("rows", c_uint32),
+        ("cols", c_uint32),
+        ("format", c_int),
+        ("strip_bytes", c_size_t),
+    ]
+
+
+class AttentionJob(ctypes.Structure):
+    _fields_ = [
+        ("q", c_void_p),
+        ("out", c_void_p),
+        ("q_stride", c_size_t),
+        ("out_stride", c_size_t),
+        ("n_tokens", c_uint32),
+        ("group", c_uint32),
+        ("head_dim", c_uint32),
+        ("first", c_uint32),
+        ("n_keys", c_uint32),
+        ("window", c_uint32),
+        ("causal", c_int),
+        ("scale", c_float),
+        ("softcap", c_float),
+        ("alibi", c_void_p),
+        ("relative", c_void_p),
+        ("relative_reach", c_uint32),
+        ("pages", c_void_p),
+        ("k_offset", c_size_t),
+        ("v_offset", c_size_t),
+        ("kv_dtype", c_int),
+        ("scratch", c_void_p),
+        ("probabilities", c_void_p),
+        ("prob_head_stride", c_size_t),
+        ("prob_stride", c_size_t),
+    ]
+
+
+_F, _N = c_void_p, c_size_t
+_MATMUL = ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)
+_UNPACK_ROW = ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)
+
+
+class Kernels(ctypes.Structure):
+    """struct flm_kernels."""
+
+    _fields_ = [
+        ("isa", c_char_p),
+        ("vector_floats", ctypes.c_uint),
+        ("matmul", _MATMUL * 4),
+        ("unpack_row", _UNPACK_ROW * 4),
+        ("rms_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _N, c_float)),
+        ("layer_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _F, _N, c_float)),
+        ("add", ctypes.CFUNCTYPE(None, _F, _F, _N)),
+        ("add_scaled", ctypes.CFUNCTYPE(None, _F, _F, c_float, _N)),
+        ("scale", ctypes.CFUNCTYPE(None, _F, c_float, _N)),
+        ("softcap", ctypes.CFUNCTYPE(None, _F, c_float, _N)),
+        ("activate", ctypes.CFUNCTYPE(None, _F, _F, _N) * 5),
+        ("gate", ctypes.CFUNCTYPE(None, _F, _F, _F, _N) * 5),
+        ("rope", ctypes.CFUNCTYPE(None, _F, _F, _F, _N)),
+        ("kv_store", ctypes.CFUNCTYPE(None, _F, _F, c_int, _N, _F, _F, _N)),
+        ("attention", ctypes.CFUNCTYPE(None, ctypes.POINTER(AttentionJob))),
+        ("argmax", ctypes.CFUNCTYPE(c_size_t, _F, _N)),
+        ("all_finite", ctypes.CFUNCTYPE(c_int, _F, _N)),
+        ("log_sum_exp", ctypes.CFUNCTYPE(c_float, _F, _N)),
+    ]
+
+
+def declare(lib: ctypes.CDLL) -> None:
+    """Argument and result types of the functions that tests call."""
+    lib.flm_kernels_select.argtypes = [c_char_p]
+    lib.flm_kernels_select.restype = ctypes.POINTER(Kernels)
+    lib.flm_kernels_usable.restype = c_char_p
+    lib.flm_matrix_pack.argtypes = [c_int, _F, _F, c_int, _N, _N]
+    lib.flm_matrix_bytes.argtypes = [c_int, _N, _N]
+    lib.flm_matrix_bytes.restype = c_size_t
+    lib.flm_strip_bytes.argtypes = [c_int, _N]
+    lib.flm_strip_bytes.restype = c_size_t
+    for name in ("f16", "bf16"):
+        getattr(lib, f"flm_{name}_to_f32").argtypes = [ctypes.c_uint16]
+        getattr(lib, f"flm_{name}_to_f32").restype = c_float
+        getattr(lib, f"flm_f32_to_{name}").argtypes = [c_float]
+        getattr(lib, f"flm_f32_to_{name}").restype = ctypes.c_uint16
+
+
+class Guarded:
+    """Arrays that end (`at_end`) or start right at an inaccessible page: an access outside them is a crash.
+
+    An array that ends at a guard page starts wherever its size puts it, so most are unaligned.
+    """
+
+    def __init__(self) -> None:
+        self._maps: list[mmap.mmap] = []
+
+    def _region(self, n_bytes: int) -> tuple[int, int]:
+        """Address and size of fresh pages with a guard page on either side."""
+        inner = (max(n_bytes, 1) + mmap.PAGESIZE - 1) // mmap.PAGESIZE * mmap.PAGESIZE
+        block = mmap.mmap(-1, inner + 2 * mmap.PAGESIZE)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(block))
+        for guard in (start, start + mmap.PAGESIZE + inner):
+            if _LIBC.mprotect(guard, mmap.PAGESIZE, 0) != 0:
+                raise OSError(ctypes.get_errno(), "mprotect")
+        self._maps.append(block)
+        return start + mmap.PAGESIZE, inner
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any = np.float32, *, at_end: bool = True) -> np.ndarray:
+        """An array filled with NaN (floats) or 0xA5 bytes."""
+        shape = (shape,) if isinstance(shape, int) else shape
+        n_bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        start, inner = self._region(n_bytes)
+        if at_end:
+            start += inner - n_bytes
+        raw = (ctypes.c_uint8 * n_bytes).from_address(start)
+        array = np.frombuffer(raw, dtype).reshape(shape)
+        if np.dtype(dtype).kind == "f":
+            array[...] = np.nan
+        else:
+            array.view(np.uint8)[...] = 0xA5
+        return array
+
+    def copy(self, values: Any, dtype: Any = np.float32, *, at_end: bool = True) -> np.ndarray:
+        array = self.empty(np.shape(values), dtype, at_end=at_end)
+        array[...] = values
+        return array
+
+
+def address(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data
+
+
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """Nearest-even bfloat16 bits (uint16) of finite float32, by integer arithmetic on Python's side."""
+    u = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(h: np.ndarray) -> np.ndarray:
+    return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
+
+
+def rounded(x: np.ndarray, number_format: int) -> np.ndarray:
+    """x as float32 after a trip through a 16-bit format."""
+    if number_format == F16:
+        return x.astype(np.float16).astype(np.float32)
+    if number_format == BF16:
+        return from_bf16(to_bf16(x))
+    return x.astype(np.float32)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+
+
+class Packed:
+    """A packed matrix of float32 values [rows, cols]; `dense` is what it holds, `matrix` what kernels take."""
+
+    def __init__(self, lib: ctypes.CDLL, guarded: Guarded, number_format: int, values: np.ndarray) -> None:
+        rows, cols = values.shape
+        n_bytes = lib.flm_matrix_bytes(number_format, rows, cols)
+        self.data = guarded.empty(n_bytes, np.uint8)  # a multiple of 64 that ends at a page: 64-byte aligned
+        source = np.ascontiguousarray(values, np.float32)
+        assert lib.flm_matrix_pack(number_format, address(self.data), address(source), F32, rows, cols) == 1
+        self.dense = rounded(source, number_format)
+        strip_bytes = lib.flm_strip_bytes(number_format, cols)
+        self.matrix = Matrix(address(self.data), rows, cols, number_format, strip_bytes)
+        self.strips = (rows + 15) // 16
