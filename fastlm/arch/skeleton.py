@@ -51,7 +51,8 @@ def read_shape(config: Config, default: Shape) -> Shape:
     if heads % kv_heads:
         raise config.bad("num_key_value_heads", f"{kv_heads} does not divide num_attention_heads ({heads})")
     if head_dim is None and hidden % heads:
-        why = f"{heads} does not divide {config.name('hidden_size')} ({hidden}), and no {config.name('head_dim')} is given"
+        given = f"{config.name('hidden_size')} ({hidden})"
+        why = f"{heads} does not divide {given}, and no {config.name('head_dim')} is given"
         raise config.bad("num_attention_heads", why)
     head_dim = head_dim or hidden // heads
     if heads * head_dim > MAX_WIDTH or head_dim > MAX_HEAD_DIM or width > MAX_WIDTH:
