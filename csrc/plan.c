@@ -262,7 +262,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     compile_relative(&c);
     compile_embed(&c);
     compile_layers(&c);
-    char name[NAME_BYTES];
+    char name[16];
     snprintf(name, sizeof name, "%s.norm", c.name);
     int keep_all = encoder && spec->decoder.n_layers > 0;
     flm_compile_step(&c, flm_run_output)->as.output =
