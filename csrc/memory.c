@@ -27,33 +27,26 @@ typedef struct flm_block { /* lies right before the pointer that flm_alloc retur
     size_t mapped_bytes; /* 0: base is from calloc */
 } flm_block;
 
-int flm_mul(size_t a, size_t b, size_t *product)
-{
-    if (b != 0 && a > SIZE_MAX / b)
-        return 0;
+int flm_mul(size_t a, size_t b, size_t *product) {
+    if (b != 0 && a > SIZE_MAX / b) return 0;
     *product = a * b;
     return 1;
 }
 
-int flm_add(size_t a, size_t b, size_t *sum)
-{
-    if (a > SIZE_MAX - b)
-        return 0;
+int flm_add(size_t a, size_t b, size_t *sum) {
+    if (a > SIZE_MAX - b) return 0;
     *sum = a + b;
     return 1;
 }
 
-void *flm_alloc(size_t n_bytes)
-{
+void *flm_alloc(size_t n_bytes) {
     size_t align = n_bytes >= OWN_MAPPING ? HUGE_PAGE : FLM_ALIGN;
     size_t total;
-    if (n_bytes == 0 || !flm_add(n_bytes, align + sizeof(flm_block), &total))
-        return NULL;
+    if (n_bytes == 0 || !flm_add(n_bytes, align + sizeof(flm_block), &total)) return NULL;
     unsigned char *base;
     if (n_bytes >= OWN_MAPPING) {
         base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (base == MAP_FAILED)
-            return NULL;
+        if (base == MAP_FAILED) return NULL;
 #if defined(MADV_HUGEPAGE)
         madvise(base, total, MADV_HUGEPAGE); /* fewer TLB misses while weights stream; a hint, so failure is fine */
 #endif
@@ -66,32 +59,35 @@ void *flm_alloc(size_t n_bytes)
     return block;
 }
 
-void *flm_alloc_array(size_t n, size_t bytes)
-{
+void *flm_alloc_array(size_t n, size_t bytes) {
     size_t total;
     return flm_mul(n, bytes, &total) ? flm_alloc(total) : NULL;
 }
 
-int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes)
-{
-    if (n <= *capacity)
-        return 1;
+void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok) {
+    if (n == 0) return NULL;
+    void *copy = flm_alloc_array(n, bytes);
+    if (copy)
+        memcpy(copy, from, n * bytes);
+    else
+        *ok = 0;
+    return copy;
+}
+
+int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes) {
+    if (n <= *capacity) return 1;
     size_t wanted = *capacity < SIZE_MAX / 2 && *capacity * 2 > n ? *capacity * 2 : n;
     void *grown = flm_alloc_array(wanted, bytes);
-    if (!grown)
-        return 0;
-    if (*array)
-        memcpy(grown, *array, *capacity * bytes);
+    if (!grown) return 0;
+    if (*array) memcpy(grown, *array, *capacity * bytes);
     flm_free(*array);
     *array = grown;
     *capacity = wanted;
     return 1;
 }
 
-void flm_free(void *block)
-{
-    if (!block)
-        return;
+void flm_free(void *block) {
+    if (!block) return;
     flm_block origin = ((flm_block *)block)[-1];
     if (origin.mapped_bytes)
         munmap(origin.base, origin.mapped_bytes);
@@ -99,20 +95,16 @@ void flm_free(void *block)
         free(origin.base);
 }
 
-void *flm_reserve(size_t n_bytes)
-{
+void *flm_reserve(size_t n_bytes) {
     void *range = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return range == MAP_FAILED ? NULL : range;
 }
 
-void flm_release(void *range, size_t n_bytes)
-{
-    if (range)
-        munmap(range, n_bytes);
+void flm_release(void *range, size_t n_bytes) {
+    if (range) munmap(range, n_bytes);
 }
 
-void flm_decommit(void *range, size_t n_bytes)
-{
+void flm_decommit(void *range, size_t n_bytes) {
     uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
     uintptr_t start = (uintptr_t)range, end = start + n_bytes;
     uintptr_t first = (start + page - 1) / page * page, last = end / page * page;
@@ -123,23 +115,22 @@ void flm_decommit(void *range, size_t n_bytes)
     memset(range, 0, first - start);
     memset((void *)last, 0, end - last);
 #if defined(__linux__)
-    if (madvise((void *)first, last - first, MADV_DONTNEED) == 0)
-        return;
+    if (madvise((void *)first, last - first, MADV_DONTNEED) == 0) return;
 #endif
     memset((void *)first, 0, last - first); /* locked memory, or a system whose advice does not clear */
 }
 
-int flm_map_file(const char *path, const void **data, size_t *n_bytes)
-{
+int flm_map_file(const char *path, const void **data, size_t *n_bytes) {
     *data = NULL;
     *n_bytes = 0;
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* without O_NONBLOCK a FIFO would wait for a writer */
-    if (file < 0)
-        return errno;
+    if (file < 0) return errno;
     struct stat status;
-    int failure = fstat(file, &status) != 0 ? errno : S_ISDIR(status.st_mode) ? EISDIR : !S_ISREG(status.st_mode) ? EINVAL : 0;
-    if (!failure && (uintmax_t)status.st_size > SIZE_MAX)
-        failure = EFBIG;
+    int failure = fstat(file, &status) != 0  ? errno
+                  : S_ISDIR(status.st_mode)  ? EISDIR
+                  : !S_ISREG(status.st_mode) ? EINVAL
+                                             : 0;
+    if (!failure && (uintmax_t)status.st_size > SIZE_MAX) failure = EFBIG;
     if (!failure && status.st_size > 0) { /* an empty file is no mapping but no failure either */
         void *mapping = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, file, 0);
         if (mapping == MAP_FAILED) {
@@ -153,14 +144,11 @@ int flm_map_file(const char *path, const void **data, size_t *n_bytes)
     return failure;
 }
 
-void flm_unmap_file(const void *data, size_t n_bytes)
-{
-    if (data)
-        munmap((void *)data, n_bytes);
+void flm_unmap_file(const void *data, size_t n_bytes) {
+    if (data) munmap((void *)data, n_bytes);
 }
 
-uint64_t flm_physical_memory(void)
-{
+uint64_t flm_physical_memory(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t ram = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;
     uint64_t limit = flm_cgroup_memory();

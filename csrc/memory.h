@@ -13,6 +13,8 @@ int flm_add(size_t a, size_t b, size_t *sum);
 
 void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL when out of memory or n_bytes is 0 */
 void *flm_alloc_array(size_t n, size_t bytes); /* NULL on overflow too */
+/* A copy of n elements (NULL when n is 0); *ok becomes 0 when memory runs out. */
+void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok);
 /* Grow a plain array (of trivially copyable elements) to hold at least n: *array and *capacity change on success. */
 int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes);
 void flm_free(void *block);

@@ -7,8 +7,7 @@ const char *flm_version(void) { return FLM_VERSION; }
 
 uint32_t flm_abi_version(void) { return FLM_ABI_VERSION; }
 
-const char *flm_status_name(flm_status status)
-{
+const char *flm_status_name(flm_status status) {
     switch (status) {
     case FLM_OK: return "ok";
     case FLM_ERR_ARGUMENT: return "argument";
@@ -25,23 +24,17 @@ const char *flm_status_name(flm_status status)
 }
 
 /* A text that was cut at the buffer's end must not end in half a code point. */
-static void drop_partial_code_point(char *text, size_t length)
-{
+static void drop_partial_code_point(char *text, size_t length) {
     size_t start = length;
-    while (start > 0 && length - start < 3 && ((unsigned char)text[start - 1] & 0xC0) == 0x80)
-        start--;
-    if (start == 0)
-        return;
+    while (start > 0 && length - start < 3 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) start--;
+    if (start == 0) return;
     unsigned lead = (unsigned char)text[start - 1];
     size_t wanted = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
-    if (length - start + 1 < wanted)
-        text[start - 1] = '\0';
+    if (length - start + 1 < wanted) text[start - 1] = '\0';
 }
 
-flm_status flm_fail(flm_error *error, flm_status status, const char *format, ...)
-{
-    if (!error)
-        return status;
+flm_status flm_fail(flm_error *error, flm_status status, const char *format, ...) {
+    if (!error) return status;
     error->status = status;
     va_list arguments;
     va_start(arguments, format);

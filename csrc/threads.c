@@ -14,13 +14,21 @@
 #include "memory.h"
 #include "status.h"
 
-/* Waiting: look at once, then with pauses until SPIN_SECONDS, then between yields until SLEEP_SECONDS, then
- * sleep. Threads that outnumber the processors skip the pauses: whom they wait for needs their processor. */
+/* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
+ * between yields until SLEEP_SECONDS; then sleep. A crowded team skips the pauses: the thread that it waits for
+ * may need this processor. */
 #define SPIN_SECONDS 50e-6
 #define SLEEP_SECONDS 1e-3
+#define FIRST_LOOKS 256
 #define LOOKS_PER_CLOCK 64
 #define STACK_BYTES ((size_t)2 << 20)
 #define LINE 64
+
+typedef struct flm_seat { /* a thread's place in the team */
+    struct flm_team *team;
+    unsigned thread;
+    _Alignas(LINE) atomic_uint count; /* barrier rounds entered */
+} flm_seat;
 
 /* One generation of workers. A child process cannot use its parent's, nor its locks, and makes another. */
 typedef struct flm_team {
@@ -28,8 +36,8 @@ typedef struct flm_team {
     unsigned n_workers; /* started */
     int crowded;        /* more threads than processors */
     pid_t process;
-    pthread_t *workers;     /* [n_threads - 1] */
-    struct flm_seat *seats; /* [n_threads - 1] */
+    pthread_t *workers; /* [n_threads - 1] */
+    flm_seat *seats;    /* [n_threads] */
 
     flm_team_fn *fn; /* of the current run; NULL: end */
     void *argument;
@@ -38,31 +46,22 @@ typedef struct flm_team {
     pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t changed;
 
-    _Alignas(LINE) atomic_uint runs;       /* workers wait for it to change */
-    _Alignas(LINE) atomic_uint arrived;    /* at the barrier */
-    _Alignas(LINE) atomic_uint generation; /* of the barrier; those who arrived wait for it to change */
+    _Alignas(LINE) atomic_uint runs; /* started */
     _Alignas(LINE) atomic_uint sleepers;
 } flm_team;
-
-typedef struct flm_seat {
-    flm_team *team;
-    unsigned thread;
-} flm_seat;
 
 struct flm_pool {
     unsigned n_threads;
     flm_team *team;
 };
 
-double flm_now(void)
-{
+double flm_now(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static inline void pause_briefly(void)
-{
+static inline void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -70,50 +69,40 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static inline int has_changed(atomic_uint *word, unsigned old)
-{
-    return atomic_load_explicit(word, memory_order_acquire) != old;
+/* Counters only grow, and wrap; no two that meet are 2^31 apart. */
+static inline int has_reached(atomic_uint *count, unsigned target) {
+    return (int)(atomic_load_explicit(count, memory_order_acquire) - target) >= 0;
 }
 
-static void sleep_for_change(flm_team *team, atomic_uint *word, unsigned old)
-{
+static void sleep_until(flm_team *team, atomic_uint *count, unsigned target) {
     pthread_mutex_lock(&team->lock);
-    atomic_fetch_add(&team->sleepers, 1); /* before the look below, as the other side stores before it counts sleepers */
-    while (atomic_load(word) == old)
-        pthread_cond_wait(&team->changed, &team->lock);
+    atomic_fetch_add(&team->sleepers, 1); /* before the look below, as `advance` stores before it looks for sleepers */
+    while ((int)(atomic_load(count) - target) < 0) pthread_cond_wait(&team->changed, &team->lock);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->lock);
 }
 
-static void wait_for_change(flm_team *team, atomic_uint *word, unsigned old)
-{
-    for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
-        if (has_changed(word, old))
-            return;
-        if (!team->crowded)
-            pause_briefly();
-    }
+static void wait_until(flm_team *team, atomic_uint *count, unsigned target) {
+    for (unsigned i = 0; i < FIRST_LOOKS; i++)
+        if (has_reached(count, target)) return;
     double start = flm_now(), waited = 0;
     while (waited < SLEEP_SECONDS) {
         if (team->crowded || waited >= SPIN_SECONDS) {
             sched_yield();
-            if (has_changed(word, old))
-                return;
+            if (has_reached(count, target)) return;
         } else {
             for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
-                if (has_changed(word, old))
-                    return;
+                if (has_reached(count, target)) return;
                 pause_briefly();
             }
         }
         waited = flm_now() - start;
     }
-    sleep_for_change(team, word, old);
+    sleep_until(team, count, target);
 }
 
-static void announce_change(flm_team *team, atomic_uint *word)
-{
-    atomic_fetch_add(word, 1);
+static void advance(flm_team *team, atomic_uint *count, unsigned value) {
+    atomic_store(count, value);
     if (atomic_load(&team->sleepers) > 0) {
         pthread_mutex_lock(&team->lock);
         pthread_cond_broadcast(&team->changed);
@@ -121,34 +110,31 @@ static void announce_change(flm_team *team, atomic_uint *word)
     }
 }
 
-static void team_barrier(flm_team *team)
-{
-    unsigned generation = atomic_load_explicit(&team->generation, memory_order_relaxed);
-    if (atomic_fetch_add_explicit(&team->arrived, 1, memory_order_acq_rel) + 1 == team->n_threads) {
-        atomic_store_explicit(&team->arrived, 0, memory_order_relaxed);
-        announce_change(team, &team->generation);
-    } else {
-        wait_for_change(team, &team->generation, generation);
+/* Dissemination barrier: in round r thread t waits for thread t - 2^r, which by then has heard of 2^r threads. */
+static void team_barrier(flm_team *team, unsigned thread) {
+    flm_seat *seat = &team->seats[thread];
+    unsigned count = atomic_load_explicit(&seat->count, memory_order_relaxed);
+    for (unsigned distance = 1; distance < team->n_threads; distance *= 2) {
+        unsigned other = thread >= distance ? thread - distance : thread + team->n_threads - distance;
+        advance(team, &seat->count, ++count);
+        wait_until(team, &team->seats[other].count, count);
     }
 }
 
-static void *work(void *argument)
-{
+static void *work(void *argument) {
     flm_seat *seat = argument;
     flm_team *team = seat->team;
-    for (unsigned seen = 0;; seen++) {
-        wait_for_change(team, &team->runs, seen);
-        if (!team->fn)
-            return NULL;
+    for (unsigned run = 1;; run++) {
+        wait_until(team, &team->runs, run);
+        if (!team->fn) return NULL;
         fesetenv(&team->environment);
         team->fn(team->argument, seat->thread, team->n_threads);
-        team_barrier(team);
+        team_barrier(team, seat->thread);
     }
 }
 
 /* Signals go to the host's own threads; only faults of a worker itself reach it. */
-static void block_signals(sigset_t *old)
-{
+static void block_signals(sigset_t *old) {
     sigset_t all;
     sigfillset(&all);
     sigdelset(&all, SIGSEGV);
@@ -158,18 +144,17 @@ static void block_signals(sigset_t *old)
     pthread_sigmask(SIG_BLOCK, &all, old);
 }
 
-static int start_workers(flm_team *team)
-{
+static int start_workers(flm_team *team) {
     sigset_t old;
     pthread_attr_t attributes;
     int failure = pthread_attr_init(&attributes);
-    if (failure)
-        return failure;
+    if (failure) return failure;
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     block_signals(&old);
     while (!failure && team->n_workers + 1 < team->n_threads) {
-        flm_seat *seat = &team->seats[team->n_workers];
-        *seat = (flm_seat){team, team->n_workers + 1};
+        flm_seat *seat = &team->seats[team->n_workers + 1];
+        seat->team = team;
+        seat->thread = team->n_workers + 1;
         failure = pthread_create(&team->workers[team->n_workers], &attributes, work, seat);
         team->n_workers += !failure;
     }
@@ -178,43 +163,36 @@ static int start_workers(flm_team *team)
     return failure;
 }
 
-static void free_team(flm_team *team)
-{
+static void free_team(flm_team *team) {
     flm_free(team->workers);
     flm_free(team->seats);
     flm_free(team);
 }
 
 /* End the workers and free the team; of a team of the parent process only the memory is ours. */
-static void end_team(flm_team *team)
-{
+static void end_team(flm_team *team) {
     if (team->process == getpid()) {
         team->fn = NULL;
-        announce_change(team, &team->runs);
-        for (unsigned i = 0; i < team->n_workers; i++)
-            pthread_join(team->workers[i], NULL);
+        advance(team, &team->runs, team->runs + 1);
+        for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
         pthread_cond_destroy(&team->changed);
         pthread_mutex_destroy(&team->lock);
     }
     free_team(team);
 }
 
-static flm_team *start_team(unsigned n_threads)
-{
+static flm_team *start_team(unsigned n_threads) {
     flm_team *team = flm_alloc(sizeof *team);
-    if (!team)
-        return NULL;
+    if (!team) return NULL;
     team->n_threads = n_threads;
     team->crowded = n_threads > flm_cpus();
     team->process = getpid();
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
-        team->seats = flm_alloc_array(n_threads - 1, sizeof *team->seats);
-        if (!team->workers || !team->seats)
-            goto fail;
+        team->seats = flm_alloc_array(n_threads, sizeof *team->seats);
+        if (!team->workers || !team->seats) goto fail;
     }
-    if (pthread_mutex_init(&team->lock, NULL))
-        goto fail;
+    if (pthread_mutex_init(&team->lock, NULL)) goto fail;
     if (pthread_cond_init(&team->changed, NULL)) {
         pthread_mutex_destroy(&team->lock);
         goto fail;
@@ -229,72 +207,60 @@ fail:
     return NULL;
 }
 
-flm_status flm_pool_create(unsigned n_threads, flm_pool **pool, flm_error *error)
-{
+flm_status flm_pool_create(unsigned n_threads, flm_pool **pool, flm_error *error) {
     *pool = NULL;
     flm_pool *created = flm_alloc(sizeof *created);
-    if (!created)
-        return flm_fail(error, FLM_ERR_MEMORY, "out of memory creating a thread pool");
+    if (!created) return flm_fail(error, FLM_ERR_MEMORY, "out of memory creating a thread pool");
     created->n_threads = n_threads ? n_threads : 1;
     created->team = start_team(created->n_threads);
     if (!created->team) {
         flm_free(created);
-        return flm_fail(error, FLM_ERR_MEMORY, "cannot start %u threads; lower `threads` or raise the process's limits", n_threads);
+        return flm_fail(error, FLM_ERR_MEMORY, "cannot start %u threads; lower `threads` or raise the process's limits",
+                        n_threads);
     }
     *pool = created;
     return FLM_OK;
 }
 
-void flm_pool_destroy(flm_pool *pool)
-{
-    if (!pool)
-        return;
-    if (pool->team)
-        end_team(pool->team);
+void flm_pool_destroy(flm_pool *pool) {
+    if (!pool) return;
+    if (pool->team) end_team(pool->team);
     flm_free(pool);
 }
 
 unsigned flm_pool_threads(const flm_pool *pool) { return pool->n_threads; }
 
-void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument)
-{
+void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
     if (pool->n_threads > 1 && (!pool->team || pool->team->process != getpid())) {
-        if (pool->team)
-            end_team(pool->team);
+        if (pool->team) end_team(pool->team);
         pool->team = start_team(pool->n_threads);
     }
     flm_team *team = pool->team;
-    if (!team || team->n_threads == 1) { /* results do not depend on the number of threads, so one may stand in for all */
+    if (!team ||
+        team->n_threads == 1) { /* results do not depend on the number of threads, so one may stand in for all */
         fn(argument, 0, 1);
         return;
     }
     team->fn = fn;
     team->argument = argument;
     fegetenv(&team->environment);
-    announce_change(team, &team->runs);
+    advance(team, &team->runs, team->runs + 1);
     fn(argument, 0, team->n_threads);
-    team_barrier(team);
+    team_barrier(team, 0);
 }
 
-void flm_pool_barrier(flm_pool *pool, unsigned thread)
-{
-    (void)thread;
-    if (pool->team && pool->team->n_threads > 1)
-        team_barrier(pool->team);
+void flm_pool_barrier(flm_pool *pool, unsigned thread) {
+    if (pool->team && pool->team->n_threads > 1) team_barrier(pool->team, thread);
 }
 
-unsigned flm_cpus(void)
-{
+unsigned flm_cpus(void) {
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 #if defined(__linux__)
     unsigned long mask[1024]; /* 65536 processors; a fixed cpu_set_t would fail on machines of more than 1024 */
-    if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask) == 0)
-        cpus = CPU_COUNT_S(sizeof mask, (cpu_set_t *)mask);
+    if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask) == 0) cpus = CPU_COUNT_S(sizeof mask, (cpu_set_t *)mask);
 #endif
-    if (cpus < 1)
-        cpus = 1;
+    if (cpus < 1) cpus = 1;
     double quota = flm_cgroup_cpus();
-    if (quota > 0 && ceil(quota) < (double)cpus)
-        cpus = (long)ceil(quota);
+    if (quota > 0 && ceil(quota) < (double)cpus) cpus = (long)ceil(quota);
     return (unsigned)cpus;
 }
