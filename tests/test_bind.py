@@ -26,7 +26,7 @@ SHAPE: dict[str, Any] = {
 
 
 class Memory:
-    """A checkpoint of arrays in memory that counts what is read; bfloat16 is uint16 under a name in `bf16`."""
+    """A checkpoint of arrays in memory that counts what is read; bf16: its uint16 arrays are bfloat16."""
 
     def __init__(self, tensors: dict[str, Array], bf16: bool = False) -> None:
         self.tensors = tensors
@@ -101,8 +101,7 @@ def test_checks_read_nothing_and_blocks_read_only_themselves() -> None:
     checkpoint = Memory(llama())
     binding = bind(family(), checkpoint)
     assert checkpoint.elements_read == 0
-    rows = binding["decoder.0.0.q"].rows(3, 5)
-    assert rows.shape == (2, 8) and rows.flags.c_contiguous and checkpoint.elements_read == 16
+    assert binding["decoder.0.0.q"].rows(3, 5).shape == (2, 8) and checkpoint.elements_read == 16
 
 
 def test_rows_out_of_range() -> None:
@@ -181,9 +180,9 @@ def test_heads_are_gathered_from_interleaved_qkv() -> None:
 
 
 def test_gemma_norms_gain_one_in_float32() -> None:
-    half = {n: t.astype(np.float16) for n, t in llama(tied=True).items()}
-    binding = bind(family("gemma", head_dim=4, num_key_value_heads=2), Memory(half))
-    weight = half["model.layers.0.input_layernorm.weight"]
+    tensors = {n: t.astype(np.float16) for n, t in llama(tied=True).items()}
+    binding = bind(family("gemma", head_dim=4, num_key_value_heads=2), Memory(tensors))
+    weight = tensors["model.layers.0.input_layernorm.weight"]
     source = binding["decoder.0.0.pre_norm.weight"]
     assert source.dtype == "float32" and source.rows(0, 1).dtype == np.float32
     np.testing.assert_array_equal(source.rows(0, 1)[0], weight.astype(np.float32) + np.float32(1))
