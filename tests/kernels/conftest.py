@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are imported by path: make the helper module importable
-from kernel_harness import Guarded, Kernels, declare  # noqa: E402
+from kernel_harness import Guarded, Kernels, declare
 
 CSRC = Path(__file__).resolve().parents[2] / "csrc"
 SOURCES = sorted(CSRC.glob("kernels/*.c")) + sorted(CSRC.glob("kernels/isa/*.c")) + [CSRC / "matrix.c", CSRC / "cpu.c"]
-FLAGS = "-std=c11 -O3 -g0 -ffp-contract=off -fno-math-errno -fPIC -Wall -Wextra -Werror".split()
+FLAGS = ["-std=c11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall", "-Wextra", "-Werror"]
 ISAS = ["scalar", "avx2", "avx512"]
 
 

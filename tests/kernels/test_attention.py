@@ -1,0 +1,276 @@
+"""Attention over pages against a float64 softmax; the bits of a query do not depend on what it is computed with."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from kernel_harness import BF16, EPS, F32, PAGE, SPLIT, AttentionJob, Guarded, Kernels, address, rounded, same_bits
+
+POISON = np.uint8(0xFF)  # fills pages where nothing was stored: NaN in either type
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sequence of n_keys positions; its last n_tokens are the queries unless `first` says otherwise."""
+
+    head_dim: int = 16
+    group: int = 1
+    n_keys: int = 20
+    n_tokens: int = 1
+    first: int | None = None
+    causal: bool = True
+    window: int = 0
+    scale: float = 0.25
+    softcap: float = 0.0
+    alibi: bool = False
+    reach: int | None = None
+    kv_dtype: int = F32
+    seed: int = 1
+    arrays: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def start(self) -> int:
+        return self.n_keys - self.n_tokens if self.first is None else self.first
+
+    def draw(self) -> Case:
+        rng = np.random.default_rng(self.seed)
+        arrays = {
+            "q": 2 * rng.standard_normal((self.n_tokens, self.group, self.head_dim)),
+            "k": 2 * rng.standard_normal((self.n_keys, self.head_dim)),
+            "v": rng.standard_normal((self.n_keys, self.head_dim)),
+        }
+        if self.alibi:
+            arrays["alibi"] = 2.0 ** -rng.uniform(1, 8, self.group)
+        if self.reach is not None:
+            arrays["relative"] = rng.standard_normal((self.group, 2 * self.reach + 1))
+        return replace(self, arrays={name: array.astype(np.float32) for name, array in arrays.items()})
+
+
+class Pages:
+    """One K/V head's pages, written by kv_store, with other (poisoned) areas around its own."""
+
+    def __init__(self, kernels: Kernels, guarded: Guarded, case: Case) -> None:
+        self.area = PAGE * case.head_dim * (4 if case.kv_dtype == F32 else 2)
+        self.pages = []
+        for start in range(0, max(case.n_keys, 1), PAGE):
+            page = guarded.empty(2 * self.area, np.uint8)
+            page[:] = POISON
+            for p in range(start, min(start + PAGE, case.n_keys)):
+                k, v = guarded.copy(case.arrays["k"][p]), guarded.copy(case.arrays["v"][p])
+                kernels.kv_store(
+                    address(page), address(page) + self.area, case.kv_dtype, p % PAGE, address(k), address(v), len(k)
+                )
+            self.pages.append(page)
+        self.table = (ctypes.c_void_p * len(self.pages))(*[address(page) for page in self.pages])
+
+
+def attend(
+    kernels: Kernels,
+    guarded: Guarded,
+    case: Case,
+    pages: Pages,
+    *,
+    tokens: slice = slice(None),
+    heads: slice = slice(None),
+) -> tuple[np.ndarray, np.ndarray]:
+    """out [tokens, heads, head_dim] and probabilities [heads, tokens, n_keys] of a part of the case's queries."""
+    a = case.arrays
+    chosen = a["q"][tokens, heads]
+    n_tokens, group, head_dim = chosen.shape
+    first_token, first_head = range(case.n_tokens)[tokens][0], range(case.group)[heads][0]
+    q = guarded.empty((n_tokens, group * head_dim + 3))
+    q[:, : group * head_dim] = chosen.reshape(n_tokens, -1)
+    out = guarded.empty((n_tokens, group * head_dim + 5))
+    scratch = guarded.empty(8 * (SPLIT + 2 * head_dim + 64))
+    keys = guarded.empty((group, n_tokens, case.n_keys + 1))
+    alibi = guarded.copy(a["alibi"][heads]) if case.alibi else None
+    relative = guarded.copy(a["relative"][heads]) if case.reach is not None else None
+    job = AttentionJob(
+        address(q), address(out), q.shape[1], out.shape[1], n_tokens, group, head_dim, case.start + first_token,
+        case.n_keys, case.window, case.causal, case.scale, case.softcap, address(alibi), address(relative),
+        case.reach or 0, ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype, address(scratch),
+        address(keys), keys.shape[1] * keys.shape[2], keys.shape[2],
+    )  # fmt: skip
+    kernels.attention(ctypes.byref(job))
+    assert np.all(np.isnan(out[:, group * head_dim :])) and np.all(np.isnan(keys[:, :, case.n_keys :]))
+    job.out = address(plain := guarded.empty(out.shape))
+    job.probabilities = None
+    kernels.attention(ctypes.byref(job))
+    assert same_bits(plain, out)  # capturing changes nothing
+    assert first_head >= 0
+    return out[:, : group * head_dim].reshape(n_tokens, group, head_dim).copy(), keys[:, :, : case.n_keys].copy()
+
+
+def oracle(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """out, probabilities, and error bounds of both, in float64."""
+    a = {name: array.astype(np.float64) for name, array in case.arrays.items()}
+    k, v = (rounded(case.arrays[name], case.kv_dtype).astype(np.float64) for name in "kv")
+    position = case.start + np.arange(case.n_tokens)
+    distance = np.arange(case.n_keys)[None] - position[:, None]
+    s = np.float32(case.scale) * np.einsum("tgd,jd->gtj", a["q"], k)
+    error = (case.head_dim + 4) * EPS * case.scale * np.einsum("tgd,jd->gtj", abs(a["q"]), abs(k))
+    if case.softcap:
+        s = case.softcap * np.tanh(s / case.softcap)
+    if case.alibi:
+        s = s + a["alibi"][:, None, None] * distance
+    if case.reach is not None:
+        s = s + a["relative"][:, np.clip(distance, -case.reach, case.reach) + case.reach]
+    visible = np.ones_like(distance, bool)
+    if case.causal:
+        visible &= distance <= 0
+    if case.window:
+        visible &= distance > -case.window
+    error = np.where(visible, error + 8 * EPS * (abs(s) + case.softcap), 0).max(-1, keepdims=True, initial=0)
+    s = np.where(visible, s, -np.inf)
+    with np.errstate(invalid="ignore"):
+        p = np.exp(s - s.max(-1, keepdims=True, initial=-1e300))
+    p = np.where(visible, p, 0)
+    p = p / np.maximum(p.sum(-1, keepdims=True), 1e-300)
+    relative = 2 * error + (SPLIT / 4 + 40) * EPS
+    out = np.einsum("gtj,jd->tgd", p, v)
+    bound = np.einsum("gtj,jd->tgd", p * (relative + case.n_keys * EPS), abs(v)) + 1e-30
+    return out, p, bound, p * relative + 1e-37
+
+
+def check(kernels: Kernels, guarded: Guarded, case: Case) -> None:
+    case = case.draw()
+    pages = Pages(kernels, guarded, case)
+    out, p = attend(kernels, guarded, case, pages)
+    exact_out, exact_p, out_bound, p_bound = oracle(case)
+    assert np.all(np.abs(p - exact_p) <= p_bound), case
+    assert np.all(p[exact_p == 0] < 1e-37), case
+    assert np.all(np.abs(out - exact_out) <= out_bound), case
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"window": 1},
+    {"window": 7},
+    {"window": 300},
+    {"softcap": 3.0},
+    {"alibi": True},
+    {"reach": 5},
+    {"reach": 700},
+    {"causal": False},
+    {"causal": False, "reach": 9, "softcap": 20.0},
+    {"window": 40, "alibi": True, "softcap": 8.0, "reach": 100},
+]
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "causal")
+def test_options(kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv_dtype: int) -> None:
+    for n_keys, n_tokens, group, head_dim in [(20, 1, 1, 8), (65, 3, 4, 36), (300, 17, 1, 20), (530, 5, 7, 16)]:
+        check(kernels, guarded, Case(head_dim, group, n_keys, n_tokens, kv_dtype=kv_dtype, **options))
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+def test_every_length(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
+    lengths = [*range(1, 40), *range(60, 70), *range(120, 132), *range(250, 262), 320, 511, 512, 513, 577, 600]
+    for n_keys in lengths:
+        n_tokens = 1 + n_keys * 5 % min(n_keys, 13)
+        check(kernels, guarded, Case(12, 1 + n_keys % 3, n_keys, n_tokens, kv_dtype=kv_dtype, window=n_keys % 4 * 30))
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+def test_head_dims(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
+    for head_dim in (1, 2, 4, 7, 8, 15, 16, 17, 20, 31, 36, 48, 64, 80, 96, 112, 128, 129, 256):
+        check(kernels, guarded, Case(head_dim, 3, 70, 4, kv_dtype=kv_dtype, scale=head_dim**-0.5))
+
+
+def test_cross_attention(kernels: Kernels, guarded: Guarded) -> None:
+    """Queries at positions unrelated to the keys, all of which they see."""
+    for first in (0, 3, 1000):
+        check(kernels, guarded, Case(24, 2, 90, 5, first=first, causal=False))
+
+
+def test_nothing_visible_gives_zeros(kernels: Kernels, guarded: Guarded) -> None:
+    for case in (Case(20, 2, 0, 3, first=0, causal=False), Case(20, 2, 40, 3, first=200, window=16)):
+        case = case.draw()
+        out, p = attend(kernels, guarded, case, Pages(kernels, guarded, case))
+        assert not out.any() and not p.any()
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize(
+    "options", [{}, {"window": 130}, {"alibi": True, "softcap": 9.0}, {"reach": 33}], ids=lambda o: "-".join(o) or "-"
+)
+def test_same_bits_in_any_chunk(kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv_dtype: int) -> None:
+    """One token and head at a time, against chunks of tokens, of heads, and against keys stored later."""
+    for head_dim, group, n_keys, n_tokens in [(20, 5, 600, 40), (64, 9, 281, 27), (8, 1, 300, 300)]:
+        case = Case(head_dim, group, n_keys, n_tokens, kv_dtype=kv_dtype, **options).draw()
+        pages = Pages(kernels, guarded, case)
+        out, p = attend(kernels, guarded, case, pages)
+        rng = np.random.default_rng(case.seed)
+        for t in rng.choice(n_tokens, 8, replace=False):
+            end = case.start + int(t) + 1  # as it was when this token was the newest
+            for g in range(0, group, 2):
+                part = {name: a if name in ("alibi", "relative") else a[: end if name in "kv" else None]
+                        for name, a in case.arrays.items()}  # fmt: skip
+                alone = replace(case, n_keys=end, first=case.start, arrays=part)
+                one, p_one = attend(kernels, guarded, alone, pages, tokens=slice(t, t + 1), heads=slice(g, g + 1))
+                assert same_bits(one[0, 0], out[t, g]), (t, g)
+                assert same_bits(p_one[0, 0], p[g, t, :end]) and not p[g, t, end:].any()
+        for size in (2, 5, 6, 7, 16):
+            for t in range(0, n_tokens, size):
+                part, _ = attend(kernels, guarded, case, pages, tokens=slice(t, t + size))
+                assert same_bits(part, out[t : t + size]), (size, t)
+                if t > 2 * size:
+                    break
+
+
+def test_exponential_in_units_of_the_last_place(kernels: Kernels, guarded: Guarded) -> None:
+    """Against a first key with score 0 that dominates, the other keys' probabilities are e^score, to the bit."""
+    worst = 0.0
+    for step in range(24):
+        scores = np.linspace(-87.3, -23.0, 255 * 24, dtype=np.float32)[step::24]
+        case = Case(head_dim=1, n_keys=256, causal=False, scale=1.0)
+        k = np.concatenate([[0.0], scores])[:, None].astype(np.float32)
+        case = replace(case, arrays={"q": np.ones((1, 1, 1), np.float32), "k": k, "v": np.zeros_like(k)})
+        _, p = attend(kernels, guarded, case, Pages(kernels, guarded, case))
+        assert p[0, 0, 0] == 1.0
+        exact = np.exp(scores.astype(np.float64))
+        spacing = np.spacing(exact.astype(np.float32)).astype(np.float64)
+        worst = max(worst, float(np.max(np.abs(p[0, 0, 1:] - exact) / spacing)))
+    assert worst <= 2.0
+
+
+def test_very_negative_scores_give_exact_zeros(kernels: Kernels, guarded: Guarded) -> None:
+    scores = np.array([0, -88, -90, -104, -1e4, -3e38], np.float32)
+    case = Case(head_dim=1, n_keys=len(scores), causal=False, scale=1.0)
+    k = scores[:, None].copy()
+    case = replace(case, arrays={"q": np.ones((1, 1, 1), np.float32), "k": k, "v": np.ones_like(k)})
+    out, p = attend(kernels, guarded, case, Pages(kernels, guarded, case))
+    assert p[0, 0].tolist() == [1, 0, 0, 0, 0, 0] and out.item() == 1.0
+
+
+def test_nan_is_not_hidden(kernels: Kernels, guarded: Guarded) -> None:
+    for what in "qkv":
+        case = Case(n_keys=30, causal=False).draw()
+        case.arrays[what][0] = np.nan
+        out, _ = attend(kernels, guarded, case, Pages(kernels, guarded, case))
+        assert np.all(np.isnan(out))
+
+
+def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded) -> None:
+    """Positions of the page layout, and rounding to bfloat16."""
+    rng = np.random.default_rng(3)
+    for head_dim in (1, 5, 8, 16, 33):
+        for kv_dtype, dtype in ((F32, np.float32), (BF16, np.uint16)):
+            keys = guarded.empty(PAGE * head_dim, dtype)
+            values = guarded.empty(PAGE * head_dim, dtype)
+            k, v = rng.standard_normal((2, PAGE, head_dim)).astype(np.float32)
+            for slot in rng.permutation(PAGE):
+                ends = guarded.copy(k[slot]), guarded.copy(v[slot])
+                kernels.kv_store(
+                    address(keys), address(values), kv_dtype, int(slot), address(ends[0]), address(ends[1]), head_dim
+                )
+            if kv_dtype == BF16:
+                keys, values = ((a.astype(np.uint32) << 16).view(np.float32) for a in (keys, values))
+            stored_k = keys.reshape(PAGE // 16, head_dim, 16).transpose(0, 2, 1).reshape(PAGE, head_dim)
+            assert same_bits(stored_k, rounded(k, kv_dtype))
+            assert same_bits(values.reshape(PAGE, head_dim), rounded(v, kv_dtype))
