@@ -209,7 +209,8 @@ static flm_status set_vocabulary(const container *c, flm_model *model) {
                                  .decoder_start = v.decoder_start};
     if (vocabulary.offsets[v.n_tokens] != left)
         return flm_fail(c->error, FLM_ERR_FORMAT, "its vocabulary's last offset is not the length of its text");
-    return flm_model_set_vocabulary(model, &vocabulary, c->error);
+    flm_status status = flm_model_set_vocabulary(model, &vocabulary, c->error);
+    return status == FLM_ERR_ARGUMENT ? FLM_ERR_FORMAT : status; /* the file's mistake, not the caller's */
 }
 
 typedef struct verify_job {

@@ -1,0 +1,252 @@
+"""Builds libfastlm without Python, and .flm files with matrices packed here, by the text of csrc/matrix.h alone."""
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fastlm.arch import registry
+from fastlm.arch.slots import slots
+from fastlm.arch.spec import (
+    Activation,
+    Attention,
+    Embed,
+    FeedForward,
+    Head,
+    Layer,
+    MixtureOfExperts,
+    ModelSpec,
+    Norm,
+    NormKind,
+    RelativeBias,
+    Rope,
+    Source,
+    Stack,
+    Sublayer,
+    encode,
+)
+from fastlm.weights import bind, container
+from fastlm.weights.jsonfile import read_object
+from fastlm.weights.safetensors import Checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+STORIES = ROOT.parent / "shared" / "models" / "stories260k"
+
+
+def to_bits(values: np.ndarray, format: str) -> np.ndarray:
+    if format == "float32":
+        return values.astype("<f4")
+    if format == "float16":
+        return values.astype("<f2")
+    bits = values.astype("<f4").view("<u4").astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)).astype("<u2")
+
+
+def pack(values: np.ndarray, format: str) -> bytes:
+    """Strips of 16 rows; 64-byte lines of one column (float32) or two (float16 planar, bfloat16 in pairs)."""
+    rows, cols = values.shape
+    per_line = 1 if format == "float32" else 2
+    padded = np.zeros((-(-rows // 16) * 16, -(-cols // per_line) * per_line), np.float32)
+    padded[:rows, :cols] = values
+    lines = to_bits(padded, format).reshape(-1, 16, padded.shape[1] // per_line, per_line)
+    order = (0, 2, 1, 3) if format == "bfloat16" else (0, 2, 3, 1)
+    return np.ascontiguousarray(lines.transpose(order)).tobytes()
+
+
+def write_flm(
+    path: Path,
+    spec: ModelSpec,
+    weight: Callable[[str, int, int], np.ndarray],
+    *,
+    format: str = "float32",
+    vocabulary: container.Vocabulary | None = None,
+    extras: dict[str, bytes] | None = None,
+) -> Path:
+    def tensors():
+        for slot in slots(spec):
+            values = np.asarray(weight(slot.name, slot.rows, slot.cols), np.float32).reshape(slot.rows, slot.cols)
+            data = pack(values, format) if slot.is_matrix else values.astype("<f4").tobytes()
+            kind = format if slot.is_matrix else "float32"
+            yield container.PackedTensor(slot.name, slot.rows, slot.cols, slot.is_matrix, kind, memoryview(data))
+
+    container.write(path, spec=encode(spec), tensors=tensors(), vocabulary=vocabulary, extras=extras)
+    return path
+
+
+def random_weight(name: str, rows: int, cols: int) -> np.ndarray:
+    rng = np.random.default_rng(sum(name.encode()) * 1000 + rows)
+    return rng.standard_normal((rows, cols)) * 0.2 + ("norm" in name)
+
+
+def letters(n: int) -> container.Vocabulary:
+    pieces = [b"", b"</s>", " \u00e9".encode()] + [bytes([33 + i % 90]) for i in range(n - 3)]
+    return container.Vocabulary(
+        pieces=pieces,
+        special=[i < 2 for i in range(n)],
+        strip_first_space=True,
+        bos=0,
+        decoder_start=0,
+        eos=[1],
+    )
+
+
+RMS = Norm(NormKind.RMS, 1e-5)
+LAYER = Norm(NormKind.LAYER, 1e-5, bias=True)
+EMBED = Embed(vocab=40, hidden=32)
+
+
+def _attention(**changes: object) -> Attention:
+    return Attention(**{"heads": 4, "kv_heads": 2, "head_dim": 8, "scale": 8**-0.5, **changes})
+
+
+def _layer(*mixers: object, norm: Norm = RMS) -> Layer:
+    return Layer(tuple(Sublayer(mixer, pre_norm=norm) for mixer in mixers))
+
+
+def small_specs() -> dict[str, ModelSpec]:
+    """Every kind of mixer, norm and position in models of some ten kilobytes."""
+    rope = Rope((1.0, 0.1, 0.01, 0.001), long_from=16, long_frequencies=(0.5, 0.05, 0.005, 0.0005), long_scale=1.1)
+    gated = FeedForward(40, Activation.SILU, gated=True)
+    plain = FeedForward(24, Activation.GELU, bias=True, out_bias=True)
+    decoder = _layer(_attention(rope=rope, window=5, softcap=20.0, q_norm=RMS, k_norm=RMS), gated)
+    alibi = _attention(alibi=(0.5, 0.25, 0.125, 0.0625), qkv_bias=True, out_bias=True)
+    experts = MixtureOfExperts(4, 2, 16, Activation.SILU)
+    relative = RelativeBias(4, 8, 16, bidirectional=True)
+    two_way = _attention(causal=False, kv_heads=4, relative_bias=True)
+    one_way = _attention(kv_heads=4, relative_bias=True)
+    cross = _attention(kv_heads=4, causal=False, source=Source.ENCODER)
+    return {
+        "llama": ModelSpec(EMBED, 64, decoder=Stack((decoder, decoder), RMS), head=Head(tied=True, softcap=30.0)),
+        "moe": ModelSpec(
+            Embed(vocab=40, hidden=32, width=16, norm=LAYER),
+            64,
+            decoder=Stack((_layer(alibi, experts, norm=LAYER),), LAYER),
+            head=Head(tied=False, bias=True),
+        ),
+        "t5": ModelSpec(
+            EMBED,
+            64,
+            encoder=Stack((_layer(two_way, plain),), RMS, relative),
+            decoder=Stack((_layer(one_way, cross, plain),), RMS, RelativeBias(4, 8, 16, bidirectional=False)),
+            head=Head(tied=True, scale=0.2),
+        ),
+        "bert": ModelSpec(
+            Embed(vocab=40, hidden=32, positions=64, types=2, norm=LAYER),
+            64,
+            encoder=Stack((_layer(_attention(causal=False), plain, norm=LAYER),)),
+        ),
+    }
+
+
+@pytest.fixture(scope="session")
+def small_files(tmp_path_factory) -> dict[str, Path]:
+    """A .flm file for each of `small_specs`, in all formats in turn."""
+    folder = tmp_path_factory.mktemp("small")
+    formats = ["float32", "bfloat16", "float16", "float32"]
+    return {
+        name: write_flm(
+            folder / f"{name}.flm", spec, random_weight, format=format, vocabulary=letters(40), extras={"a": b"{}"}
+        )
+        for (name, spec), format in zip(small_specs().items(), formats, strict=True)
+    }
+
+
+@pytest.fixture(scope="session")
+def stories_flm(tmp_path_factory) -> Path:
+    """shared/models/stories260k as a .flm file."""
+    if not STORIES.exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"{STORIES} is missing")
+        pytest.skip(f"{STORIES} is missing")
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer.from_file(str(STORIES / "tokenizer.json"))
+    pieces = []
+    for i in range(tokenizer.get_vocab_size()):
+        piece = tokenizer.id_to_token(i)
+        is_byte = len(piece) == 6 and piece.startswith("<0x")
+        pieces.append(bytes([int(piece[3:5], 16)]) if is_byte else piece.replace("\u2581", " ").encode())
+    vocabulary = container.Vocabulary(
+        pieces=pieces,
+        special=[i < 3 for i in range(len(pieces))],
+        strip_first_space=True,
+        bos=1,
+        decoder_start=None,
+        eos=[1, 2],
+    )
+    family = registry.read(read_object(STORIES / "config.json"))
+    with Checkpoint(STORIES / "model.safetensors") as checkpoint:
+        binding = bind.bind(family, checkpoint)
+        return write_flm(
+            tmp_path_factory.mktemp("stories") / "stories260k.flm",
+            binding.spec,
+            lambda name, rows, cols: binding[name].rows(0, rows),
+            vocabulary=vocabulary,
+        )
+
+
+def compiler() -> list[str]:
+    command = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(command[0]) is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"{command[0]} is missing")
+        pytest.skip(f"{command[0]} is missing")
+    return command
+
+
+def run_silently(command: list[str], *, cwd: Path = ROOT, timeout: float = 280) -> str:
+    """Standard output of a command that must succeed in silence on standard error."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    assert done.returncode == 0 and not done.stderr, f"{command[0]}: {done.returncode}\n{done.stderr[-8000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def run() -> Callable[..., str]:
+    return run_silently
+
+
+@pytest.fixture(scope="session")
+def sanitized(tmp_path_factory) -> Callable[[str], Path]:
+    """Compiles a C program together with the library under ASan and UBSan."""
+    folder = tmp_path_factory.mktemp("sanitized")
+    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-omit-frame-pointer"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{ROOT / 'csrc' / 'include'}"]
+    built: dict[str, Path] = {}
+    objects: list[str] = []
+
+    def build(program: str, *link: str) -> Path:
+        if not objects:
+            sources = sorted(map(str, (ROOT / "csrc").rglob("*.c")))
+            run_silently([*compiler(), *flags, "-c", *sources], cwd=folder)
+            objects.extend(sorted(map(str, folder.glob("*.o"))))
+        if program not in built:
+            built[program] = folder / Path(program).stem
+            run_silently(
+                [
+                    *compiler(),
+                    *flags,
+                    str(ROOT / program),
+                    *objects,
+                    *link,
+                    "-o",
+                    str(built[program]),
+                    "-lpthread",
+                    "-lm",
+                ]
+            )
+        return built[program]
+
+    return build

@@ -1,0 +1,352 @@
+/* Opens damaged .flm files and runs what opens. Every outcome must be a status; a sanitizer, a signal or the alarm
+ * ends the program otherwise. The file that did it is left behind.
+ *
+ * usage: fuzz_flm fuzz SCRATCH_FILE COUNT SEED BASE.flm...     mutate the base files COUNT times in all
+ *        fuzz_flm memory BASE.flm...                           fail the n-th allocation, for every n
+ * Build with -Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=pthread_create. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fastlm.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define CHECK(condition)                                                               \
+    do {                                                                               \
+        if (!(condition)) {                                                            \
+            fprintf(stderr, "%s:%d: %s is not true\n", __FILE__, __LINE__, #condition); \
+            abort();                                                                   \
+        }                                                                              \
+    } while (0)
+
+/* ---- allocations that fail on demand ------------------------------------------------------------------------- */
+
+static long countdown; /* 0: off; n: the n-th allocation from now on fails */
+static long failed;
+
+static int fails(void) {
+    if (countdown == 0 || --countdown > 0) return 0;
+    failed++;
+    errno = ENOMEM;
+    return 1;
+}
+
+void *__real_malloc(size_t n);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+int __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x);
+void *__wrap_malloc(size_t n);
+void *__wrap_calloc(size_t n, size_t bytes);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x);
+
+void *__wrap_malloc(size_t n) { return fails() ? NULL : __real_malloc(n); }
+void *__wrap_calloc(size_t n, size_t bytes) { return fails() ? NULL : __real_calloc(n, bytes); }
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset) {
+    return fails() ? MAP_FAILED : __real_mmap(at, n, protection, flags, file, offset);
+}
+int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x) {
+    return fails() ? EAGAIN : __real_pthread_create(t, a, f, x);
+}
+
+/* ---- a file in memory, and how to damage it -------------------------------------------------------------------- */
+
+typedef struct blob {
+    unsigned char *data; /* [capacity] */
+    size_t n, capacity;
+} blob;
+
+enum { HEADER = 64, SECTION = 24, TENSOR = 104, CRC_AT = 24 };
+enum { SPEC = 1, INDEX = 2, PAYLOAD = 3, VOCABULARY = 4 };
+
+static uint64_t state;
+
+static uint64_t draw(void) { /* splitmix64 */
+    uint64_t z = state += 0x9E3779B97F4A7C15u;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+static size_t below(size_t n) { return n ? (size_t)(draw() % n) : 0; }
+
+static uint64_t odd_number(void) {
+    static const uint64_t numbers[] = {0,          1,          2,           3,          4,         8,
+                                       16,         63,         64,          65,         255,       0x7FFFFFFF,
+                                       0x80000000, 0xFFFFFFFF, 0x100000000, UINT64_MAX, 1ull << 63, UINT64_MAX - 63,
+                                       0x7F800000, 0xFF800000, 0x7FC00000,  0x7F7FFFFF, 0x00000001, 0x80000001};
+    return draw() % 4 ? numbers[below(sizeof numbers / sizeof *numbers)] : draw() % 4096;
+}
+
+static uint64_t get(const blob *b, size_t at, size_t width) {
+    uint64_t value = 0;
+    if (at + width <= b->n) memcpy(&value, b->data + at, width);
+    return value;
+}
+
+static void put(blob *b, size_t at, size_t width, uint64_t value) {
+    if (at <= b->n && width <= b->n - at) memcpy(b->data + at, &value, width);
+}
+
+/* One bit at a time: slow, and independent of the library's. */
+static uint32_t crc32_of(uint32_t crc, const unsigned char *bytes, size_t n) {
+    crc = ~crc;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= bytes[i];
+        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xEDB88320u : crc >> 1;
+    }
+    return ~crc;
+}
+
+static size_t sections(const blob *b) {
+    size_t n = (size_t)get(b, 12, 4), room = b->n > HEADER ? (b->n - HEADER) / SECTION : 0;
+    return n < room ? n : room;
+}
+
+/* Offset and length of the section of a kind, cut to the file. */
+static size_t find(const blob *b, unsigned kind, size_t *length) {
+    *length = 0;
+    for (size_t i = 0; i < sections(b); i++) {
+        size_t entry = HEADER + i * SECTION, offset = (size_t)get(b, entry + 8, 8), n = (size_t)get(b, entry + 16, 8);
+        if (get(b, entry, 4) != kind || offset > b->n) continue;
+        *length = n < b->n - offset ? n : b->n - offset;
+        return offset;
+    }
+    return 0;
+}
+
+static void repair_checksums(blob *b) {
+    if (b->n < HEADER) return;
+    for (size_t i = 0; i < sections(b); i++) {
+        size_t entry = HEADER + i * SECTION, offset = (size_t)get(b, entry + 8, 8), n = (size_t)get(b, entry + 16, 8);
+        if (get(b, entry, 4) != PAYLOAD && offset <= b->n && n <= b->n - offset)
+            put(b, entry + 4, 4, crc32_of(0, b->data + offset, n));
+    }
+    uint32_t crc = crc32_of(0, b->data, CRC_AT);
+    put(b, CRC_AT, 4, crc32_of(crc, b->data + CRC_AT + 4, HEADER - CRC_AT - 4 + sections(b) * SECTION));
+}
+
+static void damage_words(blob *b, size_t at, size_t n, size_t width) {
+    for (size_t times = 1 + below(2); times; times--) put(b, at + below(n / width) * width, width, odd_number());
+}
+
+static void damage_index(blob *b, size_t at, size_t n) {
+    static const unsigned char fields[][2] = {{64, 4}, {68, 4}, {72, 4}, {76, 4}, {80, 8}, {88, 8}};
+    size_t count = n / TENSOR, entry = at + below(count) * TENSOR, other = at + below(count) * TENSOR, i = below(9);
+    if (count == 0) return;
+    if (i < 6)
+        put(b, entry + fields[i][0], fields[i][1], odd_number());
+    else if (i == 6)
+        memcpy(b->data + entry, b->data + other, other == entry ? 0 : TENSOR); /* overlap */
+    else if (i == 7)
+        b->data[entry + below(64)] = (unsigned char)draw();
+    else
+        put(b, entry + 80, 8, get(b, entry + 80, 8) + 64 * (draw() % 5) - 128);
+}
+
+static void damage_payload(blob *b, size_t at, size_t n) {
+    size_t words = n / 4, start = below(words), count = draw() % 3 ? 1 + below(16) : words - start;
+    uint32_t value = (uint32_t)odd_number();
+    for (size_t i = 0; i < count && start + i < words; i++)
+        put(b, at + (start + i) * 4, 4, draw() % 2 ? value : (uint32_t)draw());
+}
+
+static void swap_sections(blob *b) {
+    unsigned char spare[SECTION];
+    size_t n = sections(b), i = HEADER + below(n) * SECTION, j = HEADER + below(n) * SECTION;
+    if (n == 0) return;
+    memcpy(spare, b->data + i, SECTION);
+    memmove(b->data + i, b->data + j, SECTION);
+    if (draw() % 2) memcpy(b->data + j, spare, SECTION);
+}
+
+static void change_length(blob *b) {
+    if (draw() % 2) {
+        size_t edge = (size_t)get(b, HEADER + below(sections(b)) * SECTION + 8, 8), n = below(b->n + 1);
+        b->n = draw() % 2 && edge < b->n ? edge + below(2) : n;
+    } else {
+        size_t more = 1 + below(100);
+        b->n = b->n + more < b->capacity ? b->n + more : b->capacity;
+    }
+    if (draw() % 2) put(b, 16, 8, b->n);
+}
+
+static void damage(blob *b) {
+    size_t n, at, kind = below(12);
+    if (kind == 0) {
+        for (size_t times = 1 + below(4); times; times--) b->data[below(b->n)] ^= (unsigned char)(1u << below(8));
+    } else if (kind == 1) {
+        damage_words(b, 8, 24, 4);
+    } else if (kind == 2) {
+        put(b, HEADER + below(sections(b)) * SECTION + 8 * below(3), 8, odd_number());
+    } else if (kind == 3) {
+        swap_sections(b);
+    } else if (kind == 4) {
+        change_length(b);
+    } else if (kind <= 6) {
+        at = find(b, INDEX, &n);
+        damage_index(b, at, n);
+    } else if (kind == 7) {
+        at = find(b, VOCABULARY, &n);
+        damage_words(b, at, n < 200 && draw() % 2 ? n : 24, 4);
+    } else if (kind == 8) {
+        at = find(b, PAYLOAD, &n);
+        damage_payload(b, at, n);
+    } else {
+        at = find(b, SPEC, &n);
+        damage_words(b, at, n, 4);
+    }
+}
+
+static void store(const blob *b, const char *path) {
+    FILE *file = fopen(path, "wb");
+    CHECK(file && fwrite(b->data, 1, b->n, file) == b->n && fclose(file) == 0);
+}
+
+static void load(blob *b, const char *path) {
+    FILE *file = fopen(path, "rb");
+    CHECK(file && fseek(file, 0, SEEK_END) == 0);
+    b->n = (size_t)ftell(file);
+    b->capacity = b->n + 128;
+    b->data = __real_calloc(b->capacity, 1);
+    rewind(file);
+    CHECK(b->data && fread(b->data, 1, b->n, file) == b->n && fclose(file) == 0);
+}
+
+/* ---- open and run ---------------------------------------------------------------------------------------------- */
+
+static flm_status encode_only(flm_model *model, flm_session *session, const flm_model_info *info, flm_error *error) {
+    const int32_t tokens[3] = {0, 1, 0};
+    flm_item item = {.session = session, .tokens = tokens, .n_tokens = 3};
+    item.hidden = __real_calloc(3 * (size_t)info->width, sizeof(float));
+    CHECK(item.hidden);
+    flm_status status = flm_forward(model, &item, 1, NULL, error);
+    free(item.hidden);
+    return status;
+}
+
+static flm_status generate(flm_model *model, flm_error *error) {
+    const int32_t prompt[3] = {0, 1, 2};
+    flm_model_info info;
+    flm_session *session = NULL;
+    flm_request *request = NULL;
+    flm_progress progress;
+    flm_sampling sampling;
+    flm_model_info_get(model, &info);
+    flm_sampling_defaults(&sampling);
+    sampling.max_tokens = 5;
+    sampling.temperature = draw() % 2 ? 0.0f : 0.9f;
+    sampling.ignore_eos = draw() % 2;
+    sampling.logprobs = (int32_t)(draw() % 3) - 1;
+    flm_status status = flm_session_create(model, &session, error);
+    if (status == FLM_OK && info.kind == FLM_KIND_ENCODER) {
+        status = encode_only(model, session, &info, error);
+    } else if (status == FLM_OK) {
+        if (info.kind == FLM_KIND_ENCODER_DECODER) status = flm_session_encode(session, prompt, 3, NULL, error);
+        if (status == FLM_OK) status = flm_request_create(session, prompt, 3, &sampling, &request, error);
+        if (status == FLM_OK) status = flm_request_wait(request, 1, NULL, &progress, error);
+        if (status == FLM_OK) {
+            CHECK(progress.finish == FLM_FINISH_STOP || progress.finish == FLM_FINISH_LENGTH);
+            for (size_t i = 0; i < progress.n_tokens; i++)
+                CHECK(progress.tokens[i] >= 0 && (uint32_t)progress.tokens[i] < info.vocab);
+        }
+    }
+    flm_request_destroy(request);
+    flm_session_destroy(session);
+    return status;
+}
+
+static flm_status open_and_run(flm_context *context, const char *path, int *opened, flm_error *error) {
+    flm_model_options options = {.size_bytes = sizeof options, .kv_bytes = 1 << 20, .verify = draw() % 8 == 0};
+    flm_model *model = NULL;
+    flm_status status = flm_model_open(context, path, &options, &model, error);
+    CHECK((status == FLM_OK) == (model != NULL));
+    *opened = status == FLM_OK;
+    if (status == FLM_OK) status = generate(model, error);
+    flm_model_destroy(model);
+    return status;
+}
+
+/* ---- the two programs ------------------------------------------------------------------------------------------ */
+
+static int fuzz(const char *scratch, long count, uint64_t seed, int n_bases, char **bases) {
+    flm_error error;
+    flm_context_options options = {.size_bytes = sizeof options, .threads = 1};
+    flm_context *context = NULL;
+    long outcomes[100] = {0}, n_opened = 0;
+    CHECK(flm_context_create(&options, &context, &error) == FLM_OK);
+    for (int k = 0; k < n_bases; k++) {
+        blob base, b;
+        int opened;
+        load(&base, bases[k]);
+        state = seed;
+        flm_status status = open_and_run(context, bases[k], &opened, &error);
+        if (status != FLM_OK) fprintf(stderr, "%s: %s\n", bases[k], error.text);
+        CHECK(status == FLM_OK);
+        b = base;
+        b.data = __real_malloc(base.capacity);
+        CHECK(b.data);
+        for (long i = k; i < count; i += n_bases) {
+            state = seed + (uint64_t)i * 1000003;
+            memcpy(b.data, base.data, base.capacity);
+            b.n = base.n;
+            for (size_t times = 1 + below(8) / 6; times; times--)
+                if (b.n > HEADER) damage(&b);
+            if (draw() % 16) repair_checksums(&b);
+            store(&b, scratch);
+            alarm(20);
+            memset(&error, 0, sizeof error);
+            status = open_and_run(context, scratch, &opened, &error);
+            alarm(0);
+            CHECK(status < 100 && (status == FLM_OK || (error.status == status && error.text[0])));
+            outcomes[status]++;
+            n_opened += opened;
+        }
+        free(b.data);
+        free(base.data);
+    }
+    flm_context_destroy(context);
+    printf("opened %ld", n_opened);
+    for (int i = 0; i < 100; i++)
+        if (outcomes[i]) printf(", %s %ld", flm_status_name((flm_status)i), outcomes[i]);
+    puts("");
+    return 0;
+}
+
+static int memory(int n_bases, char **bases) {
+    for (int k = 0; k < n_bases; k++) {
+        long n = 0, failed_before;
+        do {
+            flm_error error = {.status = FLM_OK};
+            flm_context_options options = {.size_bytes = sizeof options, .threads = 2};
+            flm_context *context = NULL;
+            int opened;
+            state = 2; /* the same draws each time */
+            failed_before = failed;
+            alarm(20);
+            countdown = ++n;
+            flm_status status = flm_context_create(&options, &context, &error);
+            if (status == FLM_OK) status = open_and_run(context, bases[k], &opened, &error);
+            countdown = 0;
+            flm_context_destroy(context);
+            alarm(0);
+            if (failed == failed_before)
+                CHECK(status == FLM_OK);
+            else if (status != FLM_OK) /* an allocation may also be dispensable: a hint, a thread */
+                CHECK((status == FLM_ERR_MEMORY || status == FLM_ERR_IO) && error.status == status && error.text[0]);
+        } while (failed != failed_before);
+        printf("%ld allocations failed one by one\n", n - 1);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 5 && strcmp(argv[1], "fuzz") == 0)
+        return fuzz(argv[2], atol(argv[3]), strtoull(argv[4], NULL, 10), argc - 5, argv + 5);
+    if (argc > 2 && strcmp(argv[1], "memory") == 0) return memory(argc - 2, argv + 2);
+    fprintf(stderr, "see the top of fuzz_flm.c\n");
+    return 2;
+}

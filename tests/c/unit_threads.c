@@ -1,0 +1,227 @@
+#define _GNU_SOURCE
+#include <fenv.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "threads.h"
+
+#define MOST 16
+
+typedef struct team_log {
+    flm_pool *pool;
+    unsigned rounds, delay_every; /* delay_every n: in every n-th round one thread comes late */
+    unsigned n_threads;
+    unsigned runs[MOST];  /* by thread, plain memory: races are for the thread sanitizer to see */
+    unsigned phase[MOST]; /* of the barrier test */
+} team_log;
+
+static void sleep_for(double seconds) {
+    struct timespec t = {(time_t)seconds, (long)(1e9 * (seconds - (double)(time_t)seconds))};
+    nanosleep(&t, NULL);
+}
+
+static flm_pool *new_pool(unsigned n) {
+    flm_error error;
+    flm_pool *pool;
+    CHECK(flm_pool_create(n, &pool, &error) == FLM_OK);
+    CHECK(flm_pool_threads(pool) == (n ? n : 1));
+    return pool;
+}
+
+static void count_run(void *argument, unsigned thread, unsigned n_threads) {
+    team_log *log = argument;
+    CHECK(thread < n_threads && n_threads <= MOST);
+    log->runs[thread]++;
+    if (thread == 0) log->n_threads = n_threads;
+}
+
+static void check_counts(const team_log *log, unsigned n_threads, unsigned runs) {
+    CHECK(log->n_threads == n_threads);
+    for (unsigned t = 0; t < MOST; t++) CHECK(log->runs[t] == (t < n_threads ? runs : 0));
+}
+
+/* Every thread runs each time, whether the workers still spin, yield or sleep. */
+static void test_run(void) {
+    static const double gaps[] = {0, 20e-6, 200e-6, 3e-3};
+    for (unsigned n = 0; n <= 9; n++) {
+        flm_pool *pool = new_pool(n);
+        team_log log = {0};
+        unsigned runs = 0;
+        for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++)
+            for (unsigned i = 0; i < 10; i++, runs++) {
+                flm_pool_run(pool, count_run, &log);
+                if (gaps[g] > 0) sleep_for(gaps[g]);
+            }
+        check_counts(&log, n ? n : 1, runs);
+        flm_pool_destroy(pool);
+    }
+    flm_pool_destroy(NULL);
+}
+
+static void advance_phases(void *argument, unsigned thread, unsigned n_threads) {
+    team_log *log = argument;
+    for (unsigned round = 1; round <= log->rounds; round++) {
+        if (log->delay_every && round % log->delay_every == 0 && thread == round % n_threads) sleep_for(3e-3);
+        log->phase[thread] = round;
+        flm_pool_barrier(log->pool, thread);
+        for (unsigned t = 0; t < n_threads; t++) CHECK(log->phase[t] == round);
+        flm_pool_barrier(log->pool, thread);
+    }
+}
+
+static void check_barrier(unsigned n_threads, unsigned rounds, unsigned delay_every) {
+    flm_pool *pool = new_pool(n_threads);
+    team_log log = {.pool = pool, .rounds = rounds, .delay_every = delay_every};
+    for (int i = 0; i < 3; i++) {
+        memset(log.phase, 0, sizeof log.phase);
+        flm_pool_run(pool, advance_phases, &log);
+    }
+    flm_pool_destroy(pool);
+}
+
+/* Nobody passes a barrier early, and all see what each wrote before it. */
+static void test_barrier(void) {
+    for (unsigned n = 1; n <= 7; n++) {
+        check_barrier(n, 200, 0);
+        check_barrier(n, 20, 4);
+    }
+}
+
+/* More threads than processors: a spin-only barrier would take a scheduler slice each time (seconds in all). */
+static void test_crowded(void) {
+    double start = flm_now();
+    check_barrier(MOST, 300, 0);
+    CHECK(flm_now() - start < 20);
+}
+
+static void measure_barrier(void *argument, unsigned thread, unsigned n_threads) {
+    team_log *log = argument;
+    (void)n_threads;
+    for (unsigned i = 0; i < log->rounds; i++) flm_pool_barrier(log->pool, thread);
+}
+
+/* Far from what it should take (200 ns), near enough to tell it from one that sleeps (20 us). The best of many
+ * short series, for the machine may be busy. */
+static void test_speed(void) {
+    if (flm_cpus() < 2) return;
+    flm_pool *pool = new_pool(2);
+    team_log log = {.pool = pool, .rounds = 1000};
+    double best = 1;
+    for (int i = 0; i < 200 && best > 1e-6; i++) {
+        double start = flm_now();
+        flm_pool_run(pool, measure_barrier, &log);
+        double each = (flm_now() - start) / log.rounds;
+        if (each < best) best = each;
+    }
+    printf("barrier %.0f ns\n", best * 1e9);
+    CHECK(best < 5e-6);
+    flm_pool_destroy(pool);
+}
+
+static int run_in_child(flm_pool *pool, unsigned n_threads, int depth) {
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        alarm(30);
+        team_log log = {0};
+        for (int i = 0; i < 5; i++) flm_pool_run(pool, count_run, &log);
+        check_counts(&log, n_threads, 5);
+        if (depth > 1) CHECK(run_in_child(pool, n_threads, depth - 1) == 0);
+        flm_pool_destroy(pool);
+        exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child);
+    return status;
+}
+
+/* Children and grandchildren get workers of their own, whatever the parent's were doing; the parent's go on. */
+static void test_fork(void) {
+    for (int i = 0; i < 12; i++) {
+        flm_pool *pool = new_pool(3);
+        team_log log = {0};
+        unsigned runs = 0;
+        for (; runs < 3u * (i % 2); runs++) flm_pool_run(pool, count_run, &log);
+        if (i % 3 == 2) sleep_for(4e-3); /* workers asleep on the condition */
+        CHECK(run_in_child(pool, 3, 2) == 0);
+        flm_pool_run(pool, count_run, &log);
+        check_counts(&log, 3, runs + 1);
+        flm_pool_destroy(pool);
+    }
+}
+
+static void check_environment(void *argument, unsigned thread, unsigned n_threads) {
+    (void)thread, (void)n_threads;
+    CHECK(fegetround() == *(int *)argument);
+}
+
+static void check_signals(void *argument, unsigned thread, unsigned n_threads) {
+    (void)argument, (void)n_threads;
+    sigset_t blocked;
+    CHECK(pthread_sigmask(SIG_BLOCK, NULL, &blocked) == 0);
+    CHECK(sigismember(&blocked, SIGINT) == (thread > 0));
+    CHECK(sigismember(&blocked, SIGTERM) == (thread > 0));
+    CHECK(!sigismember(&blocked, SIGSEGV));
+}
+
+/* Workers round as the caller does, and leave signals to the host's threads. */
+static void test_environment(void) {
+    flm_pool *pool = new_pool(4);
+    int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_TONEAREST};
+    for (int i = 0; i < 4; i++) {
+        fesetround(modes[i]);
+        flm_pool_run(pool, check_environment, &modes[i]);
+    }
+    flm_pool_run(pool, check_signals, NULL);
+    flm_pool_destroy(pool);
+}
+
+static void *use_own_pool(void *argument) {
+    (void)argument;
+    check_barrier(3, 200, 0);
+    return NULL;
+}
+
+static void test_two_pools(void) {
+    pthread_t others[3];
+    for (int i = 0; i < 3; i++) CHECK(pthread_create(&others[i], NULL, use_own_pool, NULL) == 0);
+    for (int i = 0; i < 3; i++) pthread_join(others[i], NULL);
+}
+
+/* Without room for stacks: a status at creation; in a child of a process that had room, one thread does it all. */
+static void test_no_room(void) {
+    flm_pool *pool = new_pool(MOST), *none = NULL;
+    struct rlimit limit = {(rlim_t)64 << 10, (rlim_t)64 << 10};
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        flm_error error;
+        team_log log = {0};
+        CHECK(setrlimit(RLIMIT_AS, &limit) == 0);
+        CHECK(flm_pool_create(MOST, &none, &error) == FLM_ERR_MEMORY && !none);
+        CHECK(strstr(error.text, "threads"));
+        flm_pool_run(pool, count_run, &log);
+        check_counts(&log, 1, 1);
+        flm_pool_barrier(pool, 0);
+        flm_pool_destroy(pool);
+        exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    flm_pool_destroy(pool);
+}
+
+int main(int argc, char **argv) {
+    static const check_case cases[] = {
+        {"run", test_run},     {"barrier", test_barrier},         {"crowded", test_crowded},
+        {"speed", test_speed}, {"environment", test_environment}, {"two_pools", test_two_pools},
+        {"fork", test_fork},   {"no_room", test_no_room},
+    };
+    return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
+}
