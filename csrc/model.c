@@ -136,9 +136,9 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the weights (%s, %zu bytes): choose a smaller dtype",
                         slot->name, (size_t)slot->bytes);
     pack_job job = {.model = model, .slot = slot, .row = row, .n_rows = n_rows, .values = values, .dtype = dtype};
-    flm_pool *pool = model->context->pool;
-    flm_pool_run(pool, pack_team, &job);
-    for (unsigned t = 0; t < flm_pool_threads(pool); t++)
+    flm_status status = flm_context_run(model->context, pack_team, &job, error);
+    if (status != FLM_OK) return status;
+    for (unsigned t = 0; t < flm_pool_threads(model->context->pool); t++)
         if (!job.all_finite[t])
             return flm_fail(error, FLM_ERR_FORMAT, "%s: has a value that is NaN, infinite or too large for its format",
                             slot->name);
