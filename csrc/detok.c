@@ -31,17 +31,6 @@ static flm_status check_vocabulary(const flm_vocabulary *v, uint32_t vocab, flm_
     return FLM_OK;
 }
 
-/* A copy of n elements; *ok becomes 0 when memory runs out. */
-static void *copy_array(const void *from, size_t n, size_t bytes, int *ok) {
-    if (n == 0) return NULL;
-    void *copy = flm_alloc_array(n, bytes);
-    if (copy)
-        memcpy(copy, from, n * bytes);
-    else
-        *ok = 0;
-    return copy;
-}
-
 flm_status flm_detok_copy(flm_detok *detok, const flm_vocabulary *v, uint32_t vocab, flm_error *error) {
     *detok = (flm_detok){.bos = -1, .decoder_start = -1};
     flm_status status = check_vocabulary(v, vocab, error);
@@ -49,10 +38,10 @@ flm_status flm_detok_copy(flm_detok *detok, const flm_vocabulary *v, uint32_t vo
     int ok = 1;
     *detok = (flm_detok){.n_tokens = v->n_tokens,
                          .n_eos = v->n_eos,
-                         .offsets = copy_array(v->offsets, v->n_tokens ? v->n_tokens + (size_t)1 : 0, sizeof *v->offsets, &ok),
-                         .bytes = copy_array(v->bytes, v->n_tokens ? (size_t)v->offsets[v->n_tokens] : 0, 1, &ok),
-                         .special = copy_array(v->special, v->n_tokens, 1, &ok),
-                         .eos = copy_array(v->eos, v->n_eos, sizeof *v->eos, &ok),
+                         .offsets = flm_copy_array(v->offsets, v->n_tokens ? v->n_tokens + (size_t)1 : 0, sizeof *v->offsets, &ok),
+                         .bytes = flm_copy_array(v->bytes, v->n_tokens ? (size_t)v->offsets[v->n_tokens] : 0, 1, &ok),
+                         .special = flm_copy_array(v->special, v->n_tokens, 1, &ok),
+                         .eos = flm_copy_array(v->eos, v->n_eos, sizeof *v->eos, &ok),
                          .strip_first_space = v->strip_first_space != 0,
                          .bos = v->bos,
                          .decoder_start = v->decoder_start};

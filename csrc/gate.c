@@ -149,22 +149,27 @@ void flm_gate_wake(flm_gate *gate, flm_waiter *waiter) {
     pthread_cond_signal(&waiter->wake);
 }
 
+flm_status flm_gate_take_lead(flm_gate *gate, const flm_poll *poll, flm_error *error) {
+    flm_status status = FLM_OK;
+    flm_waiter waiter;
+    flm_waiter_init(&waiter, NULL);
+    while (!flm_gate_lead(gate, NULL) && !flm_gate_wait(gate, &waiter)) {
+        if (!poll) continue;
+        flm_gate_leave(gate);
+        int stop = poll->ask(poll->user) != 0;
+        status = flm_gate_enter(gate, error);
+        if (!status && stop) status = flm_fail(error, FLM_ERR_CANCELLED, "cancelled while other calls ran");
+        if (status) break;
+    }
+    flm_waiter_destroy(&waiter);
+    return status;
+}
+
 flm_status flm_gate_enter_leading(flm_gate *gate, const flm_poll *poll, flm_error *error) {
     flm_status status = flm_gate_enter(gate, error);
     if (status) return status;
-    if (flm_gate_lead(gate, NULL)) return FLM_OK;
-    flm_waiter waiter;
-    flm_waiter_init(&waiter, NULL);
-    while (!flm_gate_wait(gate, &waiter) && !flm_gate_lead(gate, NULL)) {
-        if (!poll) continue;
-        flm_gate_leave(gate);
-        int stop = poll->ask(poll->user);
-        if (stop) status = flm_fail(error, FLM_ERR_CANCELLED, "cancelled while waiting for other calls on this context");
-        if (!stop) status = flm_gate_enter(gate, error);
-        if (status) break;
-        if (flm_gate_lead(gate, NULL)) break;
-    }
-    flm_waiter_destroy(&waiter);
+    status = flm_gate_take_lead(gate, poll, error);
+    if (status == FLM_ERR_CANCELLED) flm_gate_leave(gate);
     return status;
 }
 

@@ -55,7 +55,10 @@ void flm_waiter_destroy(flm_waiter *waiter);
 int flm_gate_wait(flm_gate *gate, flm_waiter *waiter);
 void flm_gate_wake(flm_gate *gate, flm_waiter *waiter);
 
-/* Enter and lead, whatever it takes, for work that no other leader does. */
+/* Lead, whatever it takes, for work that no other leader does. FLM_ERR_CANCELLED: poll said so, and the caller does not
+ * lead; FLM_ERR_STATE: nor is it inside any more. */
+flm_status flm_gate_take_lead(flm_gate *gate, const flm_poll *poll, flm_error *error);
+/* Enter and take the lead; outside after any error. */
 flm_status flm_gate_enter_leading(flm_gate *gate, const flm_poll *poll, flm_error *error);
 void flm_gate_leave_leading(flm_gate *gate);
 

@@ -48,6 +48,8 @@ void flm_kv_pool_destroy(flm_kv_pool *pool) {
     flm_free(pool);
 }
 
+size_t flm_kv_pool_pages(const flm_kv_pool *pool) { return pool->n_pages; }
+
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool) { return pool ? pool->n_pages - pool->n_used : 0; }
 
 static void unlink_kept(flm_kv_pool *pool, uint32_t page) {
@@ -163,6 +165,19 @@ flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size
                     "all %u pages of %u tokens for keys and values are in use: close sessions, lower `context`, or raise "
                     "`kv_bytes`",
                     (unsigned)pool->n_pages, FLM_PAGE);
+}
+
+size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length) {
+    size_t wanted = length / FLM_PAGE + (length % FLM_PAGE != 0);
+    size_t missing = wanted > table->n_pages ? wanted - table->n_pages : 0;
+    for (size_t i = from / FLM_PAGE; i < table->n_pages && i < wanted; i++) {
+        uint32_t page = flm_kv_index(pool, table->pages[i]);
+        if (pool->pages[page].users > 1)
+            missing++;
+        else if (pool->pages[page].id)
+            flm_prefix_forget(pool, page);
+    }
+    return missing;
 }
 
 flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error) {

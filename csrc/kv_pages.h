@@ -30,11 +30,14 @@ typedef struct flm_page_table {
 /* max_pages pages of page_bytes in a reserved range, committed as they are first used. */
 flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool **pool, flm_error *error);
 void flm_kv_pool_destroy(flm_kv_pool *pool);
+size_t flm_kv_pool_pages(const flm_kv_pool *pool);
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
 
 /* Make positions [0, length) present and those from `from` on writable: maps new pages, and copies a page shared with
  * others that would be written (only its first `from % FLM_PAGE` positions matter). FLM_ERR_MEMORY names `context`. */
 flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length, flm_error *error);
+/* How many pages that would take. From now on nobody finds the page at `from` by its prefix. */
+size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length);
 /* dst (empty) shares all pages of src. */
 flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error);
 /* Drop pages past `length` positions; 0 frees the table. */

@@ -64,7 +64,6 @@ static int valid_utf8(const uint8_t *bytes, size_t n) {
 }
 
 static uint32_t match_length(const flm_stop_string *stop, uint32_t matched, uint8_t byte) {
-    if (matched == stop->n) matched = stop->fallback[matched - 1];
     while (matched > 0 && stop->bytes[matched] != byte) matched = stop->fallback[matched - 1];
     return matched + (stop->bytes[matched] == byte);
 }
