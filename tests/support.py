@@ -1,0 +1,19 @@
+"""Places and types that tests and their conftest files share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+SHARED_MODELS = ROOT.parent / "shared" / "models"
+
+
+class BuildC(Protocol):
+    """Compiles sources into a program, under a sanitizer ("plain": none), and returns its path."""
+
+    def __call__(
+        self, name: str, sources: Sequence[Path], *, sanitizer: str = "plain", flags: Sequence[str] = ()
+    ) -> Path: ...

@@ -1,0 +1,117 @@
+"""C units that no Python call reaches by itself: the programs tests/c/unit_*.c, also under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import CSRC, BuildC
+
+HERE = Path(__file__).parent / "c"
+BASE = [CSRC / name for name in ("threads.c", "memory.c", "cgroup.c", "status.c")]
+NO_LIMIT = "18446744073709551615"
+
+
+def run(program: Path, *arguments: str, seconds: float = 120, environment: dict[str, str] | None = None) -> str:
+    result = subprocess.run(
+        [program, *arguments],
+        env={**os.environ, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "speed"]
+
+
+@pytest.mark.parametrize("case", THREAD_CASES)
+def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
+    if sanitizer == "thread" and case in ("fork", "refused"):
+        pytest.skip("the thread sanitizer cannot start threads in a forked child")
+    if sanitizer != "plain" and case == "speed":
+        pytest.skip("speed is measured without a sanitizer")
+    flags = ["-Wl,--wrap=pthread_create"]
+    run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)
+
+
+def test_memory(build_c: BuildC, sanitizer: str) -> None:
+    program = build_c(
+        "unit_memory", [HERE / "unit_memory.c", CSRC / "memory.c", CSRC / "cgroup.c"], sanitizer=sanitizer
+    )
+    # an allocation that cannot be had is to return NULL, as without a sanitizer
+    options = "allocator_may_return_null=1"
+    run(program, environment={"ASAN_OPTIONS": options, "TSAN_OPTIONS": options})
+
+
+def test_status(build_c: BuildC, sanitizer: str) -> None:
+    run(build_c("unit_status", [HERE / "unit_status.c", CSRC / "status.c"], sanitizer=sanitizer))
+
+
+def test_context(build_c: BuildC) -> None:
+    environment = {"FASTLM_ISA": ""}
+    run(build_c("unit_context", [HERE / "unit_context.c", *sorted(CSRC.rglob("*.c"))]), environment=environment)
+
+
+V2 = "0::{}\n"
+V1 = "4:memory:{0}\n3:cpuset,cpu,cpuacct:{0}\n1:name=systemd:/x\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        pytest.param("", {}, f"0 {NO_LIMIT}", id="no cgroups"),
+        pytest.param(V2.format("/"), {}, f"0 {NO_LIMIT}", id="v2 without limits"),
+        pytest.param(
+            V2.format("/"), {"cpu.max": "150000 100000\n", "memory.max": "1073741824\n"}, "1.5 1073741824", id="v2 root"
+        ),
+        pytest.param(
+            V2.format("/a/b"), {"cpu.max": "max 100000\n", "memory.max": "max\n"}, f"0 {NO_LIMIT}", id="v2 max"
+        ),
+        pytest.param(
+            V2.format("/a/b"),
+            {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "50000 100000\n", "cpu.max": "300000 100000\n"},
+            f"0.5 {NO_LIMIT}",
+            id="v2 smallest of the ancestors",
+        ),
+        pytest.param(
+            V2.format("/a"), {"ab/cpu.max": "1 1\n", "b/cpu.max": "1 1\n"}, f"0 {NO_LIMIT}", id="v2 not another's"
+        ),
+        pytest.param(
+            V1.format("/docker/1"),
+            {
+                "cpu/cpu.cfs_quota_us": "200000\n",
+                "cpu/cpu.cfs_period_us": "100000\n",
+                "memory/docker/1/memory.limit_in_bytes": "2097152\n",
+                "memory/memory.limit_in_bytes": "9223372036854771712\n",
+            },
+            "2 2097152",
+            id="v1",
+        ),
+        pytest.param(
+            V1.format("/"),
+            {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"},
+            f"0 {NO_LIMIT}",
+            id="v1 unlimited",
+        ),
+        pytest.param(V2.format("/"), {"cpu.max": "garbage", "memory.max": "-5"}, f"0 {NO_LIMIT}", id="garbage"),
+        pytest.param(V2.format("/"), {"cpu.max": "1000 0", "memory.max": ""}, f"0 {NO_LIMIT}", id="zero period"),
+        pytest.param("0:\n::\n\n:", {}, f"0 {NO_LIMIT}", id="malformed list"),
+    ],
+)
+def test_cgroup(build_c: BuildC, tmp_path: Path, own: str, files: dict[str, str], expected: str) -> None:
+    source = [HERE / "unit_cgroup.c", CSRC / "cgroup.c"]
+    program = build_c("unit_cgroup", source, sanitizer="plain", flags=["-Wl,--wrap=open"])
+    if own:
+        (tmp_path / "proc" / "self").mkdir(parents=True)
+        (tmp_path / "proc" / "self" / "cgroup").write_text(own)
+    for name, text in files.items():
+        path = tmp_path / "sys" / "fs" / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert run(program, str(tmp_path)).strip() == expected
