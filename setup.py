@@ -41,13 +41,12 @@ class ParallelBuild(build_ext):
 
 
 def core() -> list[Extension]:
-    # body/*.inc.c are included by isa/*.c, once per instruction set
-    sources = sorted(path.as_posix() for path in Path("csrc").rglob("*.c") if not path.name.endswith(".inc.c"))
+    sources = sorted(path.as_posix() for path in Path("csrc").rglob("*.c"))
     extension = Extension(
         "fastlm._core",
         ["fastlm/_core.pyx", *sources],
         include_dirs=["csrc/include", "csrc"],
-        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".c")),
+        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")),
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=["-pthread"],
         libraries=["m"],
