@@ -1,0 +1,299 @@
+"""A slow, exact executor of a `ModelSpec`: float64 NumPy, one function per kind of layer.
+
+The oracle of the C engine's tests, and the shortest complete account of what fastlm computes. Nothing is cached.
+
+Weights are a dict from slot name to float64 array; matrices are [outputs, inputs]. Slots of layer i, sublayer j
+start with `decoder.{i}.{j}.` or `encoder.{i}.{j}.`. Shapes in comments: T tokens, S keys, H heads, G key/value
+heads, d head_dim, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm.arch.spec import (
+    Activation,
+    Attention,
+    FeedForward,
+    Head,
+    Layer,
+    MixtureOfExperts,
+    ModelSpec,
+    Norm,
+    NormKind,
+    NormSpan,
+    RelativeBias,
+    Rope,
+    Source,
+    Stack,
+)
+
+Array = NDArray[np.float64]
+Weights = Mapping[str, Array]
+Ids = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What `forward` returns; T counts the tokens of the decoder if there is one, else of the encoder.
+
+    attentions and hidden_states are empty unless asked for.
+    """
+
+    logits: Array | None  # (T, V); None without a head
+    hidden: Array  # (T, D), after the final norm
+    attentions: list[Array]  # per layer (H, T, T): the probabilities of its self-attention
+    hidden_states: list[Array]  # (T, D) each: the embedding, then every layer's output, the last after the final norm
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What the sublayers of one pass through a stack share."""
+
+    weights: Weights
+    bias: Array  # the stack's relative-position bias (H, T, T); empty without one
+    memory: Array  # the encoder's output (S, D); empty without one
+    long_rope: bool
+    attentions: list[Array]  # filled by self-attention
+
+
+def softmax(x: Array) -> Array:
+    """exp(x) normalised over the last axis; -inf gives 0."""
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def softcap(x: Array, cap: float) -> Array:
+    """Squeeze x smoothly into (-cap, cap); cap 0 leaves it alone."""
+    return cap * np.tanh(x / cap) if cap else x
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def activate(x: Array, kind: Activation) -> Array:
+    if kind is Activation.RELU:
+        return np.maximum(x, 0.0)
+    if kind is Activation.GELU:
+        return np.asarray(0.5 * x * (1.0 + _erf(x / math.sqrt(2.0))))
+    if kind is Activation.GELU_TANH:
+        return np.asarray(0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(x * 0.5 * (1.0 + np.tanh(0.5 * x)))  # x * sigmoid(x), without overflow
+
+
+def normalize(x: Array, norm: Norm | None, weights: Weights, slot: str) -> Array:
+    """The norm over the last axis; None: the identity."""
+    if norm is None:
+        return x
+    if norm.kind is NormKind.LAYER:
+        x = x - x.mean(axis=-1, keepdims=True)
+    y = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + norm.eps)
+    y = y * weights[f"{slot}.weight"] if norm.weight else y
+    return np.asarray(y + weights[f"{slot}.bias"] if norm.bias else y)
+
+
+def linear(x: Array, weights: Weights, slot: str, bias: bool = False) -> Array:
+    return np.asarray(x @ weights[slot].T + (weights[f"{slot}.bias"] if bias else 0.0))
+
+
+def rope_angles(n_tokens: int, frequencies: Sequence[float]) -> Array:
+    """(T, pairs) radians, rounded to float32 as in training: at position 10,000 that is worth up to 5e-4."""
+    positions = np.arange(n_tokens, dtype=np.float32)
+    return np.outer(positions, np.array(frequencies, dtype=np.float32)).astype(np.float64)
+
+
+def rotate(x: Array, rope: Rope, long: bool) -> Array:
+    """x (T, H, d): turn dimensions (i, i + pairs) of each head by the angle of the token's position."""
+    long = long and rope.long_from > 0
+    frequencies, scale = (rope.long_frequencies, rope.long_scale) if long else (rope.frequencies, rope.scale)
+    n = len(frequencies)
+    angles = rope_angles(len(x), frequencies)[:, None, :]  # (T, 1, pairs)
+    cos, sin = scale * np.cos(angles), scale * np.sin(angles)
+    a, b, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+
+
+def relative_buckets(n_tokens: int, relative: RelativeBias) -> NDArray[np.int64]:
+    """(T, T) bucket of (query, key): one per small distance, then logarithmically wider ones up to max_distance.
+
+    Bidirectional stacks use the lower half of the buckets for keys up to the query, the upper half for later ones.
+    The logarithms are taken in float32, as the models were trained.
+    """
+    distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]  # query - key
+    buckets, first = relative.buckets, np.zeros_like(distance)
+    if relative.bidirectional:
+        buckets //= 2
+        first = np.where(distance < 0, buckets, 0)
+        distance = np.abs(distance)
+    distance = np.maximum(distance, 0)
+    exact = buckets // 2
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
+    steps = ratio / np.float32(math.log(relative.max_distance / exact)) * np.float32(buckets - exact)
+    far = np.minimum(exact + steps.astype(np.int64), buckets - 1)
+    return np.asarray(first + np.where(distance < exact, distance, far))
+
+
+def attend(x: Array, a: Attention, slot: str, run: _Pass) -> Array:
+    """x (T, D) -> (T, D): every token takes a weighted mean of the values it may look at."""
+    source = run.memory if a.source is Source.ENCODER else x
+    q = _heads(x, a, slot, "q", a.heads, a.q_norm, run)  # (T, H, d)
+    k = _heads(source, a, slot, "k", a.kv_heads, a.k_norm, run)  # (S, G, d)
+    v = _heads(source, a, slot, "v", a.kv_heads, None, run)
+    if a.rope is not None:
+        q, k = rotate(q, a.rope, run.long_rope), rotate(k, a.rope, run.long_rope)
+    shared = a.heads // a.kv_heads  # query head h reads key/value head h // shared
+    k, v = np.repeat(k, shared, axis=1), np.repeat(v, shared, axis=1)
+
+    scores = softcap(a.scale * np.einsum("thd,shd->hts", q, k), a.softcap)  # (H, T, S)
+    distance = np.arange(len(x))[:, None] - np.arange(len(source))[None, :]  # (T, S): tokens back from the query
+    if a.alibi:
+        scores = scores - np.array(a.alibi)[:, None, None] * distance
+    if a.relative_bias:
+        scores = scores + run.bias
+    if a.causal:
+        scores = np.where(distance < 0, -np.inf, scores)
+    if a.window:
+        scores = np.where(distance >= a.window, -np.inf, scores)
+    p = softmax(scores)
+    if a.source is Source.SELF:
+        run.attentions.append(p)
+    mixed = np.einsum("hts,shd->thd", p, v).reshape(len(x), a.heads * a.head_dim)
+    return linear(mixed, run.weights, f"{slot}.o", a.out_bias)
+
+
+def _heads(x: Array, a: Attention, slot: str, part: str, n: int, norm: Norm | None, run: _Pass) -> Array:
+    """Project x (T, D) to n heads (T, n, d), normalised over each head or over the whole projection."""
+    y = linear(x, run.weights, f"{slot}.{part}", a.qkv_bias)
+    if a.norm_span is NormSpan.PROJECTION:
+        y = normalize(y, norm, run.weights, f"{slot}.{part}_norm")
+        norm = None
+    return normalize(y.reshape(len(x), n, a.head_dim), norm, run.weights, f"{slot}.{part}_norm")
+
+
+def feed_forward(x: Array, f: FeedForward, slot: str, weights: Weights) -> Array:
+    up = linear(x, weights, f"{slot}.up", f.bias)
+    if f.gated:
+        up = up * activate(linear(x, weights, f"{slot}.gate", f.bias), f.activation)
+    else:
+        up = activate(up, f.activation)
+    return linear(up, weights, f"{slot}.down", f.out_bias)
+
+
+def mixture(x: Array, m: MixtureOfExperts, slot: str, weights: Weights) -> Array:
+    """Each token goes through its `active` best experts; their outputs are added with the router's weights."""
+    p = softmax(linear(x, weights, f"{slot}.router"))  # (T, experts)
+    best = np.argsort(-p, axis=-1, kind="stable")[:, : m.active]
+    share = np.zeros_like(p)
+    np.put_along_axis(share, best, np.take_along_axis(p, best, axis=-1), axis=-1)
+    if m.normalize:
+        share = share / share.sum(axis=-1, keepdims=True)
+    expert = FeedForward(width=m.width, activation=m.activation, gated=True)
+    y = np.zeros_like(x)
+    for e in range(m.experts):
+        rows = np.flatnonzero(share[:, e])
+        y[rows] += share[rows, e : e + 1] * feed_forward(x[rows], expert, f"{slot}.experts.{e}", weights)
+    return y
+
+
+def run_layer(x: Array, layer: Layer, slot: str, run: _Pass) -> Array:
+    """Add every sublayer's branch to the residual stream x (T, D)."""
+    start = x
+    for j, s in enumerate(layer.sublayers):
+        name = f"{slot}.{j}"
+        y = normalize(start if layer.parallel else x, s.pre_norm, run.weights, f"{name}.pre_norm")
+        if isinstance(s.mixer, Attention):
+            y = attend(y, s.mixer, name, run)
+        elif isinstance(s.mixer, FeedForward):
+            y = feed_forward(y, s.mixer, name, run.weights)
+        else:
+            y = mixture(y, s.mixer, name, run.weights)
+        y = normalize(y, s.branch_norm, run.weights, f"{name}.branch_norm")
+        x = normalize(x + s.residual_scale * y, s.residual_norm, run.weights, f"{name}.residual_norm")
+    return x
+
+
+def run_stack(x: Array, stack: Stack, name: str, run: _Pass) -> list[Array]:
+    """The embedding x, then every layer's output; the last one is the stack's, after its final norm."""
+    states = [x]
+    for i, layer in enumerate(stack.layers):
+        states.append(run_layer(states[-1], layer, f"{name}.{i}", run))
+    states[-1] = normalize(states[-1], stack.norm, run.weights, f"{name}.norm")
+    return states
+
+
+def embed(spec: ModelSpec, weights: Weights, ids: Ids, types: Ids | None) -> Array:
+    e = spec.embed
+    x = e.scale * weights["embed.tokens"][list(ids)]
+    if e.width and e.width != e.hidden:
+        x = linear(x, weights, "embed.project")
+    if e.positions:
+        x = x + weights["embed.positions"][: len(ids)]
+    if e.types:
+        x = x + weights["embed.types"][list(types) if types is not None else [0] * len(ids)]
+    return normalize(x, e.norm, weights, "embed.norm")
+
+
+def read_out(x: Array, head: Head, weights: Weights) -> Array:
+    """Hidden (T, D) -> logits (T, V)."""
+    if head.width and head.width != x.shape[1]:
+        x = linear(x, weights, "head.project")
+    logits = x @ weights["embed.tokens" if head.tied else "head.weight"].T
+    if head.bias:
+        logits = logits + weights["head.bias"]
+    return softcap(head.scale * logits, head.softcap)
+
+
+def forward(
+    spec: ModelSpec,
+    weights: Weights,
+    ids: Ids,
+    *,
+    decoder_ids: Ids | None = None,
+    token_types: Ids | None = None,
+    attentions: bool = False,
+    hidden_states: bool = False,
+    long_rope: bool = False,
+) -> Result:
+    """Run the model over one whole sequence.
+
+    An encoder-decoder's encoder reads `ids`, its decoder `decoder_ids`, the start token first. `token_types` are all 0
+    if not given. `long_rope` uses the long twins of the ropes that have them.
+    """
+    memory = np.empty((0, spec.embed.hidden))
+    stacks = [("encoder", spec.encoder, ids), ("decoder", spec.decoder, decoder_ids if spec.encoder else ids)]
+    for name, stack, tokens in stacks:
+        if stack is None:
+            continue
+        if tokens is None or len(tokens) == 0:
+            raise ValueError(f"the {name} has no tokens to read")
+        bias = np.empty((0, 0, 0))
+        if stack.relative:
+            bias = weights[f"{name}.relative_bias"][:, relative_buckets(len(tokens), stack.relative)]
+        run = _Pass(weights, bias, memory, long_rope, [])
+        states = run_stack(embed(spec, weights, tokens, token_types), stack, name, run)
+        memory = states[-1]
+    return Result(
+        logits=read_out(states[-1], spec.head, weights) if spec.head else None,
+        hidden=states[-1],
+        attentions=run.attentions if attentions else [],
+        hidden_states=states if hidden_states else [],
+    )
+
+
+def greedy(
+    spec: ModelSpec, weights: Weights, ids: Ids, n: int, *, decoder_ids: Ids | None = None, long_rope: bool = False
+) -> list[int]:
+    """The n most probable next tokens, one after the other, without regard to end tokens."""
+    written: list[int] = []
+    for _ in range(n):
+        read, text = (ids, [*(decoder_ids or ()), *written]) if spec.encoder else ([*ids, *written], None)
+        logits = forward(spec, weights, read, decoder_ids=text, long_rope=long_rope).logits
+        if logits is None:
+            raise ValueError("a model without a head writes no tokens")
+        written.append(int(np.argmax(logits[-1])))
+    return written
