@@ -1,0 +1,202 @@
+"""The shape of the tree: size budgets, one-way dependencies, and what the built code exports and keeps."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import CSRC, ROOT, BuildC
+
+PACKAGE = ROOT / "fastlm"
+C_FILES = sorted(path for path in CSRC.rglob("*") if path.suffix in (".c", ".h", ".inc"))
+PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
+FAMILY_FREE = {"__init__", "config", "family", "registry", "rope", "skeleton", "slots", "spec"}  # of arch/
+
+# Every C unit's stage: it may include headers of its own stage and of earlier ones.
+STAGES = (
+    "fastlm status memory cgroup cpu checksum threads gate matrix spec kv_pages kv_pool prefix detok text",
+    "kernels select isa scalar avx2 avx512 vec_base vec_common vec_avx2 vec_avx512"
+    " all attention elementwise kv_store math matmul norm tile",
+    "context sampler sampler_filters",
+    "model slots container",
+    "plan forward run scratch linear rows mixers/attention ffn moe",
+    "engine session batch encode request schedule",
+)
+STAGE = {name: stage for stage, names in enumerate(STAGES) for name in names.split()}
+WIRING = {"model.c"}  # completes a model: the one place that knows plans and engine from below
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def stage_of(path: Path) -> int:
+    folder = f"{path.parent.name}/{path.stem}"
+    assert folder in STAGE or path.stem in STAGE, f"{name_of(path)}: name its stage in tests/test_layout.py"
+    return STAGE.get(folder, STAGE.get(path.stem, 0))
+
+
+def line_count(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+def c_functions(text: str) -> Iterator[tuple[str, int]]:
+    """First line and length of each function: it starts in column 0 and its closing brace stands there."""
+    for head in re.finditer(r"^(?!typedef)[A-Za-z_][^;{}=#]*\)\s*\{", text, re.MULTILINE):
+        line_end = text.index("\n", head.end())
+        one_line = text[head.end() : line_end].rstrip().endswith("}")
+        end = line_end if one_line else text.index("\n}", head.end()) + 2
+        yield head[0].splitlines()[0], text.count("\n", head.start(), end) + 1
+
+
+def test_c_functions_are_found() -> None:
+    text = (
+        "int f(int a,\n      int b) {\n    if (a) {\n        g();\n    }\n}\nint g(void);\n"
+        "int h(void) { return 1; }\nstatic int t[] = {\n    (1),\n};\n"
+    )
+    assert list(c_functions(text)) == [("int f(int a,", 6), ("int h(void) {", 1)]
+
+
+def test_c_sizes() -> None:
+    too_long = [name_of(path) for path in C_FILES if line_count(path) > 500]
+    for path in C_FILES:
+        budget = 120 if path.is_relative_to(CSRC / "kernels") else 60
+        functions = c_functions(path.read_text())
+        too_long += [f"{name_of(path)}: {first} ({length} lines)" for first, length in functions if length > budget]
+        too_long += [f"{name_of(path)}: {line}" for line in path.read_text().splitlines() if len(line) > 120]
+    assert not too_long
+
+
+def test_c_functions_are_many() -> None:
+    """The finder above sees the code base, or the budget would hold of nothing."""
+    assert sum(1 for path in C_FILES for _ in c_functions(path.read_text())) > 150
+
+
+def test_python_sizes() -> None:
+    families = {path for path in PYTHON_FILES if path.parent.name == "arch" and path.stem not in FAMILY_FREE}
+    too_long = [name_of(path) for path in PYTHON_FILES if line_count(path) > (80 if path in families else 300)]
+    too_long += [name_of(path) for path in (ROOT / "tests").rglob("*.py") if line_count(path) > 500]
+    too_long += [name_of(path) for path in PACKAGE.glob("*.pyx") if line_count(path) > 400]
+    assert not too_long and families
+
+
+def test_c_file_names_are_unique() -> None:
+    names = [path.name for path in C_FILES if path.parent.name != "mixers"]  # a mixer is named after what it mixes
+    assert len(names) == len(set(names))
+
+
+def test_includes_go_one_way() -> None:
+    """No unit includes what a later stage declares: kernels/ never sees the engine."""
+    wrong = []
+    for path in C_FILES:
+        includes = re.findall(r'^#include "([\w./]+)"', path.read_text(), re.MULTILINE)
+        targets = [other for other in C_FILES if other.name in {Path(include).name for include in includes}]
+        later = [t.name for t in targets if path.name not in WIRING and stage_of(t) > stage_of(path)]
+        wrong += [f"{name_of(path)} includes {later}"] if later else []
+        wrong += [f"{name_of(path)} includes a .c file" for target in targets if target.suffix == ".c"]
+    assert not wrong
+
+
+def test_headers_stand_alone(tmp_path: Path) -> None:
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    source = tmp_path / "headers.c"
+    for path in (path for path in C_FILES if path.suffix == ".h" and path.parent.name != "vec"):
+        source.write_text(f'#include "{path.relative_to(CSRC).as_posix()}"\n')
+        flags = ["-std=c11", "-fsyntax-only", "-Wall", "-Werror", f"-I{CSRC}", f"-I{CSRC / 'include'}"]
+        subprocess.run([compiler, *flags, str(source)], check=True)
+
+
+def imported_parts(path: Path) -> set[str]:
+    """The parts of fastlm ("arch", "weights", "model" ...) that a module imports."""
+    parts = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "fastlm":
+            names = node.module.split(".")[1:] if node.module else []
+            parts |= {names[0]} if names else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            parts |= {a.name.split(".")[1] for a in node.names if a.name.startswith("fastlm.")}
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("part", "allowed"),
+    [
+        ("errors.py", set()),
+        ("arch", {"arch", "errors"}),
+        ("weights", {"weights", "arch", "errors"}),
+        ("reference.py", {"arch", "errors"}),
+    ],
+)
+def test_imports_go_one_way(part: str, allowed: set[str]) -> None:
+    files = [PACKAGE / part] if part.endswith(".py") else sorted((PACKAGE / part).rglob("*.py"))
+    wrong = {name_of(path): imported_parts(path) - allowed for path in files}
+    assert files and not {name: parts for name, parts in wrong.items() if parts}
+
+
+def test_nothing_is_left_for_later() -> None:
+    marks = re.compile("|".join(("TO" + "DO", "FIX" + "ME", r"\bX" + r"XX\b", "#if " + "[01]\\b")))
+    folders = [ROOT / name for name in ("fastlm", "csrc", "tests", "examples", "benchmarks", "docs", ".ci", ".github")]
+    suffixes = {".py", ".pyx", ".pxd", ".pyi", ".c", ".h", ".inc", ".md", ".yml", ""}
+    found = []
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        if path.is_file() and path.suffix in suffixes and "__pycache__" not in path.parts:
+            text = path.read_text(errors="replace")
+            found += [f"{name_of(path)}: {mark}" for mark in marks.findall(text)]
+    assert not found
+
+
+def test_architecture_lists_every_file() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed = set(re.findall(r"[\w/.]+\.(?:c|h|inc|py|pyx|pxd)\b", text))
+    listed_names = {Path(name).name for name in listed}
+    missing = [
+        name_of(path) for path in C_FILES if path.name not in listed_names and path.stem + ".c" not in listed_names
+    ]
+    assert not missing
+    existing = {
+        path.name for folder in (CSRC, PACKAGE, ROOT / "tests", ROOT / "examples") for path in folder.rglob("*")
+    }
+    gone = listed_names - existing - {"setup.py"}
+    assert not gone, f"docs/architecture.md names files that do not exist: {sorted(gone)}"
+
+
+def objects_in_writable_sections(library: Path) -> set[str]:
+    table = subprocess.run(["objdump", "-t", str(library)], check=True, capture_output=True, text=True).stdout
+    rows = re.findall(r"^\S+ .{6}O (\.\S+)\s+\S+\s+(?:\.hidden )?(\S+)$", table, re.MULTILINE)
+    assert any(section == ".rodata" for section, _ in rows)
+    return {name for section, name in rows if re.match(r"\.(data|bss|tdata|tbss)(?!\.rel\.ro)", section)}
+
+
+@pytest.fixture(scope="session")
+def library(build_c: BuildC) -> Path:
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is missing")
+    flags = ["-shared", "-fPIC", "-fvisibility=hidden"]
+    return build_c("libfastlm", sorted(CSRC.rglob("*.c")), flags=flags)
+
+
+def test_no_mutable_globals(library: Path, build_c: BuildC, tmp_path: Path) -> None:
+    runtime = {"completed.0", "__dso_handle", "__TMC_END__"}  # of the compiler's own start files
+    assert objects_in_writable_sections(library) <= runtime
+    source = tmp_path / "counter.c"
+    source.write_text("const int fixed = 3; int counted, first = 1; static int kept; int f(void) { return ++kept; }\n")
+    seen = objects_in_writable_sections(build_c("counter", [source], flags=["-shared", "-fPIC"]))
+    assert seen - runtime == {"counted", "first", "kept"}
+
+
+def test_extension_exports_only_its_own_names() -> None:
+    spec = importlib.util.find_spec("fastlm") and importlib.util.find_spec("fastlm._core")
+    if spec is None or spec.origin is None or shutil.which("nm") is None:
+        pytest.skip("fastlm._core is not built, or nm is missing")
+    table = subprocess.run(["nm", "-D", "--defined-only", spec.origin], check=True, capture_output=True, text=True)
+    names = {line.split()[-1].split("@")[0] for line in table.stdout.splitlines()}
+    strangers = {name for name in names if not name.startswith("flm_")} - {"PyInit__core", "_init", "_fini"}
+    assert not strangers and "PyInit__core" in names
