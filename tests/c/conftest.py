@@ -1,7 +1,6 @@
-"""Builds libfastlm without Python, and .flm files with matrices packed here, by the text of csrc/matrix.h alone."""
+"""The documented build of libfastlm, and .flm files whose matrices are packed here by the text of csrc/matrix.h."""
 
-import os
-import shlex
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support import ROOT
 
 from fastlm.arch import registry
 from fastlm.arch.slots import slots
@@ -33,9 +33,6 @@ from fastlm.arch.spec import (
 from fastlm.weights import bind, container
 from fastlm.weights.jsonfile import read_object
 from fastlm.weights.safetensors import Checkpoint
-
-ROOT = Path(__file__).resolve().parents[2]
-STORIES = ROOT.parent / "shared" / "models" / "stories260k"
 
 
 def to_bits(values: np.ndarray, format: str) -> np.ndarray:
@@ -157,14 +154,9 @@ def small_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def stories_flm(tmp_path_factory) -> Path:
-    """shared/models/stories260k as a .flm file."""
-    if not STORIES.exists():
-        if os.environ.get("CI"):
-            pytest.fail(f"{STORIES} is missing")
-        pytest.skip(f"{STORIES} is missing")
+def stories_flm(stories260k, tmp_path_factory) -> Path:
     tokenizers = pytest.importorskip("tokenizers")
-    tokenizer = tokenizers.Tokenizer.from_file(str(STORIES / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(stories260k / "tokenizer.json"))
     pieces = []
     for i in range(tokenizer.get_vocab_size()):
         piece = tokenizer.id_to_token(i)
@@ -178,8 +170,8 @@ def stories_flm(tmp_path_factory) -> Path:
         decoder_start=None,
         eos=[1, 2],
     )
-    family = registry.read(read_object(STORIES / "config.json"))
-    with Checkpoint(STORIES / "model.safetensors") as checkpoint:
+    family = registry.read(read_object(stories260k / "config.json"))
+    with Checkpoint(stories260k / "model.safetensors") as checkpoint:
         binding = bind.bind(family, checkpoint)
         return write_flm(
             tmp_path_factory.mktemp("stories") / "stories260k.flm",
@@ -189,64 +181,15 @@ def stories_flm(tmp_path_factory) -> Path:
         )
 
 
-def compiler() -> list[str]:
-    command = shlex.split(os.environ.get("CC", "cc"))
-    if shutil.which(command[0]) is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"{command[0]} is missing")
-        pytest.skip(f"{command[0]} is missing")
-    return command
-
-
-def run_silently(command: list[str], *, cwd: Path = ROOT, timeout: float = 280) -> str:
-    """Standard output of a command that must succeed in silence on standard error."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        timeout=timeout,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    assert done.returncode == 0 and not done.stderr, f"{command[0]}: {done.returncode}\n{done.stderr[-8000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="session")
-def run() -> Callable[..., str]:
-    return run_silently
-
-
-@pytest.fixture(scope="session")
-def sanitized(tmp_path_factory) -> Callable[[str], Path]:
-    """Compiles a C program together with the library under ASan and UBSan."""
-    folder = tmp_path_factory.mktemp("sanitized")
-    flags = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-fno-omit-frame-pointer"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{ROOT / 'csrc' / 'include'}"]
-    built: dict[str, Path] = {}
-    objects: list[str] = []
-
-    def build(program: str, *link: str) -> Path:
-        if not objects:
-            sources = sorted(map(str, (ROOT / "csrc").rglob("*.c")))
-            run_silently([*compiler(), *flags, "-c", *sources], cwd=folder)
-            objects.extend(sorted(map(str, folder.glob("*.o"))))
-        if program not in built:
-            built[program] = folder / Path(program).stem
-            run_silently(
-                [
-                    *compiler(),
-                    *flags,
-                    str(ROOT / program),
-                    *objects,
-                    *link,
-                    "-o",
-                    str(built[program]),
-                    "-lpthread",
-                    "-lm",
-                ]
-            )
-        return built[program]
-
-    return build
+def documented(tmp_path_factory) -> Path:
+    """A copy of the sources with libfastlm.so and embed, built by the lines of docs/embedding.md."""
+    folder = tmp_path_factory.mktemp("documented")
+    shutil.copytree(ROOT / "csrc", folder / "csrc")
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    lines = re.findall(r"^cc .*$", (ROOT / "docs" / "embedding.md").read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        done = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+    return folder

@@ -3,7 +3,7 @@
  *
  * usage: fuzz_flm fuzz SCRATCH_FILE COUNT SEED BASE.flm...     mutate the base files COUNT times in all
  *        fuzz_flm memory BASE.flm...                           fail the n-th allocation, for every n
- * Build with -Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=pthread_create. */
+ * Build with -Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=munmap,--wrap=pthread_create. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fastlm.h>
@@ -37,17 +37,34 @@ static int fails(void) {
 void *__real_malloc(size_t n);
 void *__real_calloc(size_t n, size_t bytes);
 void *__real_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+int __real_munmap(void *at, size_t n);
 int __real_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x);
 void *__wrap_malloc(size_t n);
 void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+int __wrap_munmap(void *at, size_t n);
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x);
 
 void *__wrap_malloc(size_t n) { return fails() ? NULL : __real_malloc(n); }
 void *__wrap_calloc(size_t n, size_t bytes) { return fails() ? NULL : __real_calloc(n, bytes); }
+/* A mapped file becomes a heap block of exactly its bytes, so that the sanitizer sees the first byte read past it. */
+static void *mapped_file;
+
 void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset) {
-    return fails() ? MAP_FAILED : __real_mmap(at, n, protection, flags, file, offset);
+    if (fails()) return MAP_FAILED;
+    if (file < 0) return __real_mmap(at, n, protection, flags, file, offset);
+    CHECK(!mapped_file && posix_memalign(&mapped_file, 4096, n) == 0);
+    CHECK(pread(file, mapped_file, n, offset) == (ssize_t)n);
+    return mapped_file;
 }
+
+int __wrap_munmap(void *at, size_t n) {
+    if (at != mapped_file) return __real_munmap(at, n);
+    free(at);
+    mapped_file = NULL;
+    return 0;
+}
+
 int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x) {
     return fails() ? EAGAIN : __real_pthread_create(t, a, f, x);
 }
@@ -135,7 +152,7 @@ static void damage_words(blob *b, size_t at, size_t n, size_t width) {
 
 static void damage_index(blob *b, size_t at, size_t n) {
     static const unsigned char fields[][2] = {{64, 4}, {68, 4}, {72, 4}, {76, 4}, {80, 8}, {88, 8}};
-    size_t count = n / TENSOR, entry = at + below(count) * TENSOR, other = at + below(count) * TENSOR, i = below(9);
+    size_t count = n / TENSOR, entry = at + below(count) * TENSOR, other = at + below(count) * TENSOR, i = below(10);
     if (count == 0) return;
     if (i < 6)
         put(b, entry + fields[i][0], fields[i][1], odd_number());
@@ -143,6 +160,8 @@ static void damage_index(blob *b, size_t at, size_t n) {
         memcpy(b->data + entry, b->data + other, other == entry ? 0 : TENSOR); /* overlap */
     else if (i == 7)
         b->data[entry + below(64)] = (unsigned char)draw();
+    else if (i == 8)
+        memcpy(b->data + entry, b->data + other, other == entry ? 0 : 64); /* a name twice */
     else
         put(b, entry + 80, 8, get(b, entry + 80, 8) + 64 * (draw() % 5) - 128);
 }

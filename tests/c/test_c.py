@@ -1,61 +1,57 @@
 """The library as a C program sees it: built by the documented lines, run under sanitizers, fed damaged files."""
 
 import re
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from support import CSRC, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
     "big, red ball. She wanted to play with it, but it was too high.\nLily's mom said, \"Lily, let's go to the park.\""
 )
-WRAP = "-Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=pthread_create"
+WRAP = ["-Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=munmap,--wrap=pthread_create"]
+LIBRARY = sorted(CSRC.rglob("*.c"))
+HERE = ROOT / "tests" / "c"
 
 
-@pytest.fixture(scope="session")
-def documented(tmp_path_factory, run) -> Path:
-    """A copy of the sources with libfastlm.so and embed, built by the lines of docs/embedding.md."""
-    folder = tmp_path_factory.mktemp("documented")
-    shutil.copytree(ROOT / "csrc", folder / "csrc")
-    shutil.copytree(ROOT / "examples", folder / "examples")
-    lines = re.findall(r"^cc .*$", (ROOT / "docs" / "embedding.md").read_text(), re.MULTILINE)
-    assert len(lines) == 2
-    if shutil.which("cc") is None:
-        pytest.skip("cc is missing")
-    for line in lines:
-        run(["sh", "-c", line], cwd=folder)
-    return folder
+def run(*command: object) -> str:
+    """Standard output of a command that must succeed, in silence on standard error."""
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, errors="replace", timeout=280, check=False
+    )
+    assert done.returncode == 0 and not done.stderr, f"{done.returncode}\n{done.stderr[-8000:]}"
+    return done.stdout
 
 
-def test_embed_writes_the_published_text(documented, stories_flm, run):
-    text = run([str(documented / "embed"), str(stories_flm)])
-    assert text.startswith(PUBLISHED)
-    assert run([str(documented / "embed"), str(stories_flm), "4"]) == "Once upon a time\n"
+def test_embed_writes_the_published_text(documented, stories_flm):
+    assert run(documented / "embed", stories_flm).startswith(PUBLISHED)
+    assert run(documented / "embed", stories_flm, 4) == "Once upon a time\n"
 
 
-def test_embed_under_sanitizers(sanitized, stories_flm, run):
-    text = run([str(sanitized("examples/embed.c")), str(stories_flm), "120"])
-    assert text.startswith(PUBLISHED[:200])
+def test_embed_under_sanitizers(build_c, stories_flm):
+    program = build_c("embed", [ROOT / "examples" / "embed.c", *LIBRARY], sanitizer="address")
+    assert run(program, stories_flm, 120).startswith(PUBLISHED[:200])
 
 
-def test_embed_reports_what_is_wrong(documented, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "text"), [("x.flm", "x.flm: is not a .flm file"), ("none.flm", "none.flm: cannot be opened: No such file")]
+)
+def test_embed_says_what_is_wrong(documented, tmp_path, name, text):
     (tmp_path / "x.flm").write_bytes(b"text" * 100)
-    for path, text in [("x.flm", "x.flm: is not a .flm file"), ("none.flm", "none.flm: cannot be opened")]:
-        done = subprocess.run([documented / "embed", tmp_path / path], capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and text in done.stderr
+    done = subprocess.run([documented / "embed", tmp_path / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and text in done.stderr
 
 
-def test_abi(sanitized, run):
-    run([str(sanitized("tests/c/abi_test.c"))])
+def test_abi(build_c, documented):
+    flags = [f"-Wl,-rpath,{documented}"]
+    run(build_c("abi_test", [HERE / "abi_test.c", documented / "libfastlm.so"], flags=flags))
 
 
-def test_library_exports_the_header_and_cannot_end_the_process(documented, run):
-    header = (ROOT / "csrc" / "include" / "fastlm.h").read_text()
+def test_library_exports_the_header_and_cannot_end_the_process(documented):
+    header = (CSRC / "include" / "fastlm.h").read_text()
     public = set(re.findall(r"^FLM_API [^(]*?(flm_\w+)\(", header, re.MULTILINE))
-    symbols = run(["nm", "-D", str(documented / "libfastlm.so")]).split("\n")
+    symbols = run("nm", "-D", documented / "libfastlm.so").split("\n")
     exported = {line.split()[-1] for line in symbols if " T " in line}
     assert exported - {"_init", "_fini"} == public and len(public) > 30
     imported = {line.split()[-1].split("@")[0] for line in symbols if " U " in line}
@@ -64,15 +60,15 @@ def test_library_exports_the_header_and_cannot_end_the_process(documented, run):
     assert "pthread_create" in imported
 
 
-def test_damaged_files(sanitized, small_files, tmp_path, run):
-    program = sanitized("tests/c/fuzz_flm.c", WRAP)
-    text = run([str(program), "fuzz", str(tmp_path / "damaged.flm"), "12000", "7", *map(str, small_files.values())])
+def test_damaged_files(build_c, small_files, tmp_path):
+    program = build_c("fuzz_flm", [HERE / "fuzz_flm.c", *LIBRARY], sanitizer="address", flags=WRAP)
+    text = run(program, "fuzz", tmp_path / "damaged.flm", 12_000, 7, *small_files.values())
     counts = {name: int(n) for name, n in re.findall(r"(\w+) (\d+)", text)}
     assert counts["format"] > 4000 and counts["opened"] > 1000 and counts["ok"] > 500 and counts["numeric"] > 50, text
     assert sum(n for name, n in counts.items() if name != "opened") == 12_000
 
 
-def test_every_allocation_may_fail(sanitized, small_files, run):
-    program = sanitized("tests/c/fuzz_flm.c", WRAP)
-    text = run([str(program), "memory", *map(str, small_files.values())])
+def test_every_allocation_may_fail(build_c, small_files):
+    program = build_c("fuzz_flm", [HERE / "fuzz_flm.c", *LIBRARY], sanitizer="address", flags=WRAP)
+    text = run(program, "memory", *small_files.values())
     assert min(map(int, re.findall(r"\d+", text))) > 20
