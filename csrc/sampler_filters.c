@@ -1,5 +1,5 @@
-/* Filters and the draw. The vocabulary is scanned, never sorted: a bounded heap finds the k best, thresholds collect
- * candidates, and a selection by weight finds where a share of the probability ends. */
+/* Filters and the draw. The vocabulary is scanned, never sorted: thresholds collect candidates, a selection finds where a
+ * number of them or a share of the probability ends, and a bounded heap finds the k best with their order. */
 #include <math.h>
 
 #include "sampler.h"
@@ -66,42 +66,61 @@ static void swap(flm_candidate *a, flm_candidate *b) {
     *b = t;
 }
 
-/* Reorders candidates so that the fewest best ones whose weights reach `weight` come first; returns how many, at least 1.
- * Selection as in quicksort, into the side where the limit lies; pseudo-random pivots leave no bad inputs. */
-static size_t select_weight(flm_candidate *c, size_t n, double weight) {
+/* Reorders candidates so that the fewest best ones that reach `wanted` come first, and returns how many, at least 1. What
+ * they reach is their number, or by_weight the sum of their weights. Selection as in quicksort, into the side where the
+ * limit lies; pseudo-random pivots leave no bad inputs. */
+static size_t select_best(flm_candidate *c, size_t n, double wanted, int by_weight) {
     size_t low = 0, high = n; /* [0, low) is in; [high, n) is out */
     uint32_t random = 1;
     while (low < high) {
         random = random * 1664525u + 1013904223u;
-        swap(&c[low + random % (high - low)], &c[high - 1]);
+        swap(&c[low + (random >> 8) % (high - low)], &c[high - 1]);
         size_t middle = low;
         double before = 0.0;
         for (size_t i = low; i + 1 < high; i++)
             if (ranks_before(&c[i], &c[high - 1])) {
-                before += c[i].weight;
+                before += by_weight ? (double)c[i].weight : 1.0;
                 swap(&c[i], &c[middle++]);
             }
         swap(&c[middle], &c[high - 1]);
-        if (before >= weight) {
+        if (before >= wanted) {
             high = middle;
         } else {
-            weight -= before + c[middle].weight;
+            wanted -= before + (by_weight ? (double)c[middle].weight : 1.0);
             low = middle + 1;
-            if (weight <= 0.0) break;
+            if (wanted <= 0.0) break;
         }
     }
     return low > 0 ? low : 1;
 }
 
-/* Top-p over the whole vocabulary: candidates above a falling threshold until they hold the share. */
-static size_t collect_share(const flm_sampler *s, const float *scores, float largest, flm_candidate *c) {
-    static const float DROPS[] = {4.0f, 8.0f, 16.0f, INFINITY};
+/* Add to the first `kept` candidates those that are as good as the worst of them. */
+static size_t keep_ties(flm_candidate *c, size_t n, size_t kept) {
+    float last = c[0].key;
+    for (size_t i = 1; i < kept; i++) last = c[i].key < last ? c[i].key : last;
+    for (size_t i = kept; i < n; i++)
+        if (c[i].key == last) swap(&c[i], &c[kept++]);
+    return kept;
+}
+
+/* Top-k and top-p look at candidates above a falling threshold, until there are enough. */
+static const float DROPS[] = {4.0f, 8.0f, 16.0f, INFINITY};
+enum { LAST_DROP = sizeof DROPS / sizeof *DROPS - 1 };
+
+static size_t collect_top_k(const flm_sampler *s, const float *scores, float largest, flm_candidate *c) {
+    for (size_t i = 0;; i++) {
+        size_t n = collect(scores, s->vocab, largest - DROPS[i], largest, c), k = s->options.top_k;
+        if (n < k && i < LAST_DROP) continue;
+        return n > k ? keep_ties(c, n, select_best(c, n, (double)k, 0)) : n;
+    }
+}
+
+static size_t collect_top_p(const flm_sampler *s, const float *scores, float largest, flm_candidate *c) {
     double total = exp((double)s->kernels->log_sum_exp(scores, s->vocab) - (double)largest);
     for (size_t i = 0;; i++) {
-        int all = i + 1 == sizeof DROPS / sizeof *DROPS;
         size_t n = collect(scores, s->vocab, largest - DROPS[i], largest, c);
-        double sum = sum_weights(c, n), wanted = (double)s->options.top_p * (all ? sum : total);
-        if (all || sum >= wanted) return select_weight(c, n, wanted);
+        double sum = sum_weights(c, n), wanted = (double)s->options.top_p * (i < LAST_DROP ? total : sum);
+        if (sum >= wanted) return select_best(c, n, wanted, 1);
     }
 }
 
@@ -119,12 +138,7 @@ static size_t filter_typical(const flm_sampler *s, flm_candidate *c, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (c[i].weight > 0.0f) entropy -= c[i].weight / total * log(c[i].weight / total);
     for (size_t i = 0; i < n; i++) c[i].key = (float)-fabs(log(c[i].weight / total) + entropy);
-    size_t kept = select_weight(c, n, (double)s->options.typical_p * total);
-    float last = c[0].key;
-    for (size_t i = 1; i < kept; i++) last = c[i].key < last ? c[i].key : last;
-    for (size_t i = kept; i < n; i++)
-        if (c[i].key == last) swap(&c[i], &c[kept++]);
-    return kept;
+    return keep_ties(c, n, select_best(c, n, (double)s->options.typical_p * total, 1));
 }
 
 static int32_t draw_candidate(const flm_candidate *c, size_t n, double uniform) {
@@ -164,11 +178,10 @@ int32_t flm_draw(const flm_sampler *s, const flm_sampler_scratch *scratch, const
     int top_p = o->top_p < 1.0f, typical = o->typical_p < 1.0f;
     size_t n;
     if (o->top_k > 0 && o->top_k < s->vocab) {
-        flm_select_best(scores, s->vocab, o->top_k, scratch->best);
-        n = collect(scores, s->vocab, scratch->best[0].logprob, largest, c);
-        if (top_p) n = select_weight(c, n, (double)o->top_p * sum_weights(c, n));
+        n = collect_top_k(s, scores, largest, c);
+        if (top_p) n = select_best(c, n, (double)o->top_p * sum_weights(c, n), 1);
     } else if (top_p) {
-        n = collect_share(s, scores, largest, c);
+        n = collect_top_p(s, scores, largest, c);
     } else if (typical) {
         n = collect(scores, s->vocab, -INFINITY, largest, c);
     } else if (o->min_p > 0.0f) {

@@ -1,0 +1,266 @@
+/* A stand-in for the forward step, for tests of everything around it.
+ *
+ * It keeps one 64-bit value per position in the pages: a hash of the token, the position and the value before it.
+ * Logits are a hash of all values that the page table shows. So every mistake in paging, sharing, copying or scheduling
+ * changes what is written, and the truth needs no pages: see `truth`. */
+#ifndef STAND_IN_H
+#define STAND_IN_H
+
+#include <math.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "batch.h"
+#include "check.h"
+#include "memory.h"
+#include "model.h"
+#include "request.h"
+#include "status.h"
+
+enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16 };
+
+/* ---- the stand-in ---- */
+
+static uint64_t mix(uint64_t a, uint64_t b) {
+    uint64_t h = (a ^ (b + 0x9E3779B97F4A7C15u + (a << 6) + (a >> 2))) * 0xBF58476D1CE4E5B9u;
+    return h ^ (h >> 29);
+}
+
+static void hash_to_logits(uint64_t h, float *logits) {
+    for (int i = 0; i < VOCAB; i++) logits[i] = (float)(mix(h, (uint64_t)i) % 1000003) / 100000.0f;
+}
+
+struct flm_scratch {
+    float *logits;
+};
+
+static int step_microseconds, poison_token = -1;
+static unsigned most_items; /* in one step so far */
+
+flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
+    (void)m, (void)n_tokens, (void)error;
+    if (!*s) *s = flm_alloc(sizeof **s);
+    flm_free((*s)->logits);
+    (*s)->logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
+    return FLM_OK;
+}
+
+void flm_scratch_destroy(flm_scratch *s) {
+    if (s) flm_free(s->logits);
+    flm_free(s);
+}
+
+uint64_t flm_scratch_bytes(const flm_scratch *s) { return s ? 1 : 0; }
+
+static uint64_t *value_at(const flm_page_table *table, size_t position) {
+    return (uint64_t *)(void *)table->pages[position / FLM_PAGE] + position % FLM_PAGE;
+}
+
+flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
+    (void)encoder;
+    uint32_t row = 0, tokens = 0;
+    if (step->n_items > most_items) most_items = step->n_items;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        const flm_row_item *item = &step->items[i];
+        CHECK((size_t)item->self->n_pages * FLM_PAGE >= item->start + item->n_tokens);
+        int poisoned = 0;
+        for (uint32_t t = 0; t < item->n_tokens; t++, tokens++) {
+            size_t p = item->start + t;
+            uint64_t before = p ? *value_at(item->self, p - 1) : (uint64_t)item->long_rope, h = 0;
+            *value_at(item->self, p) = mix(mix(before, (uint64_t)item->tokens[t]), p);
+            poisoned |= item->tokens[t] == poison_token;
+            if (item->hidden) item->hidden[t] = (float)item->tokens[t];
+            if (item->rows == FLM_ROWS_NONE || (item->rows == FLM_ROWS_LAST && t + 1 < item->n_tokens)) continue;
+            for (size_t j = 0; j <= p; j++) h = mix(h, *value_at(item->self, j));
+            hash_to_logits(h, scratch->logits + (size_t)row * VOCAB);
+            if (poisoned) scratch->logits[(size_t)row * VOCAB + 5] = NAN;
+            row++;
+        }
+        for (int pause = 0; pause < 4; pause++) {
+            if (step_microseconds) usleep((unsigned)step_microseconds / 4);
+            if (step->stop(step->stop_user)) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
+        }
+    }
+    CHECK(row == step->n_logit_rows && tokens == step->n_tokens && tokens > 0);
+    m->context->counters.forwards++;
+    m->context->counters.tokens += tokens;
+    step->logits = scratch->logits;
+    step->logits_stride = VOCAB;
+    return FLM_OK;
+}
+
+size_t flm_plan_page_bytes(const flm_model *m, int encoder) {
+    return (void)m, encoder ? 0 : FLM_PAGE * sizeof(uint64_t);
+}
+size_t flm_plan_memory_page_bytes(const flm_model *m) { return (void)m, (size_t)0; }
+uint32_t flm_plan_chunk(const flm_model *m) { return (void)m, CHUNK; }
+uint32_t flm_plan_logit_chunk(const flm_model *m) { return (void)m, LOGIT_CHUNK; }
+
+static size_t argmax(const float *x, size_t n) {
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+static int all_finite(const float *x, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(x[i])) return 0;
+    return 1;
+}
+static float log_sum_exp(const float *x, size_t n) {
+    float m = x[argmax(x, n)], sum = 0;
+    for (size_t i = 0; i < n; i++) sum += expf(x[i] - m);
+    return m + logf(sum);
+}
+static void scale(float *y, float by, size_t n) {
+    for (size_t i = 0; i < n; i++) y[i] *= by;
+}
+static const flm_kernels kernels = {
+    .isa = "test", .argmax = argmax, .all_finite = all_finite, .log_sum_exp = log_sum_exp, .scale = scale};
+
+static flm_context *new_context(void) {
+    flm_context *c = flm_alloc(sizeof *c);
+    c->kernels = &kernels;
+    flm_gate_init(&c->gate);
+    return c;
+}
+
+static flm_rope_spec long_rope = {.n_pairs = 1, .long_from = 400};
+static flm_sublayer_spec sublayer = {.kind = FLM_MIXER_ATTENTION};
+static flm_layer_spec layer = {.n_sublayers = 1, .sublayers = &sublayer};
+static int eos_token = 3;
+
+static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
+    flm_model *m = flm_alloc(sizeof *m);
+    flm_error error = {0};
+    m->context = c;
+    m->spec.vocab = VOCAB;
+    m->spec.hidden = 1;
+    m->spec.has_head = 1;
+    sublayer.mixer.attention.rope = long_rope;
+    m->spec.decoder = (flm_stack_spec){.n_layers = 1, .layers = &layer};
+    m->max_context = CONTEXT;
+    m->kv_bytes_cap = kv_pages * FLM_PAGE * sizeof(uint64_t);
+    m->prefix_cache = prefix;
+    m->decoder_plan = (struct flm_plan *)(void *)m;
+    m->vocabulary.n_eos = 1;
+    m->vocabulary.eos = &eos_token;
+    m->finished = 1;
+    flm_status status = flm_engine_create(m, &m->engine, &error);
+    if (status) fprintf(stderr, "engine: %s\n", error.text);
+    CHECK(status == FLM_OK);
+    return m;
+}
+
+static void free_all(flm_model *m, flm_context *c) {
+    CHECK(m->engine->promised == 0 && m->engine->n_active == 0 && !m->engine->waiting_first);
+    CHECK(flm_kv_pool_free_pages(m->engine->decoder_pool) == flm_kv_pool_pages(m->engine->decoder_pool));
+    flm_engine_destroy(m->engine);
+    flm_free(m);
+    if (!c) return;
+    flm_gate_destroy(&c->gate);
+    flm_free(c);
+}
+
+/* ---- the truth ---- */
+
+static void truth_logits(const int32_t *tokens, size_t n, int longer, float *logits) {
+    uint64_t v = (uint64_t)longer, h = 0;
+    for (size_t p = 0; p < n; p++) {
+        v = mix(mix(v, (uint64_t)tokens[p]), p);
+        h = mix(h, v);
+    }
+    hash_to_logits(h, logits);
+}
+
+/* Greedy continuation of tokens [n] by max tokens; returns how many before the end token. */
+static size_t truth(int32_t *tokens, size_t n, size_t max, int ignore_eos) {
+    float logits[VOCAB];
+    if (n + max > CONTEXT) max = CONTEXT - n;
+    int longer = n + max > long_rope.long_from;
+    for (size_t i = 0; i < max; i++) {
+        truth_logits(tokens, n + i, longer, logits);
+        tokens[n + i] = (int32_t)argmax(logits, VOCAB);
+        if (!ignore_eos && tokens[n + i] == eos_token) return i;
+    }
+    return max;
+}
+
+static uint32_t dice(uint32_t *state, uint32_t n) {
+    *state = *state * 1664525u + 1013904223u;
+    return (*state >> 8) % n;
+}
+
+static void random_tokens(uint32_t *state, int32_t *tokens, size_t n) {
+    for (size_t i = 0; i < n; i++) tokens[i] = (int32_t)dice(state, VOCAB);
+}
+
+static flm_sampling sampling_of(uint32_t max_tokens, int ignore_eos) {
+    flm_sampling s;
+    flm_sampling_defaults(&s);
+    s.max_tokens = max_tokens;
+    s.ignore_eos = (uint32_t)ignore_eos;
+    return s;
+}
+
+static int same(const int32_t *a, const int32_t *b, size_t n) { return n == 0 || memcmp(a, b, n * sizeof *a) == 0; }
+
+/* Generate on a session and compare with the truth for the session's tokens + prompt. */
+static void generate_and_check(flm_session *s, const int32_t *prompt, size_t n_prompt, uint32_t max, int ignore_eos,
+                               int stream) {
+    int32_t expected[CONTEXT + 1];
+    size_t n = flm_session_length(s);
+    if (n) memcpy(expected, flm_session_tokens(s), n * sizeof *expected);
+    if (n_prompt) memcpy(expected + n, prompt, n_prompt * sizeof *expected);
+    n += n_prompt;
+    size_t wanted = truth(expected, n, max, ignore_eos), seen = 0;
+    flm_sampling sampling = sampling_of(max, ignore_eos);
+    flm_request *r = NULL;
+    flm_error error = {0};
+    flm_progress p = {0};
+    flm_status status = flm_request_create(s, prompt, n_prompt, &sampling, &r, &error);
+    if (status) fprintf(stderr, "create: %s\n", error.text);
+    CHECK(status == FLM_OK);
+    if (status) return;
+    do {
+        status = flm_request_wait(r, !stream, NULL, &p, &error);
+        if (status) fprintf(stderr, "wait: %s\n", error.text);
+        CHECK(status == FLM_OK);
+        CHECK(p.finish || p.n_tokens > seen);
+        seen = p.n_tokens;
+    } while (!p.finish && !status);
+    CHECK(p.n_tokens == wanted);
+    CHECK(p.n_tokens == wanted && same(p.tokens, expected + n, wanted));
+    CHECK(p.prompt_done == n_prompt || max == 0 || n == CONTEXT);
+    CHECK(p.finish == (wanted < max && n + wanted < CONTEXT ? FLM_FINISH_STOP : FLM_FINISH_LENGTH));
+    flm_request_destroy(r);
+    CHECK(flm_session_length(s) == n + wanted && same(flm_session_tokens(s), expected, n + wanted));
+}
+
+/* Forward n random tokens in a call and compare the logits. */
+static void forward_and_check(flm_model *m, flm_session *s, const int32_t *tokens, size_t n, flm_rows rows,
+                              int hidden) {
+    int32_t all[CONTEXT];
+    static _Thread_local float logits[CONTEXT * VOCAB], expected[VOCAB], states[CONTEXT];
+    size_t before = flm_session_length(s);
+    if (before) memcpy(all, flm_session_tokens(s), before * sizeof *all);
+    memcpy(all + before, tokens, n * sizeof *all);
+    flm_item item = {.session = s,
+                     .tokens = tokens,
+                     .n_tokens = n,
+                     .rows = rows,
+                     .logits = logits,
+                     .hidden = hidden ? states : NULL};
+    flm_error error = {0};
+    flm_status status = flm_forward(m, &item, 1, NULL, &error);
+    if (status) fprintf(stderr, "forward: %s\n", error.text);
+    CHECK(status == FLM_OK && flm_session_length(s) == before + n);
+    int longer = before + n > long_rope.long_from;
+    for (size_t i = rows == FLM_ROWS_ALL ? 0 : n - 1; i < n && rows; i++) {
+        truth_logits(all, before + i + 1, longer, expected);
+        CHECK(memcmp(logits + (rows == FLM_ROWS_ALL ? i * VOCAB : 0), expected, sizeof expected) == 0);
+    }
+    for (size_t i = 0; i < n && hidden; i++) CHECK(states[i] == (float)tokens[i]);
+}
+
+#endif

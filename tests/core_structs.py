@@ -1,0 +1,92 @@
+"""Structs of fastlm.h for ctypes, and the sampler and text units built as a library (tests/c/unit_sampler.c)."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
+from typing import Any
+
+from support import CSRC, BuildC
+
+ISAS = ("scalar", "avx2", "avx512")
+
+
+class Error(ctypes.Structure):
+    _fields_ = [("status", c_int), ("text", c_char * 508)]
+
+
+class Bias(ctypes.Structure):
+    _fields_ = [("token", c_int32), ("value", c_float)]
+
+
+class Bytes(ctypes.Structure):
+    _fields_ = [("data", c_char_p), ("n_bytes", c_size_t)]
+
+
+class Logprob(ctypes.Structure):
+    _fields_ = [("token", c_int32), ("logprob", c_float)]
+
+
+class Sampling(ctypes.Structure):
+    _fields_ = [
+        ("size_bytes", c_size_t),
+        ("max_tokens", c_uint32),
+        ("min_tokens", c_uint32),
+        ("temperature", c_float),
+        ("top_k", c_uint32),
+        ("top_p", c_float),
+        ("min_p", c_float),
+        ("typical_p", c_float),
+        ("repetition_penalty", c_float),
+        ("presence_penalty", c_float),
+        ("frequency_penalty", c_float),
+        ("no_repeat_ngram_size", c_uint32),
+        ("seed", c_uint64),
+        ("ignore_eos", c_uint32),
+        ("logprobs", c_int32),
+        ("biases", ctypes.POINTER(Bias)),
+        ("n_biases", c_size_t),
+        ("stops", ctypes.POINTER(Bytes)),
+        ("n_stops", c_size_t),
+        ("stop_tokens", ctypes.POINTER(c_int32)),
+        ("n_stop_tokens", c_size_t),
+    ]
+
+
+class Vocabulary(ctypes.Structure):
+    _fields_ = [
+        ("size_bytes", c_size_t),
+        ("n_tokens", c_uint32),
+        ("offsets", c_void_p),
+        ("bytes", c_void_p),
+        ("special", c_void_p),
+        ("strip_first_space", c_uint32),
+        ("bos", c_int32),
+        ("decoder_start", c_int32),
+        ("eos", c_void_p),
+        ("n_eos", c_uint32),
+    ]
+
+
+def sampler_library(build_c: BuildC) -> ctypes.CDLL:
+    names = ["sampler", "sampler_filters", "text", "detok", "memory", "cgroup", "status", "matrix", "cpu"]
+    sources = [CSRC.parent / "tests/c/unit_sampler.c", *(CSRC / f"{name}.c" for name in names)]
+    sources += [*sorted((CSRC / "kernels").glob("*.c")), *sorted((CSRC / "kernels/isa").glob("*.c"))]
+    library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared", "-fPIC"])))
+    library.unit_text.restype = ctypes.c_long
+    library.flm_kernels_usable.restype = c_char_p
+    return library
+
+
+def sampling(library: ctypes.CDLL, **options: Any) -> Sampling:
+    """flm_sampling with defaults; biases, stop_tokens and stops as Python lists."""
+    s = Sampling()
+    library.flm_sampling_defaults(ctypes.byref(s))
+    for name, value in options.items():
+        if name == "biases":
+            s.biases, s.n_biases = (Bias * len(value))(*(Bias(*pair) for pair in value)), len(value)
+        elif name == "stop_tokens":
+            s.stop_tokens, s.n_stop_tokens = (c_int32 * len(value))(*value), len(value)
+        else:
+            setattr(s, name, value)
+    return s
