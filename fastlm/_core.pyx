@@ -1,0 +1,526 @@
+# cython: boundscheck=False, wraparound=False, embedsignature=False
+"""Handles of the C core and the translation of its errors; policy and defaults live in the Python modules.
+
+A handle keeps what it belongs to alive. A closed model is freed when its last session is gone and its last call ends.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from collections import namedtuple
+
+from fastlm import errors
+
+cdef dict _EXCEPTIONS = {
+    FLM_ERR_ARGUMENT: errors.ParameterError,
+    FLM_ERR_FORMAT: errors.ModelFormatError,
+    FLM_ERR_UNSUPPORTED: errors.UnsupportedError,
+    FLM_ERR_CONTEXT_LENGTH: errors.ContextLengthError,
+    FLM_ERR_MEMORY: errors.ModelMemoryError,
+    FLM_ERR_IO: errors.ModelFileError,
+    FLM_ERR_NUMERIC: errors.NumericError,
+    FLM_ERR_CANCELLED: errors.Cancelled,
+    FLM_ERR_STATE: errors.StateError,
+}
+FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bfloat16": <int>FLM_FORMAT_BF16}
+cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
+cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
+cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16}
+cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
+                    FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
+cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
+                       FLM_FINISH_CANCELLED: "cancelled"}
+
+Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
+Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
+                                  "prompt_seconds decode_seconds")
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions",
+                  defaults=(1, None, None, None, None, None))
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef int _check(flm_status status, flm_error *error) except -1:
+    if status == FLM_OK:
+        return 0
+    raise _EXCEPTIONS[status](error.text.decode("utf-8", "replace"))
+
+
+cdef class _Poll:
+    """What a waiting thread is asked: did a signal arrive, is `cancel` set? Keeps the exception of a handler."""
+    cdef object cancel
+    cdef BaseException raised
+    cdef flm_poll poll
+
+    def __cinit__(self, cancel=None):
+        self.cancel = cancel
+        self.poll.ask = _ask
+        self.poll.user = <void *>self
+
+    cdef int check(self, flm_status status, flm_error *error) except -1:
+        if self.raised is not None:
+            raise self.raised
+        return _check(status, error)
+
+
+cdef int _ask(void *user) noexcept nogil:
+    with gil:
+        poll = <_Poll>user
+        try:
+            PyErr_CheckSignals()
+            return 1 if poll.cancel is not None and poll.cancel.is_set() else 0
+        except BaseException as raised:
+            poll.raised = raised
+            return 1
+
+
+def version():
+    return flm_version().decode()
+
+
+def usable_processors():
+    return flm_usable_processors()
+
+
+@cython.final
+@cython.no_gc
+cdef class Context:
+    cdef flm_context *handle
+
+    def __init__(self, threads=0, isa=None):
+        cdef flm_context_options options
+        cdef flm_error error
+        name = None if isa is None else isa.encode()
+        if self.handle is not NULL:
+            raise errors.StateError("the context exists already")
+        memset(&options, 0, sizeof(options))
+        options.size_bytes = sizeof(options)
+        options.threads = threads
+        options.isa = NULL if name is None else <const char *>name
+        _check(flm_context_create(&options, &self.handle, &error), &error)
+
+    def __dealloc__(self):
+        flm_context_destroy(self.handle)
+
+    @property
+    def isa(self):
+        return flm_context_isa(self.handle).decode()
+
+    @property
+    def threads(self):
+        return flm_context_threads(self.handle)
+
+    def counters(self):
+        cdef flm_counters c
+        flm_context_counters(self.handle, &c)
+        return {"forwards": c.forwards, "tokens": c.tokens, "prefix_hit_tokens": c.prefix_hit_tokens,
+                "tiles": [c.tiles[t] for t in range(self.threads)]}
+
+
+@cython.final
+@cython.no_gc
+cdef class Model:
+    cdef flm_model *handle
+    cdef Context context
+    cdef Py_ssize_t holds  # sessions, and calls that run
+    cdef bint closed
+
+    @staticmethod
+    def create(Context context, bytes spec, *, format, kv_dtype="auto", max_context=0, kv_bytes=0, prefix_cache=True):
+        cdef flm_model_options options = _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, False)
+        cdef flm_error error
+        cdef Model self = Model.__new__(Model)
+        self.context = context
+        _check(flm_model_create(context.handle, <const char *>spec, len(spec), &options, &self.handle, &error), &error)
+        return self
+
+    @staticmethod
+    def open(Context context, bytes path, *, kv_dtype="auto", max_context=0, kv_bytes=0, prefix_cache=True,
+             verify=False):
+        cdef flm_model_options options = _options("float32", kv_dtype, max_context, kv_bytes, prefix_cache, verify)
+        cdef flm_error error
+        cdef flm_status status
+        cdef Model self = Model.__new__(Model)
+        cdef const char *name = path
+        self.context = context
+        with nogil:
+            status = flm_model_open(context.handle, name, &options, &self.handle, &error)
+        _check(status, &error)
+        return self
+
+    def __dealloc__(self):
+        flm_model_destroy(self.handle)
+
+    cdef int hold(self) except -1:
+        if self.closed:
+            raise errors.StateError("the model is closed")
+        self.holds += 1
+        return 0
+
+    cdef void release(self) noexcept:
+        self.holds -= 1
+        self.free_if_unused()
+
+    cdef void free_if_unused(self) noexcept:
+        if self.closed and self.holds == 0:
+            flm_model_destroy(self.handle)
+            self.handle = NULL
+
+    def close(self):
+        self.closed = True
+        self.free_if_unused()
+
+    def tensors(self):
+        cdef flm_tensor t
+        cdef flm_error error
+        found = []
+        self.hold()
+        try:
+            for i in range(flm_model_tensor_count(self.handle)):
+                _check(flm_model_tensor(self.handle, i, &t, &error), &error)
+                found.append(Tensor(t.name.decode(), t.rows, t.cols, bool(t.is_matrix), _FORMAT_NAMES[t.format], t.bytes))
+        finally:
+            self.release()
+        return found
+
+    def tensor_data(self, size_t index):
+        cdef _Packed packed = _Packed.__new__(_Packed)
+        cdef flm_error error
+        self.hold()
+        packed.model = self
+        _check(flm_model_tensor(self.handle, index, &packed.tensor, &error), &error)
+        if packed.tensor.data is NULL:
+            raise errors.StateError("the tensor is not loaded yet")
+        return memoryview(packed)
+
+    def load_rows(self, size_t index, size_t row, values):
+        cdef flm_error error
+        cdef flm_status status
+        cdef flm_dtype dtype = _DTYPE_OF_CODE[values.dtype.char]
+        cdef const uint8_t[::1] data = memoryview(values).cast("B")
+        cdef const void *at = &data[0] if data.shape[0] else NULL
+        cdef size_t n_rows = values.shape[0]
+        cdef flm_tensor t
+        self.hold()
+        try:
+            _check(flm_model_tensor(self.handle, index, &t, &error), &error)
+            if values.shape[1] != t.cols:
+                raise errors.ParameterError(f"{t.name.decode()}: got {values.shape[1]} columns, not {t.cols}")
+            with nogil:
+                status = flm_model_load_rows(self.handle, index, row, n_rows, at, dtype, &error)
+            _check(status, &error)
+        finally:
+            self.release()
+
+    def finish(self):
+        cdef flm_error error
+        self.hold()
+        try:
+            _check(flm_model_finish(self.handle, &error), &error)
+        finally:
+            self.release()
+
+    def set_vocabulary(self, pieces, special, *, strip_first_space, bos, decoder_start, eos):
+        cdef flm_vocabulary v
+        cdef flm_error error
+        import numpy as np
+        cdef const uint64_t[::1] offsets = np.cumsum([0, *map(len, pieces)], dtype=np.uint64)
+        cdef bytes joined = b"".join(pieces)
+        cdef bytes flags = bytes(map(bool, special))
+        cdef const int32_t[::1] ends = np.array([*eos, 0], np.int32)
+        memset(&v, 0, sizeof(v))
+        v.size_bytes = sizeof(v)
+        v.n_tokens = len(pieces)
+        v.offsets = &offsets[0]
+        v.bytes = <const uint8_t *><const char *>joined
+        v.special = <const uint8_t *><const char *>flags
+        v.strip_first_space = strip_first_space
+        v.bos = -1 if bos is None else bos
+        v.decoder_start = -1 if decoder_start is None else decoder_start
+        v.eos = &ends[0]
+        v.n_eos = len(eos)
+        if len(flags) != len(pieces):
+            raise errors.ParameterError("special needs one flag per piece")
+        self.hold()
+        try:
+            _check(flm_model_set_vocabulary(self.handle, &v, &error), &error)
+        finally:
+            self.release()
+
+    def info(self):
+        cdef flm_model_info i
+        self.hold()
+        flm_model_info_get(self.handle, &i)
+        self.release()
+        return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "context": i.context,
+                "format": _FORMAT_NAMES[i.format], "kv_dtype": _FORMAT_NAMES[i.kv_dtype],
+                "bos": i.bos if i.bos >= 0 else None,
+                "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
+                "parameters": i.parameters, "weight_bytes": i.weight_bytes,
+                "kv_bytes_per_token": i.kv_bytes_per_token, "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
+
+    def session(self):
+        cdef flm_error error
+        cdef Session session = Session.__new__(Session)
+        self.hold()
+        session.model = self
+        _check(flm_session_create(self.handle, &session.handle, &error), &error)
+        return session
+
+
+cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:
+    cdef flm_model_options o
+    memset(&o, 0, sizeof(o))
+    o.size_bytes = sizeof(o)
+    o.format = FORMATS[format]
+    o.kv_dtype = <flm_dtype><int>_DTYPES[kv_dtype]
+    o.context = max_context
+    o.kv_bytes = kv_bytes
+    o.prefix_cache = 0 if prefix_cache else 1
+    o.verify = verify
+    return o
+
+
+@cython.no_gc
+cdef class _Packed:
+    """A tensor's packed bytes as a read-only buffer that keeps the model's memory."""
+    cdef Model model
+    cdef flm_tensor tensor
+
+    def __getbuffer__(self, Py_buffer *buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, <void *>self.tensor.data, self.tensor.bytes, 1, flags)
+
+    def __dealloc__(self):
+        if self.model is not None:
+            self.model.release()
+
+
+@cython.final
+@cython.no_gc
+cdef class Session:
+    cdef flm_session *handle
+    cdef Model model
+
+    def __dealloc__(self):
+        self.close()
+
+    cpdef close(self):
+        if self.model is None:
+            return
+        flm_session_destroy(self.handle)
+        self.handle = NULL
+        self.model.release()
+        self.model = None
+
+    cdef int usable(self) except -1:
+        if self.model is None:
+            raise errors.StateError("the session is closed")
+        if self.model.closed:
+            raise errors.StateError("the model of this session is closed")
+        return 0
+
+    def fork(self):
+        cdef flm_error error
+        cdef Session twin = Session.__new__(Session)
+        self.usable()
+        self.model.hold()
+        twin.model = self.model
+        _check(flm_session_fork(self.handle, &twin.handle, &error), &error)
+        return twin
+
+    def rewind(self, size_t n):
+        cdef flm_error error
+        self.usable()
+        _check(flm_session_rewind(self.handle, n, &error), &error)
+
+    @property
+    def length(self):
+        self.usable()
+        return flm_session_length(self.handle)
+
+    @property
+    def tokens(self):
+        self.usable()
+        cdef const int32_t *tokens = flm_session_tokens(self.handle)
+        return [tokens[i] for i in range(flm_session_length(self.handle))]
+
+    def encode(self, const int32_t[::1] ids, cancel=None):
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll poll = _Poll(cancel)
+        cdef const int32_t *at = &ids[0] if ids.shape[0] else NULL
+        self.usable()
+        with nogil:
+            status = flm_session_encode(self.handle, at, ids.shape[0], &poll.poll, &error)
+        poll.check(status, &error)
+
+
+cdef float *_floats(array, size_t n, name) except? NULL:
+    """The array's data, after a check that it has n float32 values; None gives NULL."""
+    cdef float[::1] flat
+    if array is None:
+        return NULL
+    flat = array.reshape(-1)
+    if <size_t>flat.shape[0] != n or n == 0:
+        raise errors.ParameterError(f"{name} has room for {flat.shape[0]} values, not {n}")
+    return &flat[0]
+
+
+cdef const int32_t *_ids(array) except? NULL:
+    cdef const int32_t[::1] ids = array
+    return &ids[0] if ids.shape[0] else NULL
+
+
+def forward(Model model, items, cancel=None):
+    cdef flm_error error
+    cdef flm_status status
+    cdef _Poll poll = _Poll(cancel)
+    cdef flm_model_info info
+    cdef flm_item *c_items = <flm_item *>calloc(max(len(items), 1), sizeof(flm_item))
+    cdef size_t n = len(items), i, count
+    cdef Session session
+    if c_items is NULL:
+        raise MemoryError
+    try:
+        model.hold()
+        try:
+            flm_model_info_get(model.handle, &info)
+            for i in range(n):
+                session = items[i].session
+                session.usable()
+                count = len(items[i].tokens)
+                if items[i].types is not None and len(items[i].types) != <Py_ssize_t>count:
+                    raise errors.ParameterError("token types: one per token")
+                c_items[i].session = session.handle
+                c_items[i].tokens = _ids(items[i].tokens)
+                c_items[i].n_tokens = count
+                c_items[i].types = NULL if items[i].types is None else _ids(items[i].types)
+                c_items[i].rows = items[i].rows
+                rows = (0, 1, count)[items[i].rows]
+                c_items[i].logits = _floats(items[i].logits, rows * <size_t>info.vocab, "logits")
+                c_items[i].hidden = _floats(items[i].hidden, count * info.width, "hidden")
+                c_items[i].hidden_states = _floats(items[i].hidden_states, (info.layers + 1) * count * info.width,
+                                                   "hidden_states")
+                if items[i].attentions is not None:  # [layers, heads, count, length + count]
+                    keys = flm_session_length(session.handle) + count
+                    if items[i].attentions.shape[0] != info.layers or items[i].attentions.shape[2:] != (count, keys):
+                        raise errors.ParameterError("attentions has the wrong shape")
+                    c_items[i].attentions = _floats(items[i].attentions, items[i].attentions.size, "attentions")
+            with nogil:
+                status = flm_forward(model.handle, c_items, n, &poll.poll, &error)
+            poll.check(status, &error)
+        finally:
+            model.release()
+    finally:
+        free(c_items)
+
+
+@cython.final
+@cython.no_gc
+cdef class Request:
+    cdef flm_request *handle
+    cdef Session session
+    cdef Model model
+    cdef size_t n_tokens, text_bytes
+
+    def __init__(self, Session session, const int32_t[::1] prompt, dict sampling):
+        cdef flm_sampling s
+        cdef flm_error error
+        cdef Py_ssize_t i
+        cdef list stops = sampling.get("stops", [])
+        cdef flm_bias *biases = NULL
+        cdef flm_bytes *strings = NULL
+        import numpy as np
+        cdef const int32_t[::1] stop_tokens = np.array([*sampling.get("stop_tokens", ()), 0], np.int32)
+        if self.handle is not NULL:
+            raise errors.StateError("the request exists already")
+        session.usable()
+        flm_sampling_defaults(&s)
+        _set_numbers(&s, sampling)
+        s.stop_tokens = &stop_tokens[0]
+        s.n_stop_tokens = stop_tokens.shape[0] - 1
+        bias_items = list(sampling.get("biases", {}).items())
+        try:
+            biases = <flm_bias *>calloc(len(bias_items) + 1, sizeof(flm_bias))
+            strings = <flm_bytes *>calloc(len(stops) + 1, sizeof(flm_bytes))
+            if biases is NULL or strings is NULL:
+                raise MemoryError
+            for i in range(len(bias_items)):
+                biases[i].token, biases[i].value = bias_items[i]
+            for i in range(len(stops)):
+                strings[i].data = <const uint8_t *><const char *>(<bytes>stops[i])
+                strings[i].n_bytes = len(<bytes>stops[i])
+            s.biases, s.n_biases = biases, len(bias_items)
+            s.stops, s.n_stops = strings, len(stops)
+            _check(flm_request_create(session.handle, &prompt[0] if prompt.shape[0] else NULL, prompt.shape[0], &s,
+                                      &self.handle, &error), &error)
+        finally:
+            free(biases)
+            free(strings)
+        self.session = session
+        self.model = session.model
+        self.model.holds += 1
+
+    def __dealloc__(self):
+        self.close()
+
+    cpdef close(self):
+        if self.model is None:
+            return
+        with nogil:
+            flm_request_destroy(self.handle)
+        self.handle = NULL
+        self.model.release()
+        self.model = None
+        self.session = None
+
+    def cancel(self):
+        if self.handle is not NULL:
+            flm_request_cancel(self.handle)
+
+    def wait(self, bint wait_all=False, cancel=None):
+        cdef flm_progress p
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll poll = _Poll(cancel)
+        cdef size_t t, k
+        if self.model is None:
+            raise errors.StateError("the request is closed")
+        self.model.hold()
+        try:
+            with nogil:
+                status = flm_request_wait(self.handle, wait_all, &poll.poll, &p, &error)
+            poll.check(status, &error)
+            tokens = [p.tokens[t] for t in range(self.n_tokens, p.n_tokens)]
+            text = (<const char *>p.text)[self.text_bytes:p.text_bytes] if p.text_bytes > self.text_bytes else b""
+            logprobs = []
+            k = p.logprobs_per_token
+            for t in range(self.n_tokens, p.n_tokens if k else self.n_tokens):
+                logprobs.append([(p.logprobs[i].token, p.logprobs[i].logprob) for i in range(t * k, t * k + k)])
+            self.n_tokens = p.n_tokens
+            self.text_bytes = p.text_bytes
+            return Progress(tokens, text, logprobs, _FINISHES[p.finish], p.prompt_tokens, p.prefix_hit_tokens,
+                            p.prompt_done, p.prompt_seconds, p.decode_seconds)
+        finally:
+            self.model.release()
+
+
+cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
+    s.max_tokens = sampling.get("max_tokens", s.max_tokens)
+    s.min_tokens = sampling.get("min_tokens", s.min_tokens)
+    s.temperature = sampling.get("temperature", s.temperature)
+    s.top_k = sampling.get("top_k", s.top_k)
+    s.top_p = sampling.get("top_p", s.top_p)
+    s.min_p = sampling.get("min_p", s.min_p)
+    s.typical_p = sampling.get("typical_p", s.typical_p)
+    s.repetition_penalty = sampling.get("repetition_penalty", s.repetition_penalty)
+    s.presence_penalty = sampling.get("presence_penalty", s.presence_penalty)
+    s.frequency_penalty = sampling.get("frequency_penalty", s.frequency_penalty)
+    s.no_repeat_ngram_size = sampling.get("no_repeat_ngram_size", s.no_repeat_ngram_size)
+    s.seed = sampling.get("seed", s.seed)
+    s.ignore_eos = sampling.get("ignore_eos", s.ignore_eos)
+    s.logprobs = sampling.get("logprobs", s.logprobs)
+    return 0
