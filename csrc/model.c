@@ -34,6 +34,7 @@ flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec
     flm_model *m = flm_alloc(sizeof *m);
     if (!m) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a model");
     m->context = context;
+    m->vocabulary.bos = m->vocabulary.decoder_start = -1;
     flm_status status = flm_spec_read(spec, spec_bytes, &m->spec, error);
     if (status == FLM_OK) status = take_options(m, options, error);
     if (status == FLM_OK) {
@@ -197,8 +198,8 @@ void flm_model_info_get(const flm_model *model, flm_model_info *info) {
                              .context = model->max_context,
                              .format = model->format,
                              .kv_dtype = model->kv_dtype,
-                             .bos = model->vocabulary.n_tokens ? model->vocabulary.bos : -1,
-                             .decoder_start = model->vocabulary.n_tokens ? model->vocabulary.decoder_start : -1,
+                             .bos = model->vocabulary.bos,
+                             .decoder_start = model->vocabulary.decoder_start,
                              .weight_bytes = flm_model_weight_bytes(model)};
     for (size_t i = 0; i < model->n_slots; i++)
         info->parameters += (uint64_t)model->slots[i].rows * model->slots[i].cols;
