@@ -28,6 +28,7 @@ flm_status flm_batch_run(flm_engine *e, int encoder, flm_step *step, flm_watch *
     flm_gate_leave(e->gate);
     status = flm_engine_run(e, encoder, step, watch, error);
     flm_gate_reenter(e->gate);
+    flm_context_publish(e->model->context);
     return status;
 }
 
@@ -73,9 +74,11 @@ static flm_status check_item(const flm_model *m, const flm_item *item, flm_error
     flm_status status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
     if (status || m->decoder_plan) {
         if (!status && rows_of(item) && !m->spec.has_head)
-            status = flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no head: it gives hidden states, but no logits");
+            status =
+                flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no head: it gives hidden states, but no logits");
         if (!status && m->engine->cross && item->session->n_memory == 0)
-            status = flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
+            status =
+                flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
         return status;
     }
     if (rows_of(item)) return flm_fail(error, FLM_ERR_UNSUPPORTED, "an encoder has no logits: ask for hidden");
@@ -92,7 +95,8 @@ static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *i
     flm_status status = check_item(model, item, error);
     if (status) return status;
     if (s->busy)
-        return flm_fail(error, FLM_ERR_STATE, "a session is in use by a request or another call, or is in two items of this one");
+        return flm_fail(error, FLM_ERR_STATE,
+                        "a session is in use by a request or another call, or is in two items of this one");
     *part = (flm_part){.session = s, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
     if (s->model->decoder_plan) {
         part->length = s->n_tokens;
@@ -106,10 +110,11 @@ static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *i
         s->model->context->counters.prefix_hit_tokens += hits;
         part->done = s->n_computed;
         if (!flm_session_pin(s, part->end, &part->promised))
-            return flm_fail(error, FLM_ERR_MEMORY,
-                            "the memory for keys and values does not hold %zu tokens beside what runs now: lower `context`, or "
-                            "raise `kv_bytes`",
-                            part->end);
+            return flm_fail(
+                error, FLM_ERR_MEMORY,
+                "the memory for keys and values does not hold %zu tokens beside what runs now: lower `context`, or "
+                "raise `kv_bytes`",
+                part->end);
         if (item->attentions) clear_attentions(part);
     }
     s->busy = 1;
@@ -165,7 +170,8 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
 }
 
 /* Copy the logits of a part's tokens [done, done + n) to its owner. */
-static flm_status report(const flm_engine *e, const flm_part *part, const float *logits, size_t stride, flm_error *error) {
+static flm_status report(const flm_engine *e, const flm_part *part, const float *logits, size_t stride,
+                         flm_error *error) {
     size_t vocab = e->model->spec.vocab, n = part->row->rows == FLM_ROWS_ALL ? part->row->n_tokens : 1;
     float *out = part->item->logits + (part->row->rows == FLM_ROWS_ALL ? (part->done - part->length) * vocab : 0);
     for (size_t i = 0; i < n; i++, logits += stride, out += vocab) {
@@ -235,8 +241,10 @@ static flm_status forward(flm_model *model, flm_part *parts, flm_item *items, si
 }
 
 flm_status flm_forward(flm_model *model, flm_item *items, size_t n_items, const flm_poll *poll, flm_error *error) {
-    if (!model || !items || n_items == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "model is NULL, or there are no items");
-    if (!model->finished) return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
+    if (!model || !items || n_items == 0)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "model is NULL, or there are no items");
+    if (!model->finished)
+        return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
     flm_part *parts = flm_alloc_array(n_items, sizeof *parts);
     if (!parts) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for %zu items", n_items);
     flm_status status = forward(model, parts, items, n_items, poll, error);

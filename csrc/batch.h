@@ -10,13 +10,13 @@ typedef struct flm_part {
     flm_item *item;        /* what is to be reported; NULL: nothing */
     const int32_t *tokens; /* an encoder's; a decoder's are in the session */
     const int32_t *types;
-    size_t length;     /* of the session before this call: the item's tokens follow */
-    size_t done, end;  /* positions computed so far, and to compute */
-    size_t promised;   /* pages that it may still take */
-    int reports_all;   /* the item wants to know something of every token */
+    size_t length;           /* of the session before this call: the item's tokens follow */
+    size_t done, end;        /* positions computed so far, and to compute */
+    size_t promised;         /* pages that it may still take */
+    int reports_all;         /* the item wants to know something of every token */
     const flm_row_item *row; /* in the step in flight; NULL: not in it */
-    flm_page_table pages;   /* an encoder's, for one step */
-    flm_page_table *memory; /* where an encoder's output goes, or NULL */
+    flm_page_table pages;    /* an encoder's, for one step */
+    flm_page_table *memory;  /* where an encoder's output goes, or NULL */
 } flm_part;
 
 /* Run every part's sequence through the encoder, each in one step. Leading, inside the gate. */
@@ -26,10 +26,11 @@ flm_status flm_encode_parts(flm_engine *engine, flm_part *parts, size_t n_parts,
 
 /* Run the step that engine->items holds, without the lock meanwhile. */
 flm_status flm_batch_run(flm_engine *engine, int encoder, flm_step *step, flm_watch *watch, flm_error *error);
-/* Between steps: ask the poll, and let others lead who wait. An error leaves the place of the caller as flm_gate_take_lead
- * does, and watch->leads at 0 if it does not lead any more. */
+/* Between steps: ask the poll, and let others lead who wait. An error leaves the place of the caller as
+ * flm_gate_take_lead does, and watch->leads at 0 if it does not lead any more. */
 flm_status flm_batch_pause(flm_engine *engine, flm_watch *watch, flm_error *error);
-/* After everything: give up what is left of the lead and the gate; 0: the caller is outside already, in a child process. */
+/* After everything: give up what is left of the lead and the gate; 0: the caller is outside already, in a child
+ * process. */
 int flm_batch_inside(const flm_watch *watch, flm_status status);
 void flm_batch_leave(flm_engine *engine, const flm_watch *watch);
 /* Where the captures of a part's tokens from `index` of its item on go. */

@@ -49,6 +49,7 @@ flm_status flm_context_create(const flm_context_options *given, flm_context **co
         flm_free(created);
         return status;
     }
+    created->n_threads = flm_pool_threads(created->pool);
     flm_gate_init(&created->gate);
     *context = created;
     return FLM_OK;
@@ -72,9 +73,9 @@ uint32_t flm_usable_processors(void) {
 
 void flm_context_counters(const flm_context *context, flm_counters *counters) {
     flm_gate *gate = (flm_gate *)&context->gate;
-    int between_steps = flm_gate_enter_leading(gate, NULL, NULL) == FLM_OK;
-    *counters = context->counters;
-    if (between_steps) flm_gate_leave_leading(gate);
+    int inside = flm_gate_enter(gate, NULL) == FLM_OK;
+    *counters = context->published;
+    if (inside) flm_gate_leave(gate);
 }
 
 flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, flm_error *error) {

@@ -20,8 +20,8 @@ static flm_status check_vocabulary(const flm_vocabulary *v, uint32_t vocab, flm_
     if (n_bytes > SIZE_MAX / 2 || (n_bytes && !v->bytes))
         return flm_fail(error, FLM_ERR_ARGUMENT, "vocabulary.bytes is missing or impossibly long");
     if (v->bos < -1 || v->bos >= (int64_t)vocab || v->decoder_start < -1 || v->decoder_start >= (int64_t)vocab)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "vocabulary.bos or .decoder_start is not a token of the model (%u tokens)",
-                        (unsigned)vocab);
+        return flm_fail(error, FLM_ERR_ARGUMENT,
+                        "vocabulary.bos or .decoder_start is not a token of the model (%u tokens)", (unsigned)vocab);
     if (v->n_eos > vocab || (v->n_eos && !v->eos))
         return flm_fail(error, FLM_ERR_ARGUMENT, "vocabulary.eos is missing or too long");
     for (uint32_t i = 0; i < v->n_eos; i++)
@@ -38,7 +38,8 @@ flm_status flm_detok_copy(flm_detok *detok, const flm_vocabulary *v, uint32_t vo
     int ok = 1;
     *detok = (flm_detok){.n_tokens = v->n_tokens,
                          .n_eos = v->n_eos,
-                         .offsets = flm_copy_array(v->offsets, v->n_tokens ? v->n_tokens + (size_t)1 : 0, sizeof *v->offsets, &ok),
+                         .offsets = flm_copy_array(v->offsets, v->n_tokens ? v->n_tokens + (size_t)1 : 0,
+                                                   sizeof *v->offsets, &ok),
                          .bytes = flm_copy_array(v->bytes, v->n_tokens ? (size_t)v->offsets[v->n_tokens] : 0, 1, &ok),
                          .special = flm_copy_array(v->special, v->n_tokens, 1, &ok),
                          .eos = flm_copy_array(v->eos, v->n_eos, sizeof *v->eos, &ok),

@@ -36,7 +36,8 @@ flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
         for (last = first; last < n_parts && !status && (last == first || fits(e, &step, &parts[last])); last++)
             status = add_sequence(e, &step, &parts[last], error);
         if (!status) status = flm_batch_run(e, 1, &step, watch, error);
-        for (size_t i = first; i < last && e->encoder_pool; i++) flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
+        for (size_t i = first; i < last && e->encoder_pool; i++)
+            flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
         if (!status && last < n_parts) status = flm_batch_pause(e, watch, error);
     }
     return status;

@@ -80,7 +80,8 @@ flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *e
     e->items = flm_alloc_array(e->max_items, sizeof *e->items);
     e->batch = flm_alloc_array(e->max_items, sizeof *e->batch);
     e->active = flm_alloc_array(e->max_items, sizeof *e->active);
-    if (!status && (!e->items || !e->batch || !e->active)) status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
+    if (!status && (!e->items || !e->batch || !e->active))
+        status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
     if (!status && model->decoder_plan) status = flm_sampler_scratch_create(&e->sampling, model->spec.vocab, error);
     if (status) {
         flm_engine_destroy(e);

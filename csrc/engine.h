@@ -1,6 +1,6 @@
-/* What all sequences of a model share: pools of pages, the buffers of a step, and the queue of requests. engine.c makes
- * it and runs single steps; schedule.c fills steps from the queue. Guarded by the context's gate; items, batch, scratch and
- * sampling belong to the leader, who uses them without the lock while a step runs. */
+/* What all sequences of a model share: pools of pages, the buffers of a step, and the queue of requests. engine.c
+ * makes it and runs single steps; schedule.c fills steps from the queue. Guarded by the context's gate; items, batch,
+ * scratch and sampling belong to the leader, who uses them without the lock while a step runs. */
 #ifndef FLM_ENGINE_H
 #define FLM_ENGINE_H
 
@@ -27,10 +27,10 @@ typedef struct flm_engine {
     flm_session *sessions; /* all of the model's */
     uint64_t uses;         /* counts calls and requests that began to use a session */
 
-    uint32_t max_items;    /* sequences in one step */
-    flm_row_item *items;   /* [max_items] */
-    flm_request **batch;   /* [max_items] requests of the step in flight, as items */
-    flm_request **active;  /* [max_items] requests that have their pages promised, in order of arrival */
+    uint32_t max_items;   /* sequences in one step */
+    flm_row_item *items;  /* [max_items] */
+    flm_request **batch;  /* [max_items] requests of the step in flight, as items */
+    flm_request **active; /* [max_items] requests that have their pages promised, in order of arrival */
     uint32_t n_batch, n_active;
     flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
     size_t promised;                           /* pages that active requests may still take */
@@ -50,21 +50,21 @@ void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *s
 /* Who may stop a step, asked while it runs. */
 typedef struct flm_watch {
     flm_engine *engine;
-    const flm_poll *poll; /* of the leading thread, or NULL */
+    const flm_poll *poll;                 /* of the leading thread, or NULL */
     int (*cancelled)(flm_engine *engine); /* a request of the step was cancelled; or NULL */
-    double asked;         /* when poll was asked last (flm_now) */
-    double now;           /* when the last step ended */
-    int leads;            /* the thread leads still */
-    int stopped;          /* poll said so */
-    int clocked;          /* the step may be long: look at the clock while it runs */
+    double asked;                         /* when poll was asked last (flm_now) */
+    double now;                           /* when the last step ended */
+    int leads;                            /* the thread leads still */
+    int stopped;                          /* poll said so */
+    int clocked;                          /* the step may be long: look at the clock while it runs */
 } flm_watch;
 
 /* Ask poll if `now` is late enough; sets and returns watch->stopped. Without the lock. */
 int flm_watch_ask(flm_watch *watch, double now);
 /* Buffers for a step of that size. */
 flm_status flm_engine_reserve(flm_engine *engine, uint32_t n_tokens, uint32_t n_rows, flm_error *error);
-/* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: watch->stopped, or a request of the
- * step was cancelled. */
+/* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: watch->stopped, or a request of
+ * the step was cancelled. */
 flm_status flm_engine_run(flm_engine *engine, int encoder, flm_step *step, flm_watch *watch, flm_error *error);
 
 #endif

@@ -26,8 +26,8 @@ void flm_gate_destroy(flm_gate *gate) {
     if (atomic_load(&gate->process) == (int)getpid()) pthread_mutex_destroy(&gate->mutex);
 }
 
-/* In a child process: the mutex may be held and the queue full of threads that do not exist here. What was consistent at
- * the fork is kept; what another thread was changing at that moment is lost. */
+/* In a child process: the mutex may be held and the queue full of threads that do not exist here. What was consistent
+ * at the fork is kept; what another thread was changing at that moment is lost. */
 static void take_over(flm_gate *gate, int self) {
     for (;;) {
         int owner = atomic_load(&gate->process);
@@ -48,8 +48,9 @@ flm_status flm_gate_enter(flm_gate *gate, flm_error *error) {
     int self = (int)getpid();
     if (atomic_load_explicit(&gate->process, memory_order_acquire) != self) take_over(gate, self);
     if (gate->broken)
-        return flm_fail(error, FLM_ERR_STATE, "this process was forked while another thread was inside a step of this "
-                                              "context: create a new context here, or fork while it is idle");
+        return flm_fail(error, FLM_ERR_STATE,
+                        "this process was forked while another thread was inside a step of this "
+                        "context: create a new context here, or fork while it is idle");
     flm_gate_reenter(gate);
     return FLM_OK;
 }

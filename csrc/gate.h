@@ -1,9 +1,9 @@
 /* A context's lock, and who leads: the one thread that runs steps while others wait, join or queue. gate.c.
  *
- * Everything that sessions, requests and page pools of a context share is guarded by the gate. The leader gives the lock
- * up while a step computes, but not its lead. A waiting thread is woken when its wish is granted or when it is to lead
- * next; the lead passes from hand to hand, so nobody overtakes. Works on in a child process after fork, unless another
- * thread of the parent was inside. */
+ * Everything that sessions, requests and page pools of a context share is guarded by the gate. The leader gives the
+ * lock up while a step computes, but not its lead. A waiting thread is woken when its wish is granted or when it is to
+ * lead next; the lead passes from hand to hand, so nobody overtakes. Works on in a child process after fork, unless
+ * another thread of the parent was inside. */
 #ifndef FLM_GATE_H
 #define FLM_GATE_H
 

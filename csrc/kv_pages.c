@@ -17,7 +17,8 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
     *pool = NULL;
     size_t stride, total, entries;
     if (max_pages == 0 || max_pages >= FLM_NO_PAGE || !flm_add(page_bytes, FLM_ALIGN - 1, &stride) ||
-        !flm_mul(stride / FLM_ALIGN * FLM_ALIGN, max_pages, &total) || !flm_mul(max_pages, sizeof(flm_kv_page), &entries))
+        !flm_mul(stride / FLM_ALIGN * FLM_ALIGN, max_pages, &total) ||
+        !flm_mul(max_pages, sizeof(flm_kv_page), &entries))
         return flm_fail(error, FLM_ERR_MEMORY, "%zu pages of %zu bytes are not possible: lower `context` or `kv_bytes`",
                         max_pages, page_bytes);
     flm_kv_pool *p = flm_alloc(sizeof *p);
@@ -33,8 +34,8 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
     p->buckets = flm_reserve((size_t)p->n_buckets * sizeof *p->buckets);
     if (!p->base || !p->pages || !p->buckets) {
         flm_kv_pool_destroy(p);
-        return flm_fail(error, FLM_ERR_MEMORY, "cannot reserve %zu bytes for keys and values: lower `context` or `kv_bytes`",
-                        total);
+        return flm_fail(error, FLM_ERR_MEMORY,
+                        "cannot reserve %zu bytes for keys and values: lower `context` or `kv_bytes`", total);
     }
     *pool = p;
     return FLM_OK;
@@ -148,7 +149,8 @@ static int make_private(flm_kv_pool *pool, flm_page_table *table, size_t i, int 
     return 1;
 }
 
-flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length, flm_error *error) {
+flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length,
+                                  flm_error *error) {
     size_t wanted = length / FLM_PAGE + (length % FLM_PAGE != 0), before = table->n_pages;
     if (!flm_page_table_grow(table, wanted)) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a page table");
     int ok = 1;
@@ -161,10 +163,11 @@ flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size
     }
     if (ok) return FLM_OK;
     while (table->n_pages > before) flm_kv_drop(pool, flm_kv_index(pool, table->pages[--table->n_pages]));
-    return flm_fail(error, FLM_ERR_MEMORY,
-                    "all %u pages of %u tokens for keys and values are in use: close sessions, lower `context`, or raise "
-                    "`kv_bytes`",
-                    (unsigned)pool->n_pages, FLM_PAGE);
+    return flm_fail(
+        error, FLM_ERR_MEMORY,
+        "all %u pages of %u tokens for keys and values are in use: close sessions, lower `context`, or raise "
+        "`kv_bytes`",
+        (unsigned)pool->n_pages, FLM_PAGE);
 }
 
 size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length) {
@@ -181,7 +184,8 @@ size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, si
 }
 
 flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error) {
-    if (!flm_page_table_grow(dst, src->n_pages)) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a page table");
+    if (!flm_page_table_grow(dst, src->n_pages))
+        return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a page table");
     for (uint32_t i = 0; i < src->n_pages; i++) {
         dst->pages[i] = src->pages[i];
         flm_kv_hold(pool, flm_kv_index(pool, src->pages[i]));

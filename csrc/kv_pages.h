@@ -35,7 +35,8 @@ size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept 
 
 /* Make positions [0, length) present and those from `from` on writable: maps new pages, and copies a page shared with
  * others that would be written (only its first `from % FLM_PAGE` positions matter). FLM_ERR_MEMORY names `context`. */
-flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length, flm_error *error);
+flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length,
+                                  flm_error *error);
 /* How many pages that would take. From now on nobody finds the page at `from` by its prefix. */
 size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length);
 /* dst (empty) shares all pages of src. */
@@ -45,10 +46,11 @@ void flm_page_table_truncate(flm_kv_pool *pool, flm_page_table *table, size_t le
 
 /* Prefix index: full pages found again by the tokens up to their end (hash chain, verified token by token).
  * Indexed pages that no sequence uses are evicted, least recently used first, when pages run short. */
-/* Share the indexed pages that a prefix of tokens fills, at most (n_tokens - 1) / FLM_PAGE; table must be empty. salt: what
- * else the contents depend on (rope variant). Returns the positions found. */
+/* Share the indexed pages that a prefix of tokens fills, at most (n_tokens - 1) / FLM_PAGE; table must be empty. salt:
+ * what else the contents depend on (rope variant). Returns the positions found. */
 size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt);
 /* Index the full pages of a sequence whose first n_tokens positions are computed. */
-void flm_prefix_insert(flm_kv_pool *pool, const flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt);
+void flm_prefix_insert(flm_kv_pool *pool, const flm_page_table *table, const int32_t *tokens, size_t n_tokens,
+                       uint64_t salt);
 
 #endif

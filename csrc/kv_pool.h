@@ -39,8 +39,8 @@ static inline unsigned char *flm_kv_address(const flm_kv_pool *pool, uint32_t pa
     return pool->base + (size_t)page * pool->stride;
 }
 
-void flm_kv_hold(flm_kv_pool *pool, uint32_t page);   /* one more user */
-void flm_kv_drop(flm_kv_pool *pool, uint32_t page);   /* one less: then it is kept if indexed, else free */
+void flm_kv_hold(flm_kv_pool *pool, uint32_t page);             /* one more user */
+void flm_kv_drop(flm_kv_pool *pool, uint32_t page);             /* one less: then it is kept if indexed, else free */
 int flm_page_table_grow(flm_page_table *table, size_t n_pages); /* room for them; 0: out of memory */
 void flm_prefix_forget(flm_kv_pool *pool, uint32_t page); /* out of the index; its list is the caller's business */
 

@@ -12,17 +12,21 @@ static uint64_t mix(uint64_t h) {
 
 static uint64_t hash_page(uint64_t parent, uint64_t salt, const int32_t *tokens) {
     uint64_t h = mix(parent * 0x9E3779B97F4A7C15u + salt);
-    for (size_t i = 0; i < FLM_PAGE; i += 2) h = mix(h ^ ((uint64_t)(uint32_t)tokens[i] << 32 | (uint32_t)tokens[i + 1]));
+    for (size_t i = 0; i < FLM_PAGE; i += 2)
+        h = mix(h ^ ((uint64_t)(uint32_t)tokens[i] << 32 | (uint32_t)tokens[i + 1]));
     return h;
 }
 
-static uint32_t *bucket_of(const flm_kv_pool *pool, uint64_t hash) { return &pool->buckets[hash & (pool->n_buckets - 1)]; }
+static uint32_t *bucket_of(const flm_kv_pool *pool, uint64_t hash) {
+    return &pool->buckets[hash & (pool->n_buckets - 1)];
+}
 
 /* The indexed page of these tokens that follows page `parent` (an id); FLM_NO_PAGE: none. */
 static uint32_t look_up(const flm_kv_pool *pool, uint64_t parent, uint64_t salt, const int32_t *tokens, uint64_t hash) {
     for (uint32_t next = *bucket_of(pool, hash); next; next = pool->pages[next - 1].bucket_next) {
         const flm_kv_page *p = &pool->pages[next - 1];
-        if (p->hash == hash && p->parent == parent && p->salt == salt && memcmp(p->tokens, tokens, sizeof p->tokens) == 0)
+        if (p->hash == hash && p->parent == parent && p->salt == salt &&
+            memcmp(p->tokens, tokens, sizeof p->tokens) == 0)
             return next - 1;
     }
     return FLM_NO_PAGE;
@@ -36,7 +40,8 @@ void flm_prefix_forget(flm_kv_pool *pool, uint32_t page) {
     p->id = 0;
 }
 
-size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt) {
+size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens,
+                       uint64_t salt) {
     size_t limit = n_tokens ? (n_tokens - 1) / FLM_PAGE : 0;
     uint64_t parent = 0;
     for (size_t i = 0; i < limit; i++, tokens += FLM_PAGE) {

@@ -28,12 +28,14 @@ static flm_status bound_request(flm_request *r, size_t n_prompt, uint32_t max_to
     size_t room = s->model->max_context - r->prompt_end;
     r->max_tokens = max_tokens < room ? max_tokens : room;
     r->positions = r->prompt_end + r->max_tokens - (r->max_tokens > 0); /* the last token is never run */
-    size_t pages = (r->positions + FLM_PAGE - 1) / FLM_PAGE, all = e->decoder_pool ? flm_kv_pool_pages(e->decoder_pool) : pages;
+    size_t pages = (r->positions + FLM_PAGE - 1) / FLM_PAGE,
+           all = e->decoder_pool ? flm_kv_pool_pages(e->decoder_pool) : pages;
     if (pages <= all) return FLM_OK;
-    return flm_fail(error, FLM_ERR_MEMORY,
-                    "prompt and max_tokens are %zu tokens, but the memory for keys and values holds only %zu: lower `context` "
-                    "or max_tokens, or raise `kv_bytes`",
-                    r->positions, all * FLM_PAGE);
+    return flm_fail(
+        error, FLM_ERR_MEMORY,
+        "prompt and max_tokens are %zu tokens, but the memory for keys and values holds only %zu: lower `context` "
+        "or max_tokens, or raise `kv_bytes`",
+        r->positions, all * FLM_PAGE);
 }
 
 /* The prompt joins the session's tokens, and the sampler and the text learn of all before the first written one. */
@@ -59,7 +61,8 @@ static flm_status build_request(flm_request *r, const int32_t *prompt, size_t n_
     if (!status) status = bound_request(r, n_prompt, sampling->max_tokens, error);
     size_t capacity = r->prompt_end + r->max_tokens;
     if (!status)
-        status = flm_sampler_create(&r->sampler, sampling, m->context->kernels, &m->vocabulary, m->spec.vocab, capacity, error);
+        status = flm_sampler_create(&r->sampler, sampling, m->context->kernels, &m->vocabulary, m->spec.vocab, capacity,
+                                    error);
     if (!status) status = flm_text_create(&r->text, &m->vocabulary, sampling->stops, sampling->n_stops, error);
     if (!status) status = flm_session_grow(s, capacity, error);
     return status;
@@ -72,8 +75,8 @@ static void free_request(flm_request *r) {
     flm_free(r);
 }
 
-flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt, const flm_sampling *sampling,
-                              flm_request **request, flm_error *error) {
+flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,
+                              const flm_sampling *sampling, flm_request **request, flm_error *error) {
     if (!session || !sampling || !request || (n_prompt && !prompt))
         return flm_fail(error, FLM_ERR_ARGUMENT, "session, prompt, sampling or request is NULL");
     *request = NULL;
@@ -137,7 +140,10 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
 /* Not inside the gate after an error. */
 static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_error *error) {
     flm_engine *e = r->engine;
-    flm_watch watch = {.engine = e, .poll = poll, .cancelled = flm_schedule_step_cancelled, .asked = poll ? flm_now() : 0.0};
+    flm_watch watch = {.engine = e,
+                       .poll = poll,
+                       .cancelled = flm_schedule_step_cancelled,
+                       .asked = poll ? flm_now() : 0.0};
     flm_status status = FLM_OK;
     flm_waiter waiter;
     int leads = 0;

@@ -41,8 +41,8 @@ static flm_status check_range(const char *name, float value, float low, float hi
 
 static flm_status check_token(const char *name, size_t i, int32_t token, uint32_t vocab, flm_error *error) {
     if (token >= 0 && (uint32_t)token < vocab) return FLM_OK;
-    return flm_fail(error, FLM_ERR_ARGUMENT, "%s[%zu] is token %d, but the model's tokens are 0 to %u", name, i, (int)token,
-                    (unsigned)vocab - 1);
+    return flm_fail(error, FLM_ERR_ARGUMENT, "%s[%zu] is token %d, but the model's tokens are 0 to %u", name, i,
+                    (int)token, (unsigned)vocab - 1);
 }
 
 flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *error) {
@@ -56,14 +56,17 @@ flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *
     if (!status) status = check_range("repetition_penalty", o->repetition_penalty, 1e-6f, 1e6f, error);
     if (!status) status = check_range("presence_penalty", o->presence_penalty, -1e6f, 1e6f, error);
     if (!status) status = check_range("frequency_penalty", o->frequency_penalty, -1e6f, 1e6f, error);
-    if (!status && (o->logprobs < -1 || o->logprobs > FLM_MAX_LOGPROBS || (o->logprobs >= 0 && (uint32_t)o->logprobs > vocab)))
-        status = flm_fail(error, FLM_ERR_ARGUMENT, "logprobs is %d: it must be from -1 to %d and at most the vocabulary (%u)",
-                          (int)o->logprobs, FLM_MAX_LOGPROBS, (unsigned)vocab);
+    if (!status &&
+        (o->logprobs < -1 || o->logprobs > FLM_MAX_LOGPROBS || (o->logprobs >= 0 && (uint32_t)o->logprobs > vocab)))
+        status = flm_fail(error, FLM_ERR_ARGUMENT,
+                          "logprobs is %d: it must be from -1 to %d and at most the vocabulary (%u)", (int)o->logprobs,
+                          FLM_MAX_LOGPROBS, (unsigned)vocab);
     if (!status && ((o->n_biases && !o->biases) || (o->n_stop_tokens && !o->stop_tokens)))
         status = flm_fail(error, FLM_ERR_ARGUMENT, "biases or stop_tokens is NULL");
     for (size_t i = 0; !status && i < o->n_biases; i++) {
         status = check_token("biases", i, o->biases[i].token, vocab, error);
-        if (!status && o->biases[i].value != -INFINITY) status = check_range("a bias", o->biases[i].value, -1e9f, 1e9f, error);
+        if (!status && o->biases[i].value != -INFINITY)
+            status = check_range("a bias", o->biases[i].value, -1e9f, 1e9f, error);
     }
     for (size_t i = 0; !status && i < o->n_stop_tokens; i++)
         status = check_token("stop_tokens", i, o->stop_tokens[i], vocab, error);
@@ -180,7 +183,8 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
     if (s->edits) {
         float *edited = scratch->scores;
         memcpy(edited, logits, s->vocab * sizeof *edited);
-        for (size_t i = 0; i < s->options.n_biases; i++) edited[s->options.biases[i].token] += s->options.biases[i].value;
+        for (size_t i = 0; i < s->options.n_biases; i++)
+            edited[s->options.biases[i].token] += s->options.biases[i].value;
         if (s->counts) penalise(s, edited);
         if (s->ngram_heads) ban_ngrams(s, edited, tokens, n_tokens);
         if (s->n_written < s->options.min_tokens) ban_ends(s, edited);
@@ -188,7 +192,8 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
     }
     size_t best = s->kernels->argmax(scores, s->vocab);
     if (!isfinite(scores[best]))
-        return flm_fail(error, FLM_ERR_NUMERIC, "biases, penalties, no_repeat_ngram_size and min_tokens leave no token to choose");
+        return flm_fail(error, FLM_ERR_NUMERIC,
+                        "biases, penalties, no_repeat_ngram_size and min_tokens leave no token to choose");
     *token = (int32_t)best;
     if (s->inverse_temperature == 0.0f) return FLM_OK;
     if (s->inverse_temperature != 1.0f) {

@@ -1,12 +1,12 @@
-/* The choice of the next token. sampler.c: one request's state, and what changes logits; sampler_filters.c: which tokens
- * survive, and the draw.
+/* The choice of the next token. sampler.c: one request's state, and what changes logits; sampler_filters.c: which
+ * tokens survive, and the draw.
  *
- * The chain, in the order and with the meaning of transformers' generate: logits + bias; repetition penalty over all tokens
- * of the sequence (Keskar et al. 2019); presence and frequency penalties over written tokens only (as OpenAI's); no n-gram of
- * the sequence twice; no end or stop token among the first min_tokens; then, unless greedy: / temperature; top-k (ties with
- * the k-th stay); top-p: the fewest best tokens with that much probability (Holtzman et al. 2020); min-p: those at least
- * that likely relative to the best; typical (Meister et al. 2023): the fewest tokens, nearest to the entropy first, with
- * that much probability (ties stay). Equal tokens rank by id, lowest first. */
+ * The chain, in the order and with the meaning of transformers' generate: logits + bias; repetition penalty over all
+ * tokens of the sequence (Keskar et al. 2019); presence and frequency penalties over written tokens only (as
+ * OpenAI's); no n-gram of the sequence twice; no end or stop token among the first min_tokens; then, unless greedy: /
+ * temperature; top-k (ties with the k-th stay); top-p: the fewest best tokens with that much probability (Holtzman et
+ * al. 2020); min-p: those at least that likely relative to the best; typical (Meister et al. 2023): the fewest tokens,
+ * nearest to the entropy first, with that much probability (ties stay). Equal tokens rank by id, lowest first. */
 #ifndef FLM_SAMPLER_H
 #define FLM_SAMPLER_H
 
@@ -30,12 +30,12 @@ typedef struct flm_sampler {
     const flm_kernels *kernels;
     const flm_detok *detok;
     uint32_t vocab;
-    flm_sampling options; /* its arrays are this sampler's copies */
+    flm_sampling options;      /* its arrays are this sampler's copies */
     float inverse_temperature; /* 0: greedy */
     int edits;                 /* something may change logits */
     /* Penalties: per token, how often it was written * 2, + 1 if it is anywhere in the sequence. */
-    uint32_t *counts;     /* [vocab] or NULL */
-    int32_t *seen;        /* [n_seen] tokens of the sequence, each once */
+    uint32_t *counts; /* [vocab] or NULL */
+    int32_t *seen;    /* [n_seen] tokens of the sequence, each once */
     uint32_t n_seen;
     /* n-grams: positions by the hash of the n - 1 tokens before them. */
     uint32_t *ngram_heads; /* [n_ngram_heads], a power of two: position + 1; NULL: off */
@@ -60,8 +60,8 @@ flm_status flm_sampler_choose(const flm_sampler *sampler, const flm_sampler_scra
 /* Does this token end the text? */
 int flm_sampler_ends(const flm_sampler *sampler, int32_t token);
 /* The log probability of `token` and the k best, descending: out [1 + k]. */
-void flm_sampler_logprobs(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits, int32_t token,
-                          flm_logprob *out);
+void flm_sampler_logprobs(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,
+                          int32_t token, flm_logprob *out);
 
 /* ---- sampler_filters.c ---- */
 
@@ -69,8 +69,8 @@ void flm_sampler_logprobs(const flm_sampler *sampler, const flm_sampler_scratch 
 void flm_select_best(const float *x, size_t n, size_t k, flm_logprob *best);
 /* Sort what flm_select_best gave, best first. */
 void flm_sort_best(flm_logprob *best, size_t k);
-/* Draw a token by the options' filters from finite or -inf scores [vocab], scaled by temperature, whose largest is finite.
- * uniform: in [0, 1). */
+/* Draw a token by the options' filters from finite or -inf scores [vocab], scaled by temperature, whose largest is
+ * finite. uniform: in [0, 1). */
 int32_t flm_draw(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *scores, double uniform);
 
 #endif

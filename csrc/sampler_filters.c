@@ -1,5 +1,5 @@
-/* Filters and the draw. The vocabulary is scanned, never sorted: thresholds collect candidates, a selection finds where a
- * number of them or a share of the probability ends, and a bounded heap finds the k best with their order. */
+/* Filters and the draw. The vocabulary is scanned, never sorted: thresholds collect candidates, a selection finds
+ * where a number of them or a share of the probability ends, and a bounded heap finds the k best with their order. */
 #include <math.h>
 
 #include "sampler.h"
@@ -66,9 +66,9 @@ static void swap(flm_candidate *a, flm_candidate *b) {
     *b = t;
 }
 
-/* Reorders candidates so that the fewest best ones that reach `wanted` come first, and returns how many, at least 1. What
- * they reach is their number, or by_weight the sum of their weights. Selection as in quicksort, into the side where the
- * limit lies; pseudo-random pivots leave no bad inputs. */
+/* Reorders candidates so that the fewest best ones that reach `wanted` come first, and returns how many, at least 1.
+ * What they reach is their number, or by_weight the sum of their weights. Selection as in quicksort, into the side
+ * where the limit lies; pseudo-random pivots leave no bad inputs. */
 static size_t select_best(flm_candidate *c, size_t n, double wanted, int by_weight) {
     size_t low = 0, high = n; /* [0, low) is in; [high, n) is out */
     uint32_t random = 1;
@@ -185,7 +185,8 @@ int32_t flm_draw(const flm_sampler *s, const flm_sampler_scratch *scratch, const
     } else if (typical) {
         n = collect(scores, s->vocab, -INFINITY, largest, c);
     } else if (o->min_p > 0.0f) {
-        n = collect(scores, s->vocab, largest + logf(o->min_p) - 1e-3f, largest, c); /* a little more than min-p keeps */
+        n = collect(scores, s->vocab, largest + logf(o->min_p) - 1e-3f, largest,
+                    c); /* a little more than min-p keeps */
     } else {
         return draw_any(s, scores, largest, c, uniform);
     }

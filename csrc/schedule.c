@@ -1,4 +1,4 @@
-/* Continuous batching: every step takes one token of each request that is writing, and as much of the prompts as fits. */
+/* Continuous batching: a step takes one token of each request that is writing, and as much of the prompts as fits. */
 #include "model.h"
 #include "request.h"
 #include "status.h"
@@ -11,7 +11,8 @@ int flm_request_satisfied(const flm_request *r) {
 }
 
 static void wake_waiter(flm_request *r) {
-    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled))) flm_gate_wake(r->engine->gate, r->waiter);
+    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled)))
+        flm_gate_wake(r->engine->gate, r->waiter);
 }
 
 /* ---- joining and leaving ---- */
@@ -98,10 +99,11 @@ static void admit_waiting(flm_engine *e) {
         flm_request *r = e->waiting_first;
         if (admit(e, r)) continue;
         if (e->n_active > 0) return; /* they will give pages back */
-        flm_status status = flm_fail(&r->error, FLM_ERR_MEMORY,
-                                     "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
-                                     "or raise `kv_bytes`",
-                                     r->positions);
+        flm_status status =
+            flm_fail(&r->error, FLM_ERR_MEMORY,
+                     "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
+                     "or raise `kv_bytes`",
+                     r->positions);
         flm_schedule_end(e, r, FLM_FINISH_NONE, status);
     }
 }
@@ -239,6 +241,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
             logits += step.logits_stride;
         }
         flm_gate_reenter(e->gate);
+        flm_context_publish(e->model->context);
     }
     for (uint32_t i = 0; i < step.n_items; i++) {
         flm_request *r = e->batch[i];

@@ -10,7 +10,8 @@ static flm_gate *gate_of(const flm_session *session) { return session->model->en
 flm_status flm_session_create(flm_model *model, flm_session **session, flm_error *error) {
     if (!model || !session) return flm_fail(error, FLM_ERR_ARGUMENT, "model or session is NULL");
     *session = NULL;
-    if (!model->finished) return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
+    if (!model->finished)
+        return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
     flm_session *s = flm_alloc(sizeof *s);
     if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a session");
     s->model = model;
@@ -76,7 +77,8 @@ flm_status flm_session_enter(flm_session *session, flm_error *error) {
     flm_status status = flm_gate_enter(gate_of(session), error);
     if (status || !session->busy) return status;
     flm_gate_leave(gate_of(session));
-    return flm_fail(error, FLM_ERR_STATE, "the session is in use by a request or another call: destroy the request first");
+    return flm_fail(error, FLM_ERR_STATE,
+                    "the session is in use by a request or another call: destroy the request first");
 }
 
 void flm_session_drop(flm_session *session) {
@@ -105,8 +107,10 @@ void flm_session_destroy(flm_session *session) {
 static flm_status copy_session(flm_session *dst, const flm_session *src, flm_error *error) {
     const flm_engine *engine = src->model->engine;
     flm_status status = flm_session_grow(dst, src->n_tokens, error);
-    if (!status && engine->decoder_pool) status = flm_page_table_share(engine->decoder_pool, &dst->self, &src->self, error);
-    if (!status && engine->memory_pool) status = flm_page_table_share(engine->memory_pool, &dst->memory, &src->memory, error);
+    if (!status && engine->decoder_pool)
+        status = flm_page_table_share(engine->decoder_pool, &dst->self, &src->self, error);
+    if (!status && engine->memory_pool)
+        status = flm_page_table_share(engine->memory_pool, &dst->memory, &src->memory, error);
     if (status) return status;
     if (src->n_tokens) memcpy(dst->tokens, src->tokens, src->n_tokens * sizeof *src->tokens);
     dst->n_tokens = src->n_tokens;
@@ -161,10 +165,11 @@ flm_status flm_session_check(const flm_session *session, const int32_t *tokens, 
     uint32_t vocab = session->model->spec.vocab, context = session->model->max_context;
     if (n && !tokens) return flm_fail(error, FLM_ERR_ARGUMENT, "tokens is NULL");
     if (n > context || session->n_tokens > context - n)
-        return flm_fail(error, FLM_ERR_CONTEXT_LENGTH,
-                        "%zu tokens after the session's %zu are more than the context of %u: shorten them or load the model "
-                        "with a larger `context`",
-                        n, session->n_tokens, (unsigned)context);
+        return flm_fail(
+            error, FLM_ERR_CONTEXT_LENGTH,
+            "%zu tokens after the session's %zu are more than the context of %u: shorten them or load the model "
+            "with a larger `context`",
+            n, session->n_tokens, (unsigned)context);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocab)
             return flm_fail(error, FLM_ERR_ARGUMENT, "tokens[%zu] is %d, but the model's tokens are 0 to %u", i,

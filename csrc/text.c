@@ -40,7 +40,8 @@ static unsigned code_point_bytes(uint8_t lead) {
     return lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
 }
 
-/* May `byte` follow the n bytes of `tail`? The second byte excludes overlong forms, surrogates and what is past U+10FFFF. */
+/* May `byte` follow the n bytes of `tail`? The second byte excludes overlong forms, surrogates and what is past
+ * U+10FFFF. */
 static int continues(const uint8_t *tail, unsigned n, uint8_t byte) {
     uint8_t low = 0x80, high = 0xBF;
     if (n == 1) {
@@ -108,7 +109,8 @@ flm_status flm_text_create(flm_text *text, const flm_detok *detok, const flm_byt
     if (n_stops == 0) return FLM_OK;
     if (!stops) return flm_fail(error, FLM_ERR_ARGUMENT, "stops is NULL");
     if (detok->n_tokens == 0)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "stop strings need a vocabulary: use stop tokens, or set the vocabulary");
+        return flm_fail(error, FLM_ERR_ARGUMENT,
+                        "stop strings need a vocabulary: use stop tokens, or set the vocabulary");
     return copy_stops(text, stops, n_stops, error);
 }
 

@@ -16,16 +16,16 @@ int flm_series_room(flm_series *series, size_t n_bytes); /* for that many more; 
 void flm_series_free(flm_series *series);
 
 typedef struct flm_stop_string {
-    const uint8_t *bytes; /* [n] */
+    const uint8_t *bytes;     /* [n] */
     const uint32_t *fallback; /* [n]: longest proper border of bytes[0 .. i] (Knuth, Morris and Pratt 1977) */
-    uint32_t n, matched;  /* matched: bytes of it that the text ends with */
+    uint32_t n, matched;      /* matched: bytes of it that the text ends with */
 } flm_stop_string;
 
 typedef struct flm_text {
     const flm_detok *detok;
-    flm_series decoded; /* valid UTF-8 */
-    size_t n_released;  /* bytes that no stop string can take back */
-    uint8_t tail[4];    /* the beginning of a code point */
+    flm_series decoded;        /* valid UTF-8 */
+    size_t n_released;         /* bytes that no stop string can take back */
+    uint8_t tail[4];           /* the beginning of a code point */
     unsigned n_tail, n_wanted; /* bytes of it so far, and in all */
     int strip_space;           /* drop a space at the start of the next token's bytes */
     int stopped;               /* a stop string was found: the text ends before it */
@@ -35,7 +35,8 @@ typedef struct flm_text {
 } flm_text;
 
 /* stops: copied. Fails when one is empty or not UTF-8. */
-flm_status flm_text_create(flm_text *text, const flm_detok *detok, const flm_bytes *stops, size_t n_stops, flm_error *error);
+flm_status flm_text_create(flm_text *text, const flm_detok *detok, const flm_bytes *stops, size_t n_stops,
+                           flm_error *error);
 void flm_text_free(flm_text *text);
 /* A token of the prompt: text after it does not begin a text. */
 void flm_text_precede(flm_text *text, int32_t token);

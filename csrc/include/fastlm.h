@@ -182,7 +182,7 @@ FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *token
 typedef enum flm_rows { FLM_ROWS_NONE = 0, FLM_ROWS_LAST = 1, FLM_ROWS_ALL = 2 } flm_rows;
 
 typedef struct flm_item {
-    flm_session *session; /* the tokens are appended to it; each session at most once in a call */
+    flm_session *session; /* the tokens are appended to it (an encoder's stays empty); at most once in a call */
     const int32_t *tokens;
     size_t n_tokens;
     const int32_t *types; /* token types [n_tokens] of an encoder, or NULL: all 0 */

@@ -53,37 +53,43 @@ static void sessions(void) {
     flm_free(c);
 }
 
-static void limits(void) {
-    flm_context *c = new_context();
-    flm_model *m = new_model(c, 4, 1); /* four pages: 256 positions */
+/* What no request may be, in a model with four pages: 256 positions. */
+static void bad_requests(flm_model *m, const int32_t *tokens) {
     flm_error error = {0};
     flm_session *s, *t;
     flm_request *r;
     flm_progress p;
-    int32_t tokens[CONTEXT + 2];
-    uint32_t random = 3;
-    random_tokens(&random, tokens, CONTEXT + 2);
+    int32_t wrong[20] = {0};
     flm_sampling sampling = sampling_of(10, 1);
     CHECK(flm_session_create(m, &s, NULL) == FLM_OK);
     CHECK(flm_request_create(s, tokens, 0, &sampling, &r, &error) == FLM_ERR_ARGUMENT);
     CHECK(flm_request_create(s, tokens, CONTEXT + 1, &sampling, &r, &error) == FLM_ERR_CONTEXT_LENGTH);
     CHECK(flm_request_create(s, tokens, 250, &sampling, &r, &error) == FLM_ERR_MEMORY &&
           strstr(error.text, "kv_bytes"));
-    tokens[9] = VOCAB;
-    CHECK(flm_request_create(s, tokens, 20, &sampling, &r, &error) == FLM_ERR_ARGUMENT &&
+    wrong[9] = VOCAB;
+    CHECK(flm_request_create(s, wrong, 20, &sampling, &r, &error) == FLM_ERR_ARGUMENT &&
           strstr(error.text, "tokens[9]"));
-    tokens[9] = -1;
-    CHECK(flm_request_create(s, tokens, 20, &sampling, &r, &error) == FLM_ERR_ARGUMENT);
-    tokens[9] = 1;
+    wrong[9] = -1;
+    CHECK(flm_request_create(s, wrong, 20, &sampling, &r, &error) == FLM_ERR_ARGUMENT);
     CHECK(flm_session_length(s) == 0 && flm_session_rewind(s, 1, &error) == FLM_ERR_ARGUMENT);
     generate_and_check(s, tokens, 100, 0, 1, 0);
-    CHECK(c->counters.forwards == 0);
+    CHECK(m->context->counters.forwards == 0);
     CHECK(flm_request_create(s, tokens, 1, &sampling, &r, &error) == FLM_OK);
-    CHECK(flm_session_rewind(s, 1, &error) == FLM_ERR_STATE && flm_session_fork(s, &t, &error) == FLM_ERR_STATE && !t);
+    CHECK(flm_session_rewind(s, 1, &error) == FLM_ERR_STATE);
+    CHECK(flm_session_fork(s, &t, &error) == FLM_ERR_STATE && !t);
     flm_session_destroy(s); /* the request keeps it */
     CHECK(flm_request_wait(r, 1, NULL, &p, &error) == FLM_OK && p.n_tokens == 10 && p.finish == FLM_FINISH_LENGTH);
     flm_request_destroy(r);
-    /* An idle session gives its pages up and computes them again; what can never fit is an error. */
+}
+
+/* Idle sessions give their pages up and compute them again; what can never fit is an error; requests wait for room. */
+static void short_of_pages(flm_model *m, const int32_t *tokens) {
+    enum { N = 5 };
+    flm_error error = {0};
+    flm_session *s, *t, *many[N];
+    flm_request *r, *requests[N];
+    flm_progress p;
+    flm_sampling sampling = sampling_of(10, 1);
     CHECK(flm_session_create(m, &s, NULL) == FLM_OK && flm_session_create(m, &t, NULL) == FLM_OK);
     generate_and_check(s, tokens, 180, 5, 1, 0);
     CHECK(flm_request_create(t, tokens + 5, 180, &sampling, &r, &error) == FLM_OK);
@@ -95,38 +101,45 @@ static void limits(void) {
     generate_and_check(t, tokens, 50, 17, 1, 0); /* the whole memory for one, which has most of it already */
     flm_session_destroy(s);
     flm_session_destroy(t);
-    /* Requests that have to wait for one another. */
-    flm_session *many[5];
-    flm_request *requests[5];
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < N; i++) {
         CHECK(flm_session_create(m, &many[i], NULL) == FLM_OK);
         CHECK(flm_request_create(many[i], tokens + i, 100, &sampling, &requests[i], &error) == FLM_OK);
     }
-    for (int i = 4; i >= 0; i--) {
+    for (int i = N - 1; i >= 0; i--) { /* the last in the queue first: then the others have ended */
         CHECK(flm_request_wait(requests[i], 1, NULL, &p, &error) == FLM_OK && p.n_tokens == 10);
+        for (int k = 0; k < i; k++) CHECK(requests[k]->state == FLM_REQUEST_DONE);
         flm_request_destroy(requests[i]);
-        if (i == 4) /* it was last in the queue, so the others have ended: make room */
-            for (int k = 0; k < 4; k++) CHECK(requests[k]->state == FLM_REQUEST_DONE);
         flm_session_destroy(many[i]);
     }
-    free_all(m, NULL);
-    /* The context's end: -1, 0, +1. */
-    m = new_model(c, 0, 1);
+}
+
+/* The context's end: -1, 0, +1. */
+static void end_of_context(flm_model *m, const int32_t *tokens) {
+    flm_error error = {0};
+    flm_sampling sampling = sampling_of(1, 1);
     for (size_t n = CONTEXT - 2; n <= CONTEXT; n++) {
+        flm_session *s;
+        flm_request *r;
         CHECK(flm_session_create(m, &s, NULL) == FLM_OK);
         generate_and_check(s, tokens, n, 5, 1, 1);
         CHECK(flm_session_length(s) == CONTEXT);
-        sampling.max_tokens = 1;
         CHECK(flm_request_create(s, tokens, 1, &sampling, &r, &error) == FLM_ERR_CONTEXT_LENGTH);
         flm_session_destroy(s);
     }
-    /* NaN ends one request, not its neighbours. */
-    poison_token = 50;
+}
+
+/* NaN ends one request, not its neighbours. */
+static void not_a_number(flm_model *m) {
+    flm_error error = {0};
+    flm_session *s, *t;
     flm_request *good, *bad;
+    flm_progress p;
     int32_t clean[] = {1, 2, 4}, dirty[] = {1, 50, 4};
-    sampling.max_tokens = 3;
-    sampling.biases = &(flm_bias){50, -INFINITY};
+    flm_bias never = {50, -INFINITY};
+    flm_sampling sampling = sampling_of(3, 1);
+    sampling.biases = &never;
     sampling.n_biases = 1;
+    poison_token = 50;
     CHECK(flm_session_create(m, &s, NULL) == FLM_OK && flm_session_create(m, &t, NULL) == FLM_OK);
     CHECK(flm_request_create(s, clean, 3, &sampling, &good, &error) == FLM_OK);
     CHECK(flm_request_create(t, dirty, 3, &sampling, &bad, &error) == FLM_OK);
@@ -134,12 +147,27 @@ static void limits(void) {
     CHECK(flm_request_wait(bad, 1, NULL, &p, &error) == FLM_ERR_NUMERIC);
     flm_request_destroy(good);
     flm_request_destroy(bad);
-    item = (flm_item){.session = t, .tokens = dirty, .n_tokens = 3, .rows = FLM_ROWS_LAST, .logits = (float[VOCAB]){0}};
+    float logits[VOCAB];
+    flm_item item = {.session = t, .tokens = dirty, .n_tokens = 3, .rows = FLM_ROWS_LAST, .logits = logits};
     size_t length = flm_session_length(t);
     CHECK(flm_forward(m, &item, 1, NULL, &error) == FLM_ERR_NUMERIC && flm_session_length(t) == length);
     poison_token = -1;
     flm_session_destroy(s);
     flm_session_destroy(t);
+}
+
+static void limits(void) {
+    flm_context *c = new_context();
+    int32_t tokens[CONTEXT + 2];
+    uint32_t random = 3;
+    random_tokens(&random, tokens, CONTEXT + 2);
+    flm_model *m = new_model(c, 4, 1);
+    bad_requests(m, tokens);
+    short_of_pages(m, tokens);
+    free_all(m, NULL);
+    m = new_model(c, 0, 1);
+    end_of_context(m, tokens);
+    not_a_number(m);
     free_all(m, c);
 }
 
@@ -266,12 +294,14 @@ static void threads(void) {
     flm_model *m = new_model(c, 90, 1), *other = new_model(c, 90, 1);
     enum { N = 10 };
     pthread_t team[N];
+    step_microseconds = 4; /* time for others to join */
     worker workers[N];
     for (int i = 0; i < N; i++) {
         workers[i] = (worker){m, other, (uint32_t)i * 77 + 1, i < 8 ? 25 : 60};
         CHECK(pthread_create(&team[i], NULL, i < 8 ? work : disturb, &workers[i]) == 0);
     }
     for (int i = 0; i < N; i++) pthread_join(team[i], NULL);
+    step_microseconds = 0;
     CHECK(most_items > 1);
     CHECK(c->counters.prefix_hit_tokens > 0);
     free_all(other, NULL);
@@ -449,7 +479,8 @@ static void overhead(void) {
 }
 
 int main(int argc, char **argv) {
-    static const check_case cases[] = {{"sessions", sessions}, {"limits", limits}, {"batch", batch}, {"threads", threads},
-                                       {"cancel", cancel}, {"fork", forks}, {"overhead", overhead}};
+    static const check_case cases[] = {{"sessions", sessions}, {"limits", limits}, {"batch", batch},
+                                       {"threads", threads},   {"cancel", cancel}, {"fork", forks},
+                                       {"overhead", overhead}};
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }

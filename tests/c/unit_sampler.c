@@ -6,9 +6,9 @@
 #include "text.h"
 
 /* What greedy choice makes of one row of logits: scores [vocab] get what it chooses from. */
-FLM_API int unit_choose(const flm_sampling *options, const char *isa, uint32_t vocab, int32_t eos, const int32_t *tokens,
-                        size_t n_prompt, size_t n_tokens, const float *logits, float *scores, int32_t *token,
-                        flm_logprob *logprobs, flm_error *error) {
+FLM_API int unit_choose(const flm_sampling *options, const char *isa, uint32_t vocab, int32_t eos,
+                        const int32_t *tokens, size_t n_prompt, size_t n_tokens, const float *logits, float *scores,
+                        int32_t *token, flm_logprob *logprobs, flm_error *error) {
     flm_detok detok = {.n_eos = eos >= 0, .eos = &eos};
     flm_sampler sampler = {0};
     flm_sampler_scratch scratch = {0};
@@ -43,7 +43,8 @@ FLM_API int unit_measure(const flm_sampling *options, const char *isa, uint32_t 
 /* Push tokens [n_tokens], the first n_prompt of which precede the text. shown [n_tokens - n_prompt + 1]: bytes released
  * after each, and at the end. text [capacity]. Returns the tokens pushed, or minus a status. */
 FLM_API long unit_text(const flm_vocabulary *vocabulary, const flm_bytes *stops, size_t n_stops, const int32_t *tokens,
-                       size_t n_prompt, size_t n_tokens, uint8_t *out, size_t capacity, size_t *shown, flm_error *error) {
+                       size_t n_prompt, size_t n_tokens, uint8_t *out, size_t capacity, size_t *shown,
+                       flm_error *error) {
     flm_detok detok;
     flm_text text = {0};
     flm_status status = flm_detok_copy(&detok, vocabulary, vocabulary->n_tokens, error);
@@ -51,11 +52,15 @@ FLM_API long unit_text(const flm_vocabulary *vocabulary, const flm_bytes *stops,
     size_t i = 0;
     for (; i < n_prompt && !status; i++) flm_text_precede(&text, tokens[i]);
     for (size_t stopped = 0; i < n_tokens && !status && !stopped; i++) {
-        if (!flm_text_room(&text)) status = FLM_ERR_MEMORY;
-        else stopped = (size_t)flm_text_push(&text, tokens[i]);
+        if (!flm_text_room(&text))
+            status = FLM_ERR_MEMORY;
+        else
+            stopped = (size_t)flm_text_push(&text, tokens[i]);
         shown[i - n_prompt] = text.n_released;
-        if (text.n_released > capacity) status = FLM_ERR_MEMORY;
-        else memcpy(out, text.decoded.data, text.n_released); /* later bytes must not change these */
+        if (text.n_released > capacity)
+            status = FLM_ERR_MEMORY;
+        else
+            memcpy(out, text.decoded.data, text.n_released); /* later bytes must not change these */
     }
     if (!status) {
         flm_text_finish(&text);
