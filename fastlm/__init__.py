@@ -1,0 +1,47 @@
+"""fastlm: language-model inference on ordinary CPUs, inside your own process.
+
+    import fastlm
+    model = fastlm.load("path/to/a/hugging-face/folder")
+    print(model.generate("Once upon a time", max_tokens=100))
+"""
+
+from fastlm._core import version as _version
+from fastlm.errors import (
+    Cancelled,
+    ContextLengthError,
+    FastlmError,
+    ModelFileError,
+    ModelFormatError,
+    ModelMemoryError,
+    NumericError,
+    ParameterError,
+    StateError,
+    UnsupportedError,
+)
+from fastlm.generation import Request
+from fastlm.loading import load
+from fastlm.model import Model, Outputs
+from fastlm.results import Chunk, Completion, TokenLogprob
+from fastlm.session import Session
+
+__version__ = _version()
+__all__ = [
+    "Cancelled",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "FastlmError",
+    "Model",
+    "ModelFileError",
+    "ModelFormatError",
+    "ModelMemoryError",
+    "NumericError",
+    "Outputs",
+    "ParameterError",
+    "Request",
+    "Session",
+    "StateError",
+    "TokenLogprob",
+    "UnsupportedError",
+    "load",
+]

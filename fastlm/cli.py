@@ -1,0 +1,191 @@
+"""The command line: generate, chat, next, info, convert."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from fastlm.errors import FastlmError, ParameterError
+
+USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, 1 (an error, told on stderr), 2 (usage) or 130 (Ctrl-C)."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+        sys.stdout.flush()
+        return 0
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has gone: say nothing, also not at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (FastlmError, MemoryError) as error:
+        sys.stderr.write(f"fastlm: error: {error}\n")
+        return USAGE_ERROR if isinstance(error, ParameterError) else FAILURE
+
+
+def _parser() -> argparse.ArgumentParser:
+    from fastlm import __version__
+
+    parser = argparse.ArgumentParser(prog="fastlm", description="Language models on this computer's CPU.")
+    parser.add_argument("--version", action="version", version=f"fastlm {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    generate = commands.add_parser("generate", help="write on from a prompt, streaming")
+    generate.add_argument("prompt", nargs="?", help="default: the beginning of sequence alone")
+    _model_options(generate)
+    _sampling_options(generate)
+    generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
+    generate.set_defaults(run=_generate)
+
+    chat = commands.add_parser("chat", help="talk to a model that has a chat template")
+    _model_options(chat)
+    _sampling_options(chat)
+    chat.add_argument("--system", help="a system message")
+    chat.set_defaults(run=_chat)
+
+    following = commands.add_parser("next", help="show the probabilities of the next token")
+    following.add_argument("prompt", nargs="?", help="default: the beginning of sequence alone")
+    _model_options(following)
+    following.add_argument("-k", type=int, default=10, help="how many (10)")
+    following.add_argument("--json", action="store_true")
+    following.set_defaults(run=_next)
+
+    info = commands.add_parser("info", help="show what a model is made of")
+    _model_options(info)
+    info.add_argument("--json", action="store_true")
+    info.set_defaults(run=_info)
+
+    convert = commands.add_parser("convert", help="write a .flm file, which opens at once")
+    convert.add_argument("model_path", metavar="MODEL")
+    convert.add_argument("out", metavar="OUT.flm")
+    convert.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16")
+    convert.set_defaults(run=_convert)
+    return parser
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="a model folder, a .flm file or a cached hub id")
+    parser.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16")
+    parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--context", type=int, help="longest sequence in tokens")
+
+
+def _sampling_options(parser: argparse.ArgumentParser) -> None:
+    whole = ("max-tokens", "min-tokens", "top-k", "no-repeat-ngram-size", "seed")
+    real = ("temperature", "top-p", "min-p", "typical-p", "repetition-penalty", "presence-penalty", "frequency-penalty")
+    for names, kind in ((whole, int), (real, float)):
+        for name in names:
+            parser.add_argument(f"--{name}", type=kind)
+    parser.add_argument("--stop", action="append", help="end before this text; may be repeated")
+    parser.add_argument("--ignore-eos", action="store_true", default=None)
+
+
+SAMPLING = (
+    "max_tokens min_tokens top_k no_repeat_ngram_size seed temperature top_p min_p typical_p repetition_penalty "
+    "presence_penalty frequency_penalty stop ignore_eos"
+).split()
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from fastlm.loading import load
+
+    return load(
+        args.model, dtype=args.dtype, threads=args.threads, context=args.context, kv_dtype=args.kv_dtype, progress=None
+    )
+
+
+def _params(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in SAMPLING}
+
+
+def _prompt(model: Any, prompt: str | None) -> str | list[int]:
+    if prompt is not None:
+        return prompt
+    start = model.bos
+    if start is None:
+        raise ParameterError("this model has no beginning-of-sequence token: give a prompt")
+    return [start]
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _generate(args: argparse.Namespace) -> None:
+    with _load(args) as model:
+        prompt = _prompt(model, args.prompt)
+        if args.json:
+            from dataclasses import asdict
+
+            done = model.generate(prompt, **_params(args))
+            print(json.dumps({"prompt": prompt, **asdict(done)}, ensure_ascii=False))
+            return
+        if isinstance(prompt, str):
+            _write(prompt)
+        for chunk in model.stream(prompt, **_params(args)):
+            _write(chunk.text)
+        _write("\n")
+
+
+def _chat(args: argparse.Namespace) -> None:
+    with _load(args) as model:
+        messages = [{"role": "system", "content": args.system}] if args.system else []
+        while True:
+            try:
+                question = input("> ")
+            except EOFError:
+                _write("\n")
+                return
+            messages.append({"role": "user", "content": question})
+            answer = []
+            stream = model.stream(model.chat_prompt(messages), **_params(args))
+            try:
+                for chunk in stream:
+                    answer.append(chunk.text)
+                    _write(chunk.text)
+            except KeyboardInterrupt:  # ends the answer, not the conversation
+                pass
+            finally:
+                stream.close()
+            _write("\n")
+            messages.append({"role": "assistant", "content": "".join(answer)})
+
+
+def _next(args: argparse.Namespace) -> None:
+    with _load(args) as model:
+        found = model.next_tokens(_prompt(model, args.prompt), args.k)
+    if args.json:
+        rows = [{"id": i, "text": text, "probability": p} for i, text, p in found]
+        print(json.dumps(rows, ensure_ascii=False))
+        return
+    width = max(len(repr(text)) for _, text, _ in found)
+    for token, text, p in found:
+        bar = "\u2588" * round(40 * p / found[0][2])
+        print(f"{token:>7}  {text!r:<{width}}  {100 * p:6.2f} %  {bar}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from fastlm.describe import describe, summary
+
+    with _load(args) as model:
+        found = describe(model)
+    print(json.dumps(found, indent=2) if args.json else summary(found))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from fastlm.loading import load, save
+
+    with load(args.model_path, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
+        save(model, args.out)
+    print(f"{args.out}: {os.path.getsize(args.out):,} bytes")

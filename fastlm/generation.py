@@ -1,0 +1,217 @@
+"""Generation parameters: names, defaults, checks. Everything a caller may ask of `generate`."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastlm.errors import ParameterError
+
+logger = logging.getLogger("fastlm")
+
+ALIASES = {"max_new_tokens": "max_tokens", "repeat_penalty": "repetition_penalty", "stop_strings": "stop"}
+NAMES = (
+    "max_tokens temperature top_k top_p min_p typical_p repetition_penalty presence_penalty frequency_penalty "
+    "no_repeat_ngram_size num_beams length_penalty n seed stop stop_token_ids min_tokens ignore_eos logit_bias "
+    "logprobs echo adapter draft cancel"
+).split()
+FILTERS = ("top_k", "top_p", "min_p", "typical_p")  # they act on sampling only
+DEFAULT_MAX_TOKENS = 256
+MAX_N = 64
+MAX_LOGPROBS = 1000
+UINT32 = 2**32 - 1
+
+
+class CancelFlag(Protocol):
+    """What `cancel` must offer: threading.Event does."""
+
+    def is_set(self) -> bool: ...
+
+
+class Request:
+    """A prompt with parameters of its own, for `Model.batch`."""
+
+    __slots__ = ("params", "prompt")
+
+    def __init__(self, prompt: str | Iterable[int], **params: Any) -> None:
+        self.prompt = prompt
+        self.params = params
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Checked and resolved parameters of one request."""
+
+    sampling: dict[str, object]  # the fields of flm_sampling but for stops and seed
+    stop: tuple[str, ...]
+    seed: int
+    n: int
+    echo: bool
+    logprobs: int | None
+    cancel: CancelFlag | None
+
+
+def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int) -> Parameters:
+    """Explicit parameters first, then generation_config.json, then off.
+
+    Raises
+    ------
+    ParameterError
+        A name is unknown, a value out of range, or something is asked for that this version cannot do.
+    """
+    given = _canonical(params)
+    _refuse(given)
+    p = _Reader({**_defaults(config), **given})
+    temperature = p.number("temperature", 0.0, low=0.0)
+    if temperature == 0.0 and "temperature" not in given:
+        ineffective = [name for name in FILTERS if name in given]
+        if ineffective:
+            raise ParameterError(f"{ineffective[0]} acts on sampling, but this model is greedy: give temperature too")
+    logprobs = p.integer("logprobs", None, 0, min(MAX_LOGPROBS, vocab))
+    sampling: dict[str, object] = {
+        "max_tokens": p.integer("max_tokens", DEFAULT_MAX_TOKENS, 0, UINT32),
+        "min_tokens": p.integer("min_tokens", 0, 0, UINT32),
+        "temperature": temperature,
+        "top_k": min(p.integer("top_k", 0, 0, UINT32) or 0, vocab),
+        "top_p": p.number("top_p", 1.0, low=0.0, high=1.0, above=True),
+        "min_p": p.number("min_p", 0.0, low=0.0, high=1.0),
+        "typical_p": p.number("typical_p", 1.0, low=0.0, high=1.0, above=True),
+        "repetition_penalty": p.number("repetition_penalty", 1.0, low=0.0, above=True),
+        "presence_penalty": p.number("presence_penalty", 0.0),
+        "frequency_penalty": p.number("frequency_penalty", 0.0),
+        "no_repeat_ngram_size": p.integer("no_repeat_ngram_size", 0, 0, UINT32),
+        "ignore_eos": p.flag("ignore_eos"),
+        "logprobs": -1 if logprobs is None else logprobs,
+        "biases": p.biases(vocab),
+        "stop_tokens": p.ids("stop_token_ids", vocab),
+    }
+    seed = p.integer("seed", None, 0, 2**64 - 1)
+    return Parameters(
+        sampling=sampling,
+        stop=p.strings("stop"),
+        seed=secrets.randbits(32) if seed is None else seed,
+        n=p.integer("n", 1, 1, MAX_N) or 1,
+        echo=p.flag("echo"),
+        logprobs=logprobs,
+        cancel=p.cancel(),
+    )
+
+
+def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Aliases replaced, None taken as absent, unknown names refused."""
+    found: dict[str, Any] = {}
+    for name, value in params.items():
+        target = ALIASES.get(name, name)
+        if target not in NAMES:
+            near = difflib.get_close_matches(name, [*NAMES, *ALIASES], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(NAMES)}"
+            raise ParameterError(f"unknown parameter {name!r}{hint}")
+        if value is None:
+            continue
+        if target in found:
+            raise ParameterError(f"{target!r} is given twice (its alias too)")
+        found[target] = value
+    return found
+
+
+def _refuse(given: Mapping[str, Any]) -> None:
+    """Parameters that this version knows but cannot honour."""
+    if given.get("num_beams", 1) != 1:
+        raise ParameterError("num_beams: this version decodes without beams; leave it out or give 1")
+    for name in ("length_penalty", "adapter", "draft"):
+        if name in given:
+            raise ParameterError(f"{name}: this version has no {'beams' if name == 'length_penalty' else name + 's'}")
+
+
+def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
+    """What generation_config.json says, in our names. It is greedy unless it says do_sample."""
+    renamed = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+    kept = ("repetition_penalty", "no_repeat_ngram_size", *renamed)
+    found: dict[str, Any] = {renamed.get(k, k): config[k] for k in kept if config.get(k) is not None}
+    if config.get("do_sample") is True:
+        found["temperature"] = 1.0
+        found.update({k: config[k] for k in ("temperature", *FILTERS) if config.get(k) is not None})
+    beams = config.get("num_beams")
+    if isinstance(beams, int) and beams > 1:
+        logger.warning("generation_config.json asks for %d beams; this version decodes greedily", beams)
+    return found
+
+
+class _Reader:
+    """Typed, range-checked access; errors name the parameter."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+
+    def integer(self, name: str, default: int | None, low: int, high: int) -> int | None:
+        value = self.values.get(name, default)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise ParameterError(f"{name} must be an integer, not {value!r:.100}")
+        if not low <= value.__index__() <= high:
+            raise ParameterError(f"{name} must be from {low} to {high}, not {value!r:.100}")
+        return int(value.__index__())
+
+    def number(
+        self, name: str, default: float, low: float = -math.inf, high: float = math.inf, above: bool = False
+    ) -> float:
+        value = self.values.get(name, default)
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise ParameterError(f"{name} must be a number, not {value!r:.100}")
+        x = float(value)
+        if not math.isfinite(x) or abs(x) > 1e30 or x < low or x > high or (above and x == low):
+            edge = "above" if above else "at least"
+            bounds = f" {edge} {low:g}" if low > -math.inf else " finite"
+            bounds += f" and at most {high:g}" if high < math.inf else ""
+            raise ParameterError(f"{name} must be{bounds}, not {value!r:.100}")
+        return x
+
+    def flag(self, name: str) -> bool:
+        value = self.values.get(name, False)
+        if not isinstance(value, bool):
+            raise ParameterError(f"{name} must be True or False, not {value!r:.100}")
+        return value
+
+    def strings(self, name: str) -> tuple[str, ...]:
+        value = self.values.get(name, ())
+        found = (value,) if isinstance(value, str) else value
+        if not isinstance(found, (list, tuple)) or not all(isinstance(s, str) and s for s in found):
+            raise ParameterError(f"{name} must be a string or a list of strings, none of them empty")
+        return tuple(found)
+
+    def ids(self, name: str, vocab: int) -> list[int]:
+        value = self.values.get(name, ())
+        found = (value,) if isinstance(value, int) else value
+        if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
+            raise ParameterError(f"{name} must be a list of token ids, not {value!r:.100}")
+        return [_id(name, item, vocab) for item in found]
+
+    def biases(self, vocab: int) -> dict[int, float]:
+        value = self.values.get("logit_bias", {})
+        if not isinstance(value, Mapping):
+            raise ParameterError(f"logit_bias must map token ids to numbers, not {value!r:.100}")
+        return {
+            _id("logit_bias", key, vocab): _Reader({"logit_bias": bias}).number("logit_bias", 0.0)
+            for key, bias in value.items()
+        }
+
+    def cancel(self) -> CancelFlag | None:
+        value: CancelFlag | None = self.values.get("cancel")
+        if value is not None and not callable(getattr(value, "is_set", None)):
+            raise ParameterError("cancel must have a method is_set(), as threading.Event does")
+        return value
+
+
+def _id(name: str, value: object, vocab: int) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ParameterError(f"{name}: {value!r:.100} is not a token id")
+    token = int(value.__index__())
+    if not 0 <= token < vocab:
+        raise ParameterError(f"{name}: token id {token} is outside of the vocabulary of {vocab}")
+    return token

@@ -1,0 +1,362 @@
+"""Model: a loaded checkpoint and what can be done with it. Wires tokenizer, parameters and the C core together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm import _core
+from fastlm.arch.spec import Attention, ModelSpec
+from fastlm.chat import ChatTemplate
+from fastlm.errors import ParameterError, StateError, UnsupportedError
+from fastlm.generation import Parameters, Request, resolve
+from fastlm.results import Chunk, Completion
+from fastlm.running import Run
+from fastlm.scoring import loglikelihood, perplexity
+from fastlm.session import Session
+from fastlm.tokenizer import Tokenizer
+from fastlm.weights.folder import Location
+
+Array = NDArray[np.float32]
+Prompt = str | Iterable[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a forward pass gives; what was not asked for (or does not exist) is None.
+
+    Attributes
+    ----------
+    logits
+        float32 (T, V), or (1, V) for the last token alone; None for encoders.
+    hidden
+        float32 (T, D), after the final norm.
+    attentions
+        Per layer, float32 (heads, T, S): the softmax of each token over the S tokens of the sequence.
+    hidden_states
+        layers + 1 arrays of float32 (T, D): the embedding, then each layer's output, the last after the final norm.
+    """
+
+    logits: Array | None
+    hidden: Array
+    attentions: list[Array] | None = None
+    hidden_states: list[Array] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What `load` hands to a Model."""
+
+    core: _core.Model
+    context: _core.Context
+    spec: ModelSpec
+    config: Mapping[str, object]
+    generation_config: Mapping[str, object]
+    tokenizer: Tokenizer | None
+    template: ChatTemplate | None
+    location: Location
+
+
+class Model:
+    """A loaded model, from `fastlm.load`. Its methods may be called from several threads at once."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._core = parts.core
+        self._context = parts.context
+        self._info = parts.core.info()
+        self._generation_config = parts.generation_config
+        self._template = parts.template
+        self._location = parts.location
+        self.bos = _first_id(parts.generation_config, parts.config, "bos_token_id")
+        self.spec = parts.spec
+        self.kind = parts.spec.kind
+        self.config = parts.config
+        self.tokenizer = parts.tokenizer
+        self._closed = False
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the weights once running calls have ended; the model cannot be used any more."""
+        self._closed = True
+        self._core.close()
+
+    @property
+    def context(self) -> int:
+        """Longest sequence in tokens."""
+        return int(self._info["context"] or 0)
+
+    @property
+    def vocab(self) -> int:
+        """Rows of the logits."""
+        return int(self._info["vocab"] or 0)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes: weights, step buffers, KV pages per token, and the most that KV pages may take."""
+        info = self._core.info()
+        names = ("weight_bytes", "scratch_bytes", "kv_bytes_per_token", "kv_bytes")
+        return {name: int(info[name] or 0) for name in names}
+
+    # ---- prompts and parameters -----------------------------------------------------------------
+
+    def _parameters(self, params: Mapping[str, Any]) -> Parameters:
+        if self._closed:
+            raise StateError("the model is closed")
+        return resolve(params, self._generation_config, self.vocab)
+
+    def _needs_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise ParameterError("this model has no tokenizer (tokenizer.json is missing): give token ids, not text")
+        return self.tokenizer
+
+    def _prompt_ids(self, prompt: Prompt, start: bool = True) -> list[int]:
+        """Ids of a prompt: text is tokenised (with special tokens at the start of a sequence), ids are checked."""
+        if isinstance(prompt, str):
+            ids = self._needs_tokenizer().encode(prompt, special=start)
+        else:
+            ids = self._check_ids(prompt)
+        if not ids and start:
+            raise ParameterError("the prompt is empty: give text, or ids such as [bos_token_id]")
+        return ids
+
+    def _check_ids(self, ids: object) -> list[int]:
+        if isinstance(ids, (bytes, bytearray)) or not isinstance(ids, Iterable):
+            raise ParameterError(f"a prompt is text or a list of token ids, not {type(ids).__name__}")
+        checked = []
+        for value in ids:
+            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+                raise ParameterError(f"{value!r:.100} is not a token id")
+            token = int(value.__index__())
+            if not 0 <= token < self.vocab:
+                raise ParameterError(f"token id {token} is outside of the vocabulary of {self.vocab}")
+            checked.append(token)
+        return checked
+
+    def _echo(self, prompt: Prompt, p: Parameters) -> str:
+        if not p.echo:
+            return ""
+        return prompt if isinstance(prompt, str) else self._needs_tokenizer().decode(list(prompt))
+
+    def _run(self, prompt: Prompt, p: Parameters) -> Run:
+        """A request on a session of its own."""
+        if self.kind == "encoder":
+            raise UnsupportedError("an encoder writes no text: use forward()")
+        prompt = prompt if isinstance(prompt, str) else list(prompt)
+        ids, echo = self._prompt_ids(prompt), self._echo(prompt, p)
+        session = self._core.session()
+        if self.kind == "encoder-decoder":
+            session.encode(np.array(ids, np.int32), p.cancel)
+            ids = [self._decoder_start()]
+        return Run(session, ids, p, self.tokenizer, echo)
+
+    def _decoder_start(self) -> int:
+        start = _first_id(self._generation_config, self.config, "decoder_start_token_id")
+        if start is None:
+            raise ParameterError("config.json names no decoder_start_token_id: the decoder has nothing to start from")
+        return start
+
+    # ---- generation -----------------------------------------------------------------------------
+
+    def generate(self, prompt: Prompt | Request, **params: Any) -> Completion:
+        """Write on from a prompt.
+
+        Parameters
+        ----------
+        prompt
+            Text (special tokens are added as the tokenizer says), token ids (taken as given), or a `Request`.
+        **params
+            max_tokens (256), temperature (0 is greedy), top_k, top_p, min_p, typical_p, repetition_penalty,
+            presence_penalty, frequency_penalty (both over written tokens), no_repeat_ngram_size, n, seed, stop
+            (strings), stop_token_ids, min_tokens, ignore_eos, logit_bias ({id: value}), logprobs (k), echo, cancel (an
+            object with is_set()). None means absent; then generation_config.json counts, then off.
+
+        Raises
+        ------
+        ParameterError
+            A parameter is unknown, out of range, or cannot be honoured.
+        ContextLengthError
+            The prompt is longer than the context.
+        """
+        return self.batch([prompt], **params)[0]
+
+    def stream(self, prompt: Prompt | Request, **params: Any) -> Iterator[Chunk]:
+        """As `generate`, piece by piece: whole code points that add up to the text. Closing the iterator cancels."""
+        prompt, p = self._one(prompt, params)
+        if p.n != 1:
+            raise ParameterError("n: a stream has one text; call stream n times or use generate")
+        return self._run(prompt, p).chunks()
+
+    def batch(self, prompts: Iterable[Prompt | Request], **params: Any) -> list[Completion]:
+        """Generate for many prompts together, in shared steps; the results are those of separate calls, in order."""
+        if isinstance(prompts, str):
+            raise ParameterError("prompts must be a list; use generate() for one text")
+        runs: list[Run] = []
+        sizes: list[int] = []
+        try:
+            for item in prompts:
+                prompt, p = self._one(item, params)
+                fresh = self._several(prompt, p) if p.n > 1 else [self._run(prompt, p)]
+                runs += fresh
+                sizes.append(len(fresh))
+            done = [run.completion() for run in runs]
+        finally:
+            for run in runs:
+                run.close()
+        groups, at = [], 0
+        for size in sizes:
+            first, *others = done[at : at + size]
+            groups.append(replace(first, alternatives=tuple(others)) if others else first)
+            at += size
+        return groups
+
+    def _one(self, prompt: Prompt | Request, params: Mapping[str, Any]) -> tuple[Prompt, Parameters]:
+        if isinstance(prompt, Request):
+            return prompt.prompt, self._parameters({**params, **prompt.params})
+        return prompt, self._parameters(params)
+
+    def _several(self, prompt: Prompt, p: Parameters) -> list[Run]:
+        """n requests with seeds of their own on forks of one sequence, whose prompt is read once."""
+        if self.kind != "decoder":
+            return [self._run(prompt, replace(p, seed=p.seed + i, n=1)) for i in range(p.n)]
+        prompt = prompt if isinstance(prompt, str) else list(prompt)
+        ids, echo = self._prompt_ids(prompt), self._echo(prompt, p)
+        first = self._core.session()
+        if len(ids) > 1:
+            _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
+        forks = [first, *(first.fork() for _ in range(p.n - 1))]
+        return [
+            Run(fork, ids[-1:], replace(p, seed=(p.seed + i) % 2**64, n=1), self.tokenizer, echo)
+            for i, fork in enumerate(forks)
+        ]
+
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any] | None = None, **params: Any
+    ) -> Completion:
+        """Answer a conversation ({"role": ..., "content": ...} each) by the model's chat template."""
+        return self.generate(self.chat_prompt(messages, **(template_kwargs or {})), **params)
+
+    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
+        """Token ids of a conversation, ready for the answer; the template writes all special tokens itself."""
+        tokenizer = self._needs_tokenizer()
+        if self._template is None:
+            raise UnsupportedError("this model has no chat template: use generate() with a prompt of your own")
+        return tokenizer.encode(self._template.render(messages, **variables), special=False)
+
+    def session(self) -> Session:
+        """A sequence that keeps its state between calls."""
+        if self._closed:
+            raise StateError("the model is closed")
+        return Session(self, self._core.session())
+
+    # ---- looking inside -------------------------------------------------------------------------
+
+    def forward(
+        self,
+        ids: Iterable[int],
+        *,
+        decoder_ids: Iterable[int] | None = None,
+        token_type_ids: Iterable[int] | None = None,
+        logits: str = "all",
+        attentions: bool = False,
+        hidden_states: bool = False,
+    ) -> Outputs:
+        """Run one sequence of T tokens and return its logits and whatever else is asked for.
+
+        Parameters
+        ----------
+        ids
+            Token ids; of an encoder-decoder: the encoder's, and `decoder_ids` are the decoder's.
+        token_type_ids
+            One per token, for encoders that have them.
+        logits
+            "all" tokens or the "last".
+        """
+        tokens = self._check_ids(ids)
+        session = self._core.session()
+        if self.kind == "encoder-decoder":
+            if decoder_ids is None:
+                raise ParameterError("decoder_ids: an encoder-decoder needs them")
+            session.encode(np.array(tokens, np.int32))
+            tokens = self._check_ids(decoder_ids)
+        elif decoder_ids is not None:
+            raise ParameterError(f"decoder_ids: this model is a {self.kind}")
+        if not tokens:
+            raise ParameterError("ids are empty")
+        if logits not in ("all", "last"):
+            raise ParameterError(f"logits must be 'all' or 'last', not {logits!r:.100}")
+        n, width, layers = len(tokens), self.spec.embed.hidden, int(self._info["layers"] or 0)
+        rows = 0 if self.kind == "encoder" else 2 if logits == "all" else 1
+        item = _core.Item(
+            session,
+            np.array(tokens, np.int32),
+            rows=rows,
+            logits=np.empty((n if rows == 2 else 1, self.vocab), np.float32) if rows else None,
+            types=None if token_type_ids is None else np.array(list(token_type_ids), np.int32),
+            hidden=np.empty((n, width), np.float32),
+            hidden_states=np.empty((layers + 1, n, width), np.float32) if hidden_states else None,
+            attentions=np.zeros((layers, self._heads(), n, n), np.float32) if attentions else None,
+        )
+        _core.forward(self._core, [item])
+        assert item.hidden is not None
+        return Outputs(
+            logits=item.logits,
+            hidden=item.hidden,
+            attentions=None if item.attentions is None else list(item.attentions),
+            hidden_states=None if item.hidden_states is None else list(item.hidden_states),
+        )
+
+    def _heads(self) -> int:
+        stack = self.spec.decoder or self.spec.encoder
+        assert stack is not None
+        mixers = [s.mixer for layer in stack.layers for s in layer.sublayers]
+        counts = {m.heads for m in mixers if isinstance(m, Attention)}
+        if len(counts) != 1:
+            raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
+        return counts.pop()
+
+    def next_tokens(self, prompt: Prompt, k: int = 10) -> list[tuple[int, str, float]]:
+        """The k most probable next tokens: (id, text, probability), best first."""
+        if self.kind != "decoder":
+            raise UnsupportedError(f"next_tokens: this model is an {self.kind}")
+        if not 1 <= k <= self.vocab:
+            raise ParameterError(f"k must be from 1 to {self.vocab}, not {k!r:.100}")
+        row = self.forward(self._prompt_ids(prompt), logits="last").logits
+        assert row is not None
+        x = row[0].astype(np.float64)
+        p = np.exp(x - x.max())
+        p /= p.sum()
+        best = np.argsort(-p, kind="stable")[:k]
+        tokenizer = self.tokenizer
+        return [(int(i), "" if tokenizer is None else tokenizer.piece(int(i)), float(p[i])) for i in best]
+
+    def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None) -> float:
+        """Natural log-probability of a text, or of a continuation after it."""
+        ids = self._prompt_ids(text)
+        after = [] if continuation is None else self._prompt_ids(continuation, start=False)
+        return loglikelihood(self._core, ids, after, self.vocab, self.context)
+
+    def perplexity(self, text: Prompt, *, window: int | None = None, stride: int | None = None) -> float:
+        """exp of the mean negative log-likelihood per token, over windows of a long text (default: the context, by half)."""
+        return math.exp(perplexity(self._core, self._prompt_ids(text), self.vocab, self.context, window, stride))
+
+
+def _first_id(first: Mapping[str, object], then: Mapping[str, object], name: str) -> int | None:
+    for source in (first, then):
+        value = source.get(name)
+        if isinstance(value, list) and value:
+            value = value[0]
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    return None

@@ -1,0 +1,70 @@
+"""A session: one sequence that grows turn by turn, keeps its computed state, forks and rewinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fastlm import _core
+from fastlm.errors import UnsupportedError
+from fastlm.results import Chunk, Completion
+from fastlm.running import Run
+
+if TYPE_CHECKING:
+    from fastlm.model import Model
+
+
+class Session:
+    """One sequence of a model, from `Model.session()`. Prompt and written tokens stay, so a next call continues them.
+
+    A text prompt gets the tokenizer's special tokens only at the beginning of the sequence.
+    """
+
+    def __init__(self, model: Model, core: _core.Session) -> None:
+        self._model = model
+        self._core = core
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def tokens(self) -> list[int]:
+        """Token ids of the sequence so far."""
+        return self._core.tokens
+
+    def __len__(self) -> int:
+        return self._core.length
+
+    def _run(self, prompt: str | Iterable[int], params: dict[str, Any]) -> Run:
+        model = self._model
+        if model.kind != "decoder":
+            raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {model.kind}")
+        p = model._parameters(params)
+        ids = model._prompt_ids(prompt, start=self._core.length == 0)
+        return Run(self._core, ids, p, model.tokenizer, model._echo(prompt, p))
+
+    def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
+        """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""
+        return self._run(prompt, params).completion()
+
+    def stream(self, prompt: str | Iterable[int] = "", **params: Any) -> Iterator[Chunk]:
+        """As `generate`, piece by piece; closing the iterator cancels."""
+        return self._run(prompt, params).chunks()
+
+    def fork(self) -> Session:
+        """A second session with the same past; the computed state is shared, not copied."""
+        return Session(self._model, self._core.fork())
+
+    def rewind(self, n: int) -> None:
+        """Drop the last n tokens."""
+        self._core.rewind(n)
+
+    def close(self) -> None:
+        """Give the state back."""
+        self._core.close()
