@@ -14,8 +14,8 @@
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
 #endif
 
-#define TILE_TOKENS 6
-#define TILE_STRIPS(tokens) 4
+#define TILE_TOKENS 12
+#define TILE_STRIPS(tokens) ((tokens) <= 6 ? 4 : 2)
 
 #include "../vec/vec_avx512.h"
 
