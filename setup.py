@@ -46,7 +46,11 @@ def core() -> list[Extension]:
         "fastlm._core",
         ["fastlm/_core.pyx", *sources],
         include_dirs=["csrc/include", "csrc"],
-        depends=sorted(path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")),
+        depends=[
+            "fastlm/_core.pxd",
+            "fastlm/_translate.pxi",
+            *sorted(path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")),
+        ],
         extra_compile_args=COMPILE_ARGS,
         extra_link_args=["-pthread"],
         libraries=["m"],

@@ -1,7 +1,7 @@
 """Decode speed beside the peers that are installed: same weights, same threads, alternating runs, medians.
 
-    python -m benchmarks.decode --shape B --dtype bfloat16 --threads 2
-    python -m benchmarks.decode --model FOLDER --dtype float32 --threads 1 --llama2c PATH/TO/run
+python -m benchmarks.decode --shape B --dtype bfloat16 --threads 2
+python -m benchmarks.decode --model FOLDER --dtype float32 --threads 1 --llama2c PATH/TO/run
 """
 
 from __future__ import annotations

@@ -90,4 +90,3 @@ class Llama2c:
         if not found:
             raise RuntimeError(done.stderr.decode(errors="replace"))
         return float(found.group(1))
-

@@ -1,8 +1,8 @@
 """fastlm: language-model inference on ordinary CPUs, inside your own process.
 
-    import fastlm
-    model = fastlm.load("path/to/a/hugging-face/folder")
-    print(model.generate("Once upon a time", max_tokens=100))
+import fastlm
+model = fastlm.load("path/to/a/hugging-face/folder")
+print(model.generate("Once upon a time", max_tokens=100))
 """
 
 from fastlm._core import version as _version
@@ -19,8 +19,9 @@ from fastlm.errors import (
     UnsupportedError,
 )
 from fastlm.generation import Request
+from fastlm.inspection import Outputs
 from fastlm.loading import load
-from fastlm.model import Model, Outputs
+from fastlm.model import Model
 from fastlm.results import Chunk, Completion, TokenLogprob
 from fastlm.session import Session
 

@@ -1,6 +1,6 @@
 """The C core as Python sees it: handles and error translation, no policy. Mirrors csrc/include/fastlm.h."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, final
 
 import numpy as np
@@ -29,6 +29,7 @@ class Progress(NamedTuple):
 
 def version() -> str: ...
 def usable_processors() -> int: ...
+
 @final
 class Context:
     def __init__(self, threads: int = 0, isa: str | None = None) -> None: ...
@@ -42,22 +43,42 @@ class Context:
 class Model:
     @staticmethod
     def create(
-        context: Context, spec: bytes, *, format: str, kv_dtype: str = "auto", max_context: int = 0, kv_bytes: int = 0,
+        context: Context,
+        spec: bytes,
+        *,
+        format: str,
+        kv_dtype: str = "auto",
+        max_context: int = 0,
+        kv_bytes: int = 0,
         prefix_cache: bool = True,
     ) -> Model: ...
     @staticmethod
     def open(
-        context: Context, path: bytes, *, kv_dtype: str = "auto", max_context: int = 0, kv_bytes: int = 0,
-        prefix_cache: bool = True, verify: bool = False,
+        context: Context,
+        path: bytes,
+        *,
+        kv_dtype: str = "auto",
+        max_context: int = 0,
+        kv_bytes: int = 0,
+        prefix_cache: bool = True,
+        verify: bool = False,
     ) -> Model: ...
     def tensors(self) -> list[Tensor]: ...
     def tensor_data(self, index: int) -> memoryview: ...  # packed bytes, read-only; keeps the model alive
     # values: C-contiguous 2-D float32 or float16 array, or uint16 holding bfloat16
-    def load_rows(self, index: int, row: int, values: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]) -> None: ...
+    def load_rows(
+        self, index: int, row: int, values: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
+    ) -> None: ...
     def finish(self) -> None: ...
     def set_vocabulary(
-        self, pieces: Sequence[bytes], special: Sequence[bool], *, strip_first_space: bool, bos: int | None,
-        decoder_start: int | None, eos: Sequence[int],
+        self,
+        pieces: Sequence[bytes],
+        special: Sequence[bool],
+        *,
+        strip_first_space: bool,
+        bos: int | None,
+        decoder_start: int | None,
+        eos: Sequence[int],
     ) -> None: ...
     def info(self) -> dict[str, int | str | None]: ...  # the fields of flm_model_info
     def session(self) -> Session: ...
@@ -71,7 +92,7 @@ class Session:
     def length(self) -> int: ...
     @property
     def tokens(self) -> list[int]: ...
-    def encode(self, ids: NDArray[np.int32]) -> None: ...
+    def encode(self, ids: NDArray[np.int32], cancel: object = None) -> None: ...
     def close(self) -> None: ...
 
 # One item of a step; the arrays that are given are filled (shapes as in flm_item).
@@ -85,11 +106,12 @@ class Item(NamedTuple):
     hidden_states: NDArray[np.float32] | None = None
     attentions: NDArray[np.float32] | None = None
 
-def forward(model: Model, items: Sequence[Item]) -> None: ...
+def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
+
 @final
 class Request:
-    # sampling: the fields of flm_sampling by name (biases: dict[int, float]; stops: list[bytes]; stop_tokens: list[int])
+    # sampling: fields of flm_sampling by name; biases: dict[int, float], stops: list[bytes], stop_tokens: list[int]
     def __init__(self, session: Session, prompt: NDArray[np.int32], sampling: dict[str, object]) -> None: ...
-    def wait(self, wait_all: bool = False) -> Progress: ...
+    def wait(self, wait_all: bool = False, cancel: object = None) -> Progress: ...  # cancel: has is_set()
     def cancel(self) -> None: ...
     def close(self) -> None: ...

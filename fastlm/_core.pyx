@@ -1,8 +1,5 @@
 # cython: boundscheck=False, wraparound=False, embedsignature=False
-"""Handles of the C core and the translation of its errors; policy and defaults live in the Python modules.
-
-A handle keeps what it belongs to alive. A closed model is freed when its last session is gone and its last call ends.
-"""
+"""Handles of the C core; a handle keeps what it belongs to alive. A closed model is freed after its last call and session."""
 
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -13,68 +10,13 @@ from collections import namedtuple
 
 from fastlm import errors
 
-cdef dict _EXCEPTIONS = {
-    FLM_ERR_ARGUMENT: errors.ParameterError,
-    FLM_ERR_FORMAT: errors.ModelFormatError,
-    FLM_ERR_UNSUPPORTED: errors.UnsupportedError,
-    FLM_ERR_CONTEXT_LENGTH: errors.ContextLengthError,
-    FLM_ERR_MEMORY: errors.ModelMemoryError,
-    FLM_ERR_IO: errors.ModelFileError,
-    FLM_ERR_NUMERIC: errors.NumericError,
-    FLM_ERR_CANCELLED: errors.Cancelled,
-    FLM_ERR_STATE: errors.StateError,
-}
-FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bfloat16": <int>FLM_FORMAT_BF16}
-cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
-cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
-cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16}
-cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
-                    FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
-cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
-                       FLM_FINISH_CANCELLED: "cancelled"}
+include "_translate.pxi"
 
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
                                   "prompt_seconds decode_seconds")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions",
                   defaults=(1, None, None, None, None, None))
-
-cdef extern from "Python.h":
-    int PyErr_CheckSignals() except -1
-
-
-cdef int _check(flm_status status, flm_error *error) except -1:
-    if status == FLM_OK:
-        return 0
-    raise _EXCEPTIONS[status](error.text.decode("utf-8", "replace"))
-
-
-cdef class _Poll:
-    """What a waiting thread is asked: did a signal arrive, is `cancel` set? Keeps the exception of a handler."""
-    cdef object cancel
-    cdef BaseException raised
-    cdef flm_poll poll
-
-    def __cinit__(self, cancel=None):
-        self.cancel = cancel
-        self.poll.ask = _ask
-        self.poll.user = <void *>self
-
-    cdef int check(self, flm_status status, flm_error *error) except -1:
-        if self.raised is not None:
-            raise self.raised
-        return _check(status, error)
-
-
-cdef int _ask(void *user) noexcept nogil:
-    with gil:
-        poll = <_Poll>user
-        try:
-            PyErr_CheckSignals()
-            return 1 if poll.cancel is not None and poll.cancel.is_set() else 0
-        except BaseException as raised:
-            poll.raised = raised
-            return 1
 
 
 def version():
@@ -217,15 +159,16 @@ cdef class Model:
 
     def finish(self):
         cdef flm_error error
+        cdef flm_status status
         self.hold()
-        try:
-            _check(flm_model_finish(self.handle, &error), &error)
-        finally:
-            self.release()
+        status = flm_model_finish(self.handle, &error)
+        self.release()
+        _check(status, &error)
 
     def set_vocabulary(self, pieces, special, *, strip_first_space, bos, decoder_start, eos):
         cdef flm_vocabulary v
         cdef flm_error error
+        cdef flm_status status
         import numpy as np
         cdef const uint64_t[::1] offsets = np.cumsum([0, *map(len, pieces)], dtype=np.uint64)
         cdef bytes joined = b"".join(pieces)
@@ -245,22 +188,16 @@ cdef class Model:
         if len(flags) != len(pieces):
             raise errors.ParameterError("special needs one flag per piece")
         self.hold()
-        try:
-            _check(flm_model_set_vocabulary(self.handle, &v, &error), &error)
-        finally:
-            self.release()
+        status = flm_model_set_vocabulary(self.handle, &v, &error)
+        self.release()
+        _check(status, &error)
 
     def info(self):
         cdef flm_model_info i
         self.hold()
         flm_model_info_get(self.handle, &i)
         self.release()
-        return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "context": i.context,
-                "format": _FORMAT_NAMES[i.format], "kv_dtype": _FORMAT_NAMES[i.kv_dtype],
-                "bos": i.bos if i.bos >= 0 else None,
-                "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
-                "parameters": i.parameters, "weight_bytes": i.weight_bytes,
-                "kv_bytes_per_token": i.kv_bytes_per_token, "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
+        return _describe(&i)
 
     def session(self):
         cdef flm_error error
@@ -269,19 +206,6 @@ cdef class Model:
         session.model = self
         _check(flm_session_create(self.handle, &session.handle, &error), &error)
         return session
-
-
-cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:
-    cdef flm_model_options o
-    memset(&o, 0, sizeof(o))
-    o.size_bytes = sizeof(o)
-    o.format = FORMATS[format]
-    o.kv_dtype = <flm_dtype><int>_DTYPES[kv_dtype]
-    o.context = max_context
-    o.kv_bytes = kv_bytes
-    o.prefix_cache = 0 if prefix_cache else 1
-    o.verify = verify
-    return o
 
 
 @cython.no_gc
@@ -358,29 +282,13 @@ cdef class Session:
         poll.check(status, &error)
 
 
-cdef float *_floats(array, size_t n, name) except? NULL:
-    """The array's data, after a check that it has n float32 values; None gives NULL."""
-    cdef float[::1] flat
-    if array is None:
-        return NULL
-    flat = array.reshape(-1)
-    if <size_t>flat.shape[0] != n or n == 0:
-        raise errors.ParameterError(f"{name} has room for {flat.shape[0]} values, not {n}")
-    return &flat[0]
-
-
-cdef const int32_t *_ids(array) except? NULL:
-    cdef const int32_t[::1] ids = array
-    return &ids[0] if ids.shape[0] else NULL
-
-
 def forward(Model model, items, cancel=None):
     cdef flm_error error
     cdef flm_status status
     cdef _Poll poll = _Poll(cancel)
     cdef flm_model_info info
     cdef flm_item *c_items = <flm_item *>calloc(max(len(items), 1), sizeof(flm_item))
-    cdef size_t n = len(items), i, count
+    cdef size_t n = len(items), i
     cdef Session session
     if c_items is NULL:
         raise MemoryError
@@ -391,24 +299,8 @@ def forward(Model model, items, cancel=None):
             for i in range(n):
                 session = items[i].session
                 session.usable()
-                count = len(items[i].tokens)
-                if items[i].types is not None and len(items[i].types) != <Py_ssize_t>count:
-                    raise errors.ParameterError("token types: one per token")
                 c_items[i].session = session.handle
-                c_items[i].tokens = _ids(items[i].tokens)
-                c_items[i].n_tokens = count
-                c_items[i].types = NULL if items[i].types is None else _ids(items[i].types)
-                c_items[i].rows = items[i].rows
-                rows = (0, 1, count)[items[i].rows]
-                c_items[i].logits = _floats(items[i].logits, rows * <size_t>info.vocab, "logits")
-                c_items[i].hidden = _floats(items[i].hidden, count * info.width, "hidden")
-                c_items[i].hidden_states = _floats(items[i].hidden_states, (info.layers + 1) * count * info.width,
-                                                   "hidden_states")
-                if items[i].attentions is not None:  # [layers, heads, count, length + count]
-                    keys = flm_session_length(session.handle) + count
-                    if items[i].attentions.shape[0] != info.layers or items[i].attentions.shape[2:] != (count, keys):
-                        raise errors.ParameterError("attentions has the wrong shape")
-                    c_items[i].attentions = _floats(items[i].attentions, items[i].attentions.size, "attentions")
+                _fill_item(&c_items[i], items[i], &info)
             with nogil:
                 status = flm_forward(model.handle, c_items, n, &poll.poll, &error)
             poll.check(status, &error)
@@ -506,21 +398,3 @@ cdef class Request:
                             p.prompt_done, p.prompt_seconds, p.decode_seconds)
         finally:
             self.model.release()
-
-
-cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
-    s.max_tokens = sampling.get("max_tokens", s.max_tokens)
-    s.min_tokens = sampling.get("min_tokens", s.min_tokens)
-    s.temperature = sampling.get("temperature", s.temperature)
-    s.top_k = sampling.get("top_k", s.top_k)
-    s.top_p = sampling.get("top_p", s.top_p)
-    s.min_p = sampling.get("min_p", s.min_p)
-    s.typical_p = sampling.get("typical_p", s.typical_p)
-    s.repetition_penalty = sampling.get("repetition_penalty", s.repetition_penalty)
-    s.presence_penalty = sampling.get("presence_penalty", s.presence_penalty)
-    s.frequency_penalty = sampling.get("frequency_penalty", s.frequency_penalty)
-    s.no_repeat_ngram_size = sampling.get("no_repeat_ngram_size", s.no_repeat_ngram_size)
-    s.seed = sampling.get("seed", s.seed)
-    s.ignore_eos = sampling.get("ignore_eos", s.ignore_eos)
-    s.logprobs = sampling.get("logprobs", s.logprobs)
-    return 0

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from fastlm.errors import FastlmError, ParameterError
@@ -90,10 +91,22 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ignore-eos", action="store_true", default=None)
 
 
-SAMPLING = (
-    "max_tokens min_tokens top_k no_repeat_ngram_size seed temperature top_p min_p typical_p repetition_penalty "
-    "presence_penalty frequency_penalty stop ignore_eos"
-).split()
+SAMPLING = [
+    "max_tokens",
+    "min_tokens",
+    "top_k",
+    "no_repeat_ngram_size",
+    "seed",
+    "temperature",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+    "ignore_eos",
+]
 
 
 def _load(args: argparse.Namespace) -> Any:
@@ -188,4 +201,4 @@ def _convert(args: argparse.Namespace) -> None:
 
     with load(args.model_path, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
         save(model, args.out)
-    print(f"{args.out}: {os.path.getsize(args.out):,} bytes")
+    print(f"{args.out}: {Path(args.out).stat().st_size:,} bytes")

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from fastlm.arch.spec import Attention, FeedForward, Layer, MixtureOfExperts, Mixer, Norm, Rope, Stack
+from fastlm.arch.spec import Attention, FeedForward, Layer, Mixer, MixtureOfExperts, Norm, Rope, Stack
 
 if TYPE_CHECKING:
     from fastlm.model import Model

@@ -11,15 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastlm.errors import ParameterError
+from fastlm.prompts import token_id
 
 logger = logging.getLogger("fastlm")
 
 ALIASES = {"max_new_tokens": "max_tokens", "repeat_penalty": "repetition_penalty", "stop_strings": "stop"}
+# fmt: off
 NAMES = (
-    "max_tokens temperature top_k top_p min_p typical_p repetition_penalty presence_penalty frequency_penalty "
-    "no_repeat_ngram_size num_beams length_penalty n seed stop stop_token_ids min_tokens ignore_eos logit_bias "
-    "logprobs echo adapter draft cancel"
-).split()
+    "max_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
+    "frequency_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "n", "seed", "stop",
+    "stop_token_ids", "min_tokens", "ignore_eos", "logit_bias", "logprobs", "echo", "adapter", "draft", "cancel",
+)
+# fmt: on
 FILTERS = ("top_k", "top_p", "min_p", "typical_p")  # they act on sampling only
 DEFAULT_MAX_TOKENS = 256
 MAX_N = 64
@@ -190,14 +193,14 @@ class _Reader:
         found = (value,) if isinstance(value, int) else value
         if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
             raise ParameterError(f"{name} must be a list of token ids, not {value!r:.100}")
-        return [_id(name, item, vocab) for item in found]
+        return [token_id(item, vocab, name) for item in found]
 
     def biases(self, vocab: int) -> dict[int, float]:
         value = self.values.get("logit_bias", {})
         if not isinstance(value, Mapping):
             raise ParameterError(f"logit_bias must map token ids to numbers, not {value!r:.100}")
         return {
-            _id("logit_bias", key, vocab): _Reader({"logit_bias": bias}).number("logit_bias", 0.0)
+            token_id(key, vocab, "logit_bias"): _Reader({"logit_bias": bias}).number("logit_bias", 0.0)
             for key, bias in value.items()
         }
 
@@ -206,12 +209,3 @@ class _Reader:
         if value is not None and not callable(getattr(value, "is_set", None)):
             raise ParameterError("cancel must have a method is_set(), as threading.Event does")
         return value
-
-
-def _id(name: str, value: object, vocab: int) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ParameterError(f"{name}: {value!r:.100} is not a token id")
-    token = int(value.__index__())
-    if not 0 <= token < vocab:
-        raise ParameterError(f"{name}: token id {token} is outside of the vocabulary of {vocab}")
-    return token

@@ -68,20 +68,23 @@ def load(
     tokenizer = load_tokenizer(location)
     config = location.config()
     generation_config = location.read_json("generation_config.json") or {}
-    options = {"kv_dtype": kv_dtype, "max_context": context or 0}
     if location.is_container:
         if dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
         spec = registry.read(config, location.describe("config.json")).spec
         core_context = _core.Context(threads or _threads_for(spec))
-        core = _core.Model.open(core_context, os.fsencode(location.weights), **options)
+        core = _core.Model.open(
+            core_context, os.fsencode(location.weights), kv_dtype=kv_dtype, max_context=context or 0
+        )
     else:
         family = registry.read(config, location.path / "config.json")
         with Checkpoint(location.weights) as checkpoint:
             binding = bind(family, checkpoint)
             spec = binding.spec
             core_context = _core.Context(threads or _threads_for(spec))
-            core = _core.Model.create(core_context, encode(spec), format=_format(binding, dtype), **options)
+            core = _core.Model.create(
+                core_context, encode(spec), format=_format(binding, dtype), kv_dtype=kv_dtype, max_context=context or 0
+            )
             _fill(core, binding, _reporter(progress))
         core.set_vocabulary(**vocabulary(tokenizer, config, generation_config, spec.embed.vocab))
         core.finish()
@@ -203,4 +206,6 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
 
     words = vocabulary(model.tokenizer, model.config, model._generation_config, model.vocab)
     files = {name: data for name in KEPT if (data := location.read(name)) is not None}
-    write(path, spec=encode(model.spec), tensors=packed(), vocabulary=Vocabulary(**words), extras=files, progress=progress)
+    write(
+        path, spec=encode(model.spec), tensors=packed(), vocabulary=Vocabulary(**words), extras=files, progress=progress
+    )

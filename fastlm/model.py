@@ -9,44 +9,20 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.arch.spec import Attention, ModelSpec
+from fastlm.arch.spec import ModelSpec
 from fastlm.chat import ChatTemplate
 from fastlm.errors import ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, Request, resolve
+from fastlm.inspection import Outputs, Wanted, best_tokens, run_forward
+from fastlm.prompts import Prompt, Prompts, first_id
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
 from fastlm.scoring import loglikelihood, perplexity
 from fastlm.session import Session
 from fastlm.tokenizer import Tokenizer
 from fastlm.weights.folder import Location
-
-Array = NDArray[np.float32]
-Prompt = str | Iterable[int]
-
-
-@dataclass(frozen=True, slots=True)
-class Outputs:
-    """What a forward pass gives; what was not asked for (or does not exist) is None.
-
-    Attributes
-    ----------
-    logits
-        float32 (T, V), or (1, V) for the last token alone; None for encoders.
-    hidden
-        float32 (T, D), after the final norm.
-    attentions
-        Per layer, float32 (heads, T, S): the softmax of each token over the S tokens of the sequence.
-    hidden_states
-        layers + 1 arrays of float32 (T, D): the embedding, then each layer's output, the last after the final norm.
-    """
-
-    logits: Array | None
-    hidden: Array
-    attentions: list[Array] | None = None
-    hidden_states: list[Array] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +49,12 @@ class Model:
         self._generation_config = parts.generation_config
         self._template = parts.template
         self._location = parts.location
-        self.bos = _first_id(parts.generation_config, parts.config, "bos_token_id")
+        self.bos = first_id(parts.generation_config, parts.config, "bos_token_id")
         self.spec = parts.spec
         self.kind = parts.spec.kind
         self.config = parts.config
         self.tokenizer = parts.tokenizer
+        self._prompts = Prompts(parts.tokenizer, self.vocab)
         self._closed = False
 
     def __enter__(self) -> Model:
@@ -116,45 +93,12 @@ class Model:
             raise StateError("the model is closed")
         return resolve(params, self._generation_config, self.vocab)
 
-    def _needs_tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise ParameterError("this model has no tokenizer (tokenizer.json is missing): give token ids, not text")
-        return self.tokenizer
-
-    def _prompt_ids(self, prompt: Prompt, start: bool = True) -> list[int]:
-        """Ids of a prompt: text is tokenised (with special tokens at the start of a sequence), ids are checked."""
-        if isinstance(prompt, str):
-            ids = self._needs_tokenizer().encode(prompt, special=start)
-        else:
-            ids = self._check_ids(prompt)
-        if not ids and start:
-            raise ParameterError("the prompt is empty: give text, or ids such as [bos_token_id]")
-        return ids
-
-    def _check_ids(self, ids: object) -> list[int]:
-        if isinstance(ids, (bytes, bytearray)) or not isinstance(ids, Iterable):
-            raise ParameterError(f"a prompt is text or a list of token ids, not {type(ids).__name__}")
-        checked = []
-        for value in ids:
-            if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-                raise ParameterError(f"{value!r:.100} is not a token id")
-            token = int(value.__index__())
-            if not 0 <= token < self.vocab:
-                raise ParameterError(f"token id {token} is outside of the vocabulary of {self.vocab}")
-            checked.append(token)
-        return checked
-
-    def _echo(self, prompt: Prompt, p: Parameters) -> str:
-        if not p.echo:
-            return ""
-        return prompt if isinstance(prompt, str) else self._needs_tokenizer().decode(list(prompt))
-
     def _run(self, prompt: Prompt, p: Parameters) -> Run:
         """A request on a session of its own."""
         if self.kind == "encoder":
             raise UnsupportedError("an encoder writes no text: use forward()")
         prompt = prompt if isinstance(prompt, str) else list(prompt)
-        ids, echo = self._prompt_ids(prompt), self._echo(prompt, p)
+        ids, echo = self._prompts.ids(prompt), self._prompts.echo(prompt, p.echo)
         session = self._core.session()
         if self.kind == "encoder-decoder":
             session.encode(np.array(ids, np.int32), p.cancel)
@@ -162,7 +106,7 @@ class Model:
         return Run(session, ids, p, self.tokenizer, echo)
 
     def _decoder_start(self) -> int:
-        start = _first_id(self._generation_config, self.config, "decoder_start_token_id")
+        start = first_id(self._generation_config, self.config, "decoder_start_token_id")
         if start is None:
             raise ParameterError("config.json names no decoder_start_token_id: the decoder has nothing to start from")
         return start
@@ -231,7 +175,7 @@ class Model:
         if self.kind != "decoder":
             return [self._run(prompt, replace(p, seed=p.seed + i, n=1)) for i in range(p.n)]
         prompt = prompt if isinstance(prompt, str) else list(prompt)
-        ids, echo = self._prompt_ids(prompt), self._echo(prompt, p)
+        ids, echo = self._prompts.ids(prompt), self._prompts.echo(prompt, p.echo)
         first = self._core.session()
         if len(ids) > 1:
             _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
@@ -249,7 +193,7 @@ class Model:
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """Token ids of a conversation, ready for the answer; the template writes all special tokens itself."""
-        tokenizer = self._needs_tokenizer()
+        tokenizer = self._prompts.tokenizer()
         if self._template is None:
             raise UnsupportedError("this model has no chat template: use generate() with a prompt of your own")
         return tokenizer.encode(self._template.render(messages, **variables), special=False)
@@ -283,80 +227,26 @@ class Model:
         logits
             "all" tokens or the "last".
         """
-        tokens = self._check_ids(ids)
-        session = self._core.session()
-        if self.kind == "encoder-decoder":
-            if decoder_ids is None:
-                raise ParameterError("decoder_ids: an encoder-decoder needs them")
-            session.encode(np.array(tokens, np.int32))
-            tokens = self._check_ids(decoder_ids)
-        elif decoder_ids is not None:
-            raise ParameterError(f"decoder_ids: this model is a {self.kind}")
-        if not tokens:
-            raise ParameterError("ids are empty")
-        if logits not in ("all", "last"):
-            raise ParameterError(f"logits must be 'all' or 'last', not {logits!r:.100}")
-        n, width, layers = len(tokens), self.spec.embed.hidden, int(self._info["layers"] or 0)
-        rows = 0 if self.kind == "encoder" else 2 if logits == "all" else 1
-        item = _core.Item(
-            session,
-            np.array(tokens, np.int32),
-            rows=rows,
-            logits=np.empty((n if rows == 2 else 1, self.vocab), np.float32) if rows else None,
-            types=None if token_type_ids is None else np.array(list(token_type_ids), np.int32),
-            hidden=np.empty((n, width), np.float32),
-            hidden_states=np.empty((layers + 1, n, width), np.float32) if hidden_states else None,
-            attentions=np.zeros((layers, self._heads(), n, n), np.float32) if attentions else None,
-        )
-        _core.forward(self._core, [item])
-        assert item.hidden is not None
-        return Outputs(
-            logits=item.logits,
-            hidden=item.hidden,
-            attentions=None if item.attentions is None else list(item.attentions),
-            hidden_states=None if item.hidden_states is None else list(item.hidden_states),
-        )
-
-    def _heads(self) -> int:
-        stack = self.spec.decoder or self.spec.encoder
-        assert stack is not None
-        mixers = [s.mixer for layer in stack.layers for s in layer.sublayers]
-        counts = {m.heads for m in mixers if isinstance(m, Attention)}
-        if len(counts) != 1:
-            raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
-        return counts.pop()
+        wanted = Wanted(logits, attentions, hidden_states)
+        return run_forward(self._core, self.spec, self._prompts, ids, decoder_ids, token_type_ids, wanted)
 
     def next_tokens(self, prompt: Prompt, k: int = 10) -> list[tuple[int, str, float]]:
         """The k most probable next tokens: (id, text, probability), best first."""
-        if self.kind != "decoder":
-            raise UnsupportedError(f"next_tokens: this model is an {self.kind}")
         if not 1 <= k <= self.vocab:
             raise ParameterError(f"k must be from 1 to {self.vocab}, not {k!r:.100}")
-        row = self.forward(self._prompt_ids(prompt), logits="last").logits
-        assert row is not None
-        x = row[0].astype(np.float64)
-        p = np.exp(x - x.max())
-        p /= p.sum()
-        best = np.argsort(-p, kind="stable")[:k]
-        tokenizer = self.tokenizer
-        return [(int(i), "" if tokenizer is None else tokenizer.piece(int(i)), float(p[i])) for i in best]
+        if self.kind != "decoder":
+            raise UnsupportedError(f"next_tokens: this model is an {self.kind}")
+        return best_tokens(self.forward(self._prompts.ids(prompt), logits="last"), k, self.tokenizer)
 
     def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None) -> float:
         """Natural log-probability of a text, or of a continuation after it."""
-        ids = self._prompt_ids(text)
-        after = [] if continuation is None else self._prompt_ids(continuation, start=False)
+        ids = self._prompts.ids(text)
+        after = [] if continuation is None else self._prompts.ids(continuation, start=False)
         return loglikelihood(self._core, ids, after, self.vocab, self.context)
 
     def perplexity(self, text: Prompt, *, window: int | None = None, stride: int | None = None) -> float:
-        """exp of the mean negative log-likelihood per token, over windows of a long text (default: the context, by half)."""
-        return math.exp(perplexity(self._core, self._prompt_ids(text), self.vocab, self.context, window, stride))
+        """exp of the mean negative log-likelihood per token, over windows of a long text.
 
-
-def _first_id(first: Mapping[str, object], then: Mapping[str, object], name: str) -> int | None:
-    for source in (first, then):
-        value = source.get(name)
-        if isinstance(value, list) and value:
-            value = value[0]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None
+        window: tokens that a window sees (default: the context); stride: from one to the next (default: half of it).
+        """
+        return math.exp(perplexity(self._core, self._prompts.ids(text), self.vocab, self.context, window, stride))

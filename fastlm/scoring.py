@@ -1,4 +1,4 @@
-"""Log-likelihood and perplexity: texts run through the model in pieces, so that logits of a few tokens exist at a time."""
+"""Log-likelihood and perplexity: a text runs in pieces, so that only the logits of a few tokens are in memory."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class Session:
         if model.kind != "decoder":
             raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {model.kind}")
         p = model._parameters(params)
-        ids = model._prompt_ids(prompt, start=self._core.length == 0)
-        return Run(self._core, ids, p, model.tokenizer, model._echo(prompt, p))
+        ids = model._prompts.ids(prompt, start=self._core.length == 0)
+        return Run(self._core, ids, p, model.tokenizer, model._prompts.echo(prompt, p.echo))
 
     def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
         """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""

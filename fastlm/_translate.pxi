@@ -1,0 +1,132 @@
+# Python values to C structs and back, and C errors to exceptions; a part of _core.pyx.
+
+cdef dict _EXCEPTIONS = {
+    FLM_ERR_ARGUMENT: errors.ParameterError,
+    FLM_ERR_FORMAT: errors.ModelFormatError,
+    FLM_ERR_UNSUPPORTED: errors.UnsupportedError,
+    FLM_ERR_CONTEXT_LENGTH: errors.ContextLengthError,
+    FLM_ERR_MEMORY: errors.ModelMemoryError,
+    FLM_ERR_IO: errors.ModelFileError,
+    FLM_ERR_NUMERIC: errors.NumericError,
+    FLM_ERR_CANCELLED: errors.Cancelled,
+    FLM_ERR_STATE: errors.StateError,
+}
+FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bfloat16": <int>FLM_FORMAT_BF16}
+cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
+cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
+cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16}
+cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
+                    FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
+cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
+                       FLM_FINISH_CANCELLED: "cancelled"}
+
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
+
+cdef int _check(flm_status status, flm_error *error) except -1:
+    if status == FLM_OK:
+        return 0
+    raise _EXCEPTIONS[status](error.text.decode("utf-8", "replace"))
+
+
+cdef class _Poll:
+    """What a waiting thread is asked: did a signal arrive, is `cancel` set? Keeps the exception of a handler."""
+    cdef object cancel
+    cdef BaseException raised
+    cdef flm_poll poll
+
+    def __cinit__(self, cancel=None):
+        self.cancel = cancel
+        self.poll.ask = _ask
+        self.poll.user = <void *>self
+
+    cdef int check(self, flm_status status, flm_error *error) except -1:
+        if self.raised is not None:
+            raise self.raised
+        return _check(status, error)
+
+
+cdef int _ask(void *user) noexcept nogil:
+    with gil:
+        poll = <_Poll>user
+        try:
+            PyErr_CheckSignals()
+            return 1 if poll.cancel is not None and poll.cancel.is_set() else 0
+        except BaseException as raised:
+            poll.raised = raised
+            return 1
+
+
+cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:
+    cdef flm_model_options o
+    memset(&o, 0, sizeof(o))
+    o.size_bytes = sizeof(o)
+    o.format = FORMATS[format]
+    o.kv_dtype = <flm_dtype><int>_DTYPES[kv_dtype]
+    o.context = max_context
+    o.kv_bytes = kv_bytes
+    o.prefix_cache = 0 if prefix_cache else 1
+    o.verify = verify
+    return o
+
+
+cdef dict _describe(const flm_model_info *i):
+    return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "context": i.context,
+            "format": _FORMAT_NAMES[i.format], "kv_dtype": _FORMAT_NAMES[i.kv_dtype],
+            "bos": i.bos if i.bos >= 0 else None, "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
+            "parameters": i.parameters, "weight_bytes": i.weight_bytes, "kv_bytes_per_token": i.kv_bytes_per_token,
+            "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
+
+
+cdef float *_floats(array, size_t n, name) except? NULL:
+    """The array's data, after a check that it has n float32 values; None gives NULL."""
+    cdef float[::1] flat
+    if array is None:
+        return NULL
+    flat = array.reshape(-1)
+    if <size_t>flat.shape[0] != n or n == 0:
+        raise errors.ParameterError(f"{name} has room for {flat.shape[0]} values, not {n}")
+    return &flat[0]
+
+
+cdef const int32_t *_ids(array) except? NULL:
+    cdef const int32_t[::1] ids = array
+    return &ids[0] if ids.shape[0] else NULL
+
+
+cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
+    """An item whose session is set already: its arrays, after a check of their sizes."""
+    cdef size_t count = len(item.tokens), keys = flm_session_length(c.session) + count
+    if item.types is not None and <size_t>len(item.types) != count:
+        raise errors.ParameterError(f"token types: {len(item.types)} of them for {count} tokens")
+    if item.attentions is not None and (item.attentions.shape[0], *item.attentions.shape[2:]) != (info.layers, count, keys):
+        raise errors.ParameterError("attentions must have the shape (layers, heads, tokens, keys)")
+    c.tokens = _ids(item.tokens)
+    c.n_tokens = count
+    c.types = NULL if item.types is None else _ids(item.types)
+    c.rows = item.rows
+    c.logits = _floats(item.logits, (0, 1, count)[item.rows] * <size_t>info.vocab, "logits")
+    c.hidden = _floats(item.hidden, count * info.width, "hidden")
+    c.hidden_states = _floats(item.hidden_states, (info.layers + 1) * count * info.width, "hidden_states")
+    c.attentions = _floats(item.attentions, 0 if item.attentions is None else item.attentions.size, "attentions")
+    return 0
+
+
+cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
+    s.max_tokens = sampling.get("max_tokens", s.max_tokens)
+    s.min_tokens = sampling.get("min_tokens", s.min_tokens)
+    s.temperature = sampling.get("temperature", s.temperature)
+    s.top_k = sampling.get("top_k", s.top_k)
+    s.top_p = sampling.get("top_p", s.top_p)
+    s.min_p = sampling.get("min_p", s.min_p)
+    s.typical_p = sampling.get("typical_p", s.typical_p)
+    s.repetition_penalty = sampling.get("repetition_penalty", s.repetition_penalty)
+    s.presence_penalty = sampling.get("presence_penalty", s.presence_penalty)
+    s.frequency_penalty = sampling.get("frequency_penalty", s.frequency_penalty)
+    s.no_repeat_ngram_size = sampling.get("no_repeat_ngram_size", s.no_repeat_ngram_size)
+    s.seed = sampling.get("seed", s.seed)
+    s.ignore_eos = sampling.get("ignore_eos", s.ignore_eos)
+    s.logprobs = sampling.get("logprobs", s.logprobs)
+    return 0

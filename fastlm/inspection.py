@@ -1,0 +1,123 @@
+"""Looking inside: one forward pass with logits, hidden states and attentions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm import _core
+from fastlm.arch.spec import Attention, ModelSpec
+from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.prompts import Prompts
+from fastlm.tokenizer import Tokenizer
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a forward pass gives; what was not asked for (or does not exist) is None.
+
+    Attributes
+    ----------
+    logits
+        float32 (T, V), or (1, V) for the last token alone; None for encoders.
+    hidden
+        float32 (T, D), after the final norm.
+    attentions
+        Per layer, float32 (heads, T, S): the softmax of each token over the S tokens of the sequence.
+    hidden_states
+        layers + 1 arrays of float32 (T, D): the embedding, then each layer's output, the last after the final norm.
+    """
+
+    logits: Array | None
+    hidden: Array
+    attentions: list[Array] | None = None
+    hidden_states: list[Array] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a caller asks of a forward pass."""
+
+    logits: str
+    attentions: bool
+    hidden_states: bool
+
+
+def run_forward(
+    core: _core.Model,
+    spec: ModelSpec,
+    prompts: Prompts,
+    ids: Iterable[int],
+    decoder_ids: Iterable[int] | None,
+    token_types: Iterable[int] | None,
+    wanted: Wanted,
+) -> Outputs:
+    """One sequence through the model; see `Model.forward`."""
+    tokens = prompts.check(ids)
+    session = core.session()
+    if spec.kind == "encoder-decoder":
+        if decoder_ids is None:
+            raise ParameterError("decoder_ids: an encoder-decoder needs them")
+        session.encode(np.array(tokens, np.int32))
+        tokens = prompts.check(decoder_ids)
+    elif decoder_ids is not None:
+        raise ParameterError(f"decoder_ids: this model is an {spec.kind}")
+    if not tokens:
+        raise ParameterError("ids are empty")
+    item = _item(session, tokens, spec, wanted, None if token_types is None else list(token_types))
+    _core.forward(core, [item])
+    assert item.hidden is not None
+    return Outputs(
+        logits=item.logits,
+        hidden=item.hidden,
+        attentions=None if item.attentions is None else list(item.attentions),
+        hidden_states=None if item.hidden_states is None else list(item.hidden_states),
+    )
+
+
+def _item(
+    session: _core.Session, tokens: list[int], spec: ModelSpec, wanted: Wanted, types: list[int] | None
+) -> _core.Item:
+    """Arrays for what is wanted."""
+    if wanted.logits not in ("all", "last"):
+        raise ParameterError(f"logits must be 'all' or 'last', not {wanted.logits!r:.100}")
+    stack = spec.decoder or spec.encoder
+    assert stack is not None
+    n, width, layers = len(tokens), spec.embed.hidden, len(stack.layers)
+    rows = 0 if spec.head is None else 2 if wanted.logits == "all" else 1
+    attentions = np.zeros((layers, _heads(spec), n, n), np.float32) if wanted.attentions else None
+    return _core.Item(
+        session,
+        np.array(tokens, np.int32),
+        rows=rows,
+        logits=np.empty((n if rows == 2 else 1, spec.embed.vocab), np.float32) if rows else None,
+        types=None if types is None else np.array(types, np.int32),
+        hidden=np.empty((n, width), np.float32),
+        hidden_states=np.empty((layers + 1, n, width), np.float32) if wanted.hidden_states else None,
+        attentions=attentions,
+    )
+
+
+def _heads(spec: ModelSpec) -> int:
+    stack = spec.decoder or spec.encoder
+    assert stack is not None
+    mixers = [s.mixer for layer in stack.layers for s in layer.sublayers]
+    counts = {m.heads for m in mixers if isinstance(m, Attention)}
+    if len(counts) != 1:
+        raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
+    return counts.pop()
+
+
+def best_tokens(outputs: Outputs, k: int, tokenizer: Tokenizer | None) -> list[tuple[int, str, float]]:
+    """The k most probable tokens of the last row: (id, text, probability)."""
+    assert outputs.logits is not None
+    x = outputs.logits[-1].astype(np.float64)
+    p = np.exp(x - x.max())
+    p /= p.sum()
+    best = np.argsort(-p, kind="stable")[:k]
+    return [(int(i), "" if tokenizer is None else tokenizer.piece(int(i)), float(p[i])) for i in best]
