@@ -130,7 +130,7 @@ FLM_API flm_status flm_model_load_rows(flm_model *model, size_t index, size_t ro
                                        flm_dtype dtype, flm_error *error);
 FLM_API flm_status flm_model_finish(flm_model *model, flm_error *error);
 
-/* Open and map a .flm file. The path is in the file system's own encoding. */
+/* Open and map a .flm file. The path is in the file system's own encoding; options NULL: as the file says. */
 FLM_API flm_status flm_model_open(flm_context *context, const char *path, const flm_model_options *options,
                                   flm_model **model, flm_error *error);
 FLM_API void flm_model_destroy(flm_model *model);
