@@ -74,3 +74,9 @@ def sanitizer(request: pytest.FixtureRequest, build_c: BuildC, tmp_path_factory:
     if not works:
         pytest.skip(f"programs built with {' '.join(SANITIZERS[name])} do not run here")
     return name
+
+
+@pytest.fixture(scope="session")
+def libfastlm(build_c: BuildC) -> Path:
+    """The whole core as a shared library; programs may be linked with it."""
+    return build_c("libfastlm", sorted(CSRC.rglob("*.c")), flags=["-shared", "-fPIC", "-fvisibility=hidden"])

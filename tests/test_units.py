@@ -53,9 +53,8 @@ def test_status(build_c: BuildC, sanitizer: str) -> None:
     run(build_c("unit_status", [HERE / "unit_status.c", CSRC / "status.c"], sanitizer=sanitizer))
 
 
-def test_context(build_c: BuildC) -> None:
-    environment = {"FASTLM_ISA": ""}
-    run(build_c("unit_context", [HERE / "unit_context.c", *sorted(CSRC.rglob("*.c"))]), environment=environment)
+def test_context(build_c: BuildC, libfastlm: Path) -> None:
+    run(build_c("unit_context", [HERE / "unit_context.c", libfastlm]), environment={"FASTLM_ISA": ""})
 
 
 V2 = "0::{}\n"
