@@ -1,0 +1,288 @@
+"""Make the tiny models of this folder and record what transformers computes with them.
+
+Needs torch and transformers; the test suite does not run it: `python tests/golden/make_golden.py [name ...]`
+
+Each folder's config.json is the input: written by hand, in the classic dialect, with the keys that real checkpoints
+of its family have. From it this script makes, the same on every run up to the last bits of torch's own arithmetic,
+
+- model.safetensors: random weights under the names of real checkpoints, scaled so that every parameter, epsilon and
+  small change of the computation shows in the logits (tests/arch/test_sensitivity.py holds them to that);
+- config.v5.json: the same configuration as transformers v5 writes it;
+- expected.npz: ids (decoder_ids, token_types); logits, or the hidden states of an encoder, of the float32 model;
+  `..._low`, to be added to them for those of the float64 model; the greedy continuation; attentions, hidden_states.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from exact import exact
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).parent
+STEPS = 16  # length of the greedy continuation
+SEEDS = 400  # tried until one has no flaws
+Tensors = dict[str, torch.Tensor]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    tokens: int = 32  # of the prompt
+    long: int = 0  # of a second prompt, beyond original_max_position_embeddings (longrope)
+    states: bool = False  # also store attentions and hidden states
+    prefix: str = ""  # of transformers' tensor names, which real checkpoints of the family lack
+    residual: float = 0.05  # size of the residual stream: small, so that epsilons show
+    gains: tuple[tuple[str, float], ...] = ()  # tensor name -> factor on its size in ROLES
+
+
+# Post-norm layers: the stream is as large as the norms make it, and what reads it makes up for that.
+POST_NORM = (
+    (r"[nN]orm\.(weight|bias)$", 0.1),
+    (r"(query|key|value|[qkv]_proj|fc1|intermediate\.dense)\.weight$", 10.0),
+)
+# Gemma scales the embedding by sqrt(hidden); its norms behind a block set the size of what the block adds.
+GEMMA = ((r"embed_tokens\.weight$", 0.4), (r"model\.norm\.weight$", 10.0))
+GEMMA_POST = (*GEMMA, (r"post_(attention|feedforward)_layernorm\.weight$", 0.05))
+# Norms of queries and keys: small ones, so that their epsilon shows.
+QK_NORM = ((r"[qk]_proj\.weight$", 0.05),)
+# Blocks that are not gated add less to the stream.
+PLAIN = ((r"(out_proj|attention\.dense|self_attn\.dense|c_proj|fc2|4h_to_h)\.weight$", 2.0),)
+STRONG = (*PLAIN, (PLAIN[0][0], 1.5))
+T5 = ((r"Attention\.[qk]\.weight$", 0.6), (r"decoder\.final_layer_norm\.weight$", 5.0))
+
+CASES = {
+    "llama": Case(states=True),
+    "llama_odd": Case(tokens=37),
+    "llama_linear": Case(),
+    "llama_llama3": Case(),
+    "mistral": Case(),
+    "mixtral": Case(),
+    "qwen2": Case(),
+    "qwen3": Case(gains=QK_NORM),
+    "qwen3_odd": Case(gains=QK_NORM, tokens=33),
+    "qwen3_moe": Case(gains=QK_NORM),
+    "gemma": Case(gains=GEMMA),
+    "gemma2": Case(gains=GEMMA_POST),
+    "gemma2_odd": Case(gains=GEMMA_POST, tokens=35),
+    "gemma3_text": Case(gains=GEMMA_POST + QK_NORM, states=True),
+    "phi": Case(gains=STRONG),
+    "phi3": Case(),
+    "phi3_longrope": Case(tokens=30, long=56),
+    "gpt2": Case(gains=PLAIN, prefix="transformer.", states=True),
+    "gpt2_odd": Case(gains=PLAIN, tokens=35),
+    "gpt_neox": Case(gains=PLAIN),
+    "gpt_neox_odd": Case(gains=PLAIN, tokens=33),
+    "opt": Case(gains=STRONG),
+    "opt_postnorm": Case(gains=POST_NORM, residual=0.1, tokens=30),
+    "bloom": Case(
+        gains=(*STRONG, (r"word_embeddings_layernorm", 0.05)),
+        prefix="transformer.",
+        states=True,
+    ),
+    "bert": Case(gains=POST_NORM, residual=0.1, states=True),
+    "bert_mlm": Case(gains=POST_NORM, residual=0.1, tokens=35),
+    "t5": Case(gains=T5, tokens=30),
+    "t5_gated": Case(gains=T5, tokens=33, states=True),
+}
+
+# Tensor name -> (kind, size), the first that matches. Matrices are normal with deviation size / sqrt(inputs), tables
+# with deviation size; norm weights are spread around size, the last norm's with random signs (or a tied head would
+# repeat its token for ever). Sizes of "residual" kinds are in units of Case.residual.
+TO_RESIDUAL = r"(o_proj|out_proj|attention\.dense|self_attn\.dense|attention\.output\.dense|attn\.c_proj|\.o"
+ROLES = (
+    (r"relative_attention_bias\.weight$", "table", 1.0),
+    (r"(embed_tokens|wte|word_embeddings|shared|embed_in)\.weight$", "residual table", 1.0),
+    (r"(wpe|embed_positions|position_embeddings|token_type_embeddings)\.weight$", "residual table", 0.7),
+    (r"^([a-z_]+\.)*(norm|ln_f|final_layer_?norm)\.weight$", "signed norm", 1.0),
+    (r"([nN]orm|ln_[12])\.weight$", "norm", 1.0),
+    (r"([nN]orm|ln_[12f])\.bias$", "table", 0.1),
+    (TO_RESIDUAL + r")\.weight$", "residual matrix", 0.5),
+    (r"(down_proj|fc2|mlp\.c_proj|4h_to_h|\.wo|\.w2|[0-9]\.output\.dense)\.weight$", "residual matrix", 0.3),
+    (r"(o_proj|out_proj|\.dense|c_proj|down_proj|fc2|4h_to_h)\.bias$", "residual table", 0.5),
+    (r"\.gate\.weight$", "matrix", 3.0),
+    (r"(up_proj|fc1|c_fc|h_to_4h|intermediate\.dense|gate_proj|\.wi|\.wi_[01]|\.w[13])\.weight$", "matrix", 1.7),
+    (r"\.weight$", "matrix", 1.1),
+    (r"\.bias$", "table", 0.5),
+)
+
+
+def weights(shapes: Tensors, case: Case, config: dict[str, Any], rng: np.random.Generator) -> Tensors:
+    """Random float32 tensors of the shapes of `shapes`, rounded to the checkpoint's dtype."""
+    made = {}
+    for name, like in sorted(shapes.items()):
+        kind, size = next((kind, size) for pattern, kind, size in ROLES if re.search(pattern, name))
+        size *= math.prod(gain for pattern, gain in case.gains if re.search(pattern, name))
+        if "residual" in kind:
+            size *= case.residual
+        if "norm" in kind:
+            values = size * (1 + 0.3 * rng.standard_normal(like.shape))
+            if "signed" in kind:
+                values *= rng.choice([-1.0, 1.0], size=like.shape)
+            if config["model_type"].startswith("gemma"):
+                values -= 1  # stored as the difference from 1
+        else:
+            inputs = like.shape[0 if config["model_type"] == "gpt2" else -1] if "matrix" in kind else 1
+            values = size / math.sqrt(inputs) * rng.standard_normal(like.shape)
+        made[name] = torch.from_numpy(values).to(getattr(torch, config.get("torch_dtype", "float32")))
+    return made
+
+
+def leftovers(name: str, made: Tensors, config: dict[str, Any]) -> Tensors:
+    """Tensors without effect that real checkpoints of the family hold, under the names of transformers."""
+    layers = range(config.get("num_hidden_layers", config.get("n_layer", 0)))
+    if name == "bert":
+        return {"embeddings.position_ids": torch.arange(config["max_position_embeddings"])[None]}
+    if name == "gpt2":
+        mask = torch.tril(torch.ones(1, 1, config["n_ctx"], config["n_ctx"]))
+        return {f"transformer.h.{i}.attn.bias": mask.clone() for i in layers}
+    if name == "gpt_neox":
+        mask = torch.tril(torch.ones(1, 1, 64, 64, dtype=torch.bool))
+        found: Tensors = {}
+        for i in layers:
+            found[f"gpt_neox.layers.{i}.attention.bias"] = mask.clone()
+            found[f"gpt_neox.layers.{i}.attention.masked_bias"] = torch.tensor(-1e9)
+            found[f"gpt_neox.layers.{i}.attention.rotary_emb.inv_freq"] = torch.tensor([1.0, 0.01])
+        return found
+    if name == "llama_linear":
+        return {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(6) for i in layers}
+    if name == "t5":
+        cross = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+        shared = {f"{stack}.embed_tokens.weight": made["shared.weight"].clone() for stack in ("encoder", "decoder")}
+        return shared | {cross: torch.ones(config["relative_attention_num_buckets"], config["num_heads"])}
+    return {}
+
+
+def inputs(draw: Arrays) -> dict[str, torch.Tensor]:
+    names = {"ids": "input_ids", "decoder_ids": "decoder_input_ids", "token_types": "token_type_ids"}
+    return {theirs: torch.tensor(draw[ours])[None] for ours, theirs in names.items() if ours in draw}
+
+
+def output(model: Any, **arguments: Any) -> tuple[str, np.ndarray, Any]:
+    """What the model's output is called, its values, and everything else that it returns."""
+    encoder = model.config.model_type == "bert"
+    out = (getattr(model, "bert", model) if encoder else model)(**arguments, use_cache=False)
+    return ("hidden", out.last_hidden_state[0].numpy(), out) if encoder else ("logits", out.logits[0].numpy(), out)
+
+
+def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np.random.Generator) -> Arrays:
+    """One prompt's inputs and outputs."""
+    draw = {"ids": rng.integers(3, config["vocab_size"], n_tokens)}
+    if config["model_type"] == "bert":
+        draw["token_types"] = np.sort(rng.integers(0, config["type_vocab_size"], n_tokens))
+    if config["model_type"] == "t5":
+        draw["decoder_ids"] = np.concatenate([[0], rng.integers(3, config["vocab_size"], n_tokens - 4)])
+    name, values, out = output(model, **inputs(draw), output_attentions=True, output_hidden_states=True)
+    with exact(model) as fine:
+        draw |= {name: values, name + "_low": (output(fine, **inputs(draw))[1] - values).astype(np.float32)}
+    if name == "logits":
+        # No end token, here and in what the model brings along; no cache: it wants equally many layers in both stacks.
+        model.generation_config = transformers.GenerationConfig(
+            decoder_start_token_id=config.get("decoder_start_token_id"), max_new_tokens=STEPS, use_cache=False
+        )
+        prompt = inputs({"ids": draw["ids"]})["input_ids"]
+        written = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False)[0]
+        draw["greedy"] = written[1 if model.config.is_encoder_decoder else n_tokens :].numpy()
+        assert len(draw["greedy"]) == STEPS
+    if states:
+        part = "decoder_" if config["model_type"] == "t5" else ""
+        draw["attentions"] = torch.cat(getattr(out, part + "attentions")).numpy()
+        draw["hidden_states"] = torch.cat(getattr(out, part + "hidden_states")).numpy()
+    return {k: v.astype(np.int32) if v.dtype.kind == "i" else v for k, v in draw.items()}
+
+
+def rounding_error(model: Any, draw: Arrays) -> tuple[float, float]:
+    """How far off bfloat16 matrices and activations are; the least lead of a chosen expert, in router logits."""
+    rounded, leads = copy.deepcopy(model), [math.inf]
+
+    def lead(module: Any, _: object, out: Any) -> None:
+        best = out[0].sort(descending=True).values
+        leads.append((best[:, module.top_k - 1] - best[:, module.top_k]).min().item())
+
+    for parameter in rounded.parameters():
+        if parameter.dim() > 1:
+            parameter.data = parameter.data.bfloat16().float()
+    for module in rounded.modules():
+        if type(module).__name__.endswith(("Linear", "Conv1D", "Router", "Experts")):
+            module.register_forward_pre_hook(lambda _, args: (args[0].bfloat16().float(), *args[1:]))
+        if type(module).__name__.endswith("Router"):
+            module.register_forward_hook(lead)
+    name, values, _ = output(rounded, **inputs(draw))
+    return float(np.abs(values - draw[name]).max() / draw[name].std()), min(leads)
+
+
+def flaws(model: Any, draw: Arrays) -> list[str]:
+    """Why this seed's model is not worth testing with."""
+    found = []
+    name = "logits" if "logits" in draw else "hidden"
+    std = draw[name].std()
+    float32 = np.abs(draw[name + "_low"]).max() / std
+    if float32 > 2e-5:
+        found.append(f"ill-conditioned: float32 is off by {float32:.1e}")
+    bfloat16, lead = rounding_error(model, draw)
+    if bfloat16 > 0.014:
+        found.append(f"sensitive: bfloat16 is off by {bfloat16:.1e}")
+    if lead < 0.05:
+        found.append(f"undecided: {lead:.1e} between two experts")
+    if "greedy" in draw:
+        if len(set(draw["greedy"].tolist())) < 8:
+            found.append("dull: " + " ".join(map(str, draw["greedy"])))
+        start, reads = ([0], "decoder_ids") if "decoder_ids" in draw else (draw["ids"], "ids")
+        best = np.sort(output(model, **inputs(draw | {reads: np.concatenate([start, draw["greedy"]])}))[1])
+        margin = (best[:, -1] - best[:, -2])[-STEPS - 1 : -1].min() / std
+        if margin < 0.01:
+            found.append(f"undecided: {margin:.1e} between the best two tokens")
+    return found
+
+
+def make(name: str, case: Case) -> None:
+    folder = HERE / name
+    config = json.loads((folder / "config.json").read_text())
+    kind = getattr(transformers, config["architectures"][0])
+    with tempfile.TemporaryDirectory() as scratch:
+        kind(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(scratch)
+        shapes = load_file(f"{scratch}/model.safetensors")
+    if config["model_type"] == "t5" and config.get("tie_word_embeddings") is False:
+        shapes["lm_head.weight"] = shapes["shared.weight"]
+    experts = {"experts_implementation": "eager"} if any(".experts." in name for name in shapes) else {}
+    for seed in range(SEEDS):
+        rng = np.random.default_rng([seed, *name.encode()])
+        made = weights(shapes, case, config, rng)
+        made |= leftovers(name, made, config)
+        save_file({k.removeprefix(case.prefix): v for k, v in made.items()}, folder / "model.safetensors")
+        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **experts).eval()
+        draw = run(model, config, case.tokens, case.states, rng)
+        longer = run(model, config, case.long, False, rng) if case.long else {}
+        found = flaws(model, draw) + (flaws(model, longer) if longer else [])
+        if not found:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed is good enough; the last one is {'; '.join(found)}")
+    draw |= {f"{key}_long": value for key, value in longer.items()}
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        shutil.copy(f"{scratch}/config.json", folder / "config.v5.json")
+    np.savez_compressed(folder / "expected.npz", **draw)
+    size = sum(f.stat().st_size for f in folder.iterdir())
+    print(f"{name}: seed {seed}, {size // 1024} KiB, greedy {draw.get('greedy')}")
+
+
+if __name__ == "__main__":
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    for chosen in sys.argv[1:] or CASES:
+        make(chosen, CASES[chosen])
