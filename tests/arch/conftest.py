@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +32,11 @@ class Golden:
     @property
     def folder(self) -> Path:
         return FOLDER / self.name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "config.json").read_text())
+        return found
 
     @cached_property
     def expected(self) -> dict[str, NDArray[np.float32] | NDArray[np.int32]]:
@@ -84,6 +90,12 @@ class Golden:
 @pytest.fixture(scope="module", params=NAMES)
 def golden(request: pytest.FixtureRequest) -> Golden:
     return Golden(request.param)
+
+
+@pytest.fixture(scope="session")
+def named_golden() -> type[Golden]:
+    """Golden by name, for tests of a single one."""
+    return Golden
 
 
 @pytest.fixture(scope="session")

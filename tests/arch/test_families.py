@@ -116,8 +116,21 @@ def test_engine_states_equal_transformers(golden: Any) -> None:
     check_states(golden, outputs.attentions, outputs.hidden_states)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_engine_in_16_bits_is_near(golden: Any, dtype: str) -> None:
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])
+def test_engine_in_other_types_is_near(golden: Any, dtype: str) -> None:
     with load(golden.folder, dtype) as model:
         for prompt in golden.prompts:
             assert 0 < golden.error(run(model, golden, prompt), prompt) < ROUNDED
+
+
+def test_long_factors_hold_from_the_start_of_a_request(named_golden: Any) -> None:
+    """transformers would change factors, and with them all keys, in mid-text; here prompt + max_tokens decides."""
+    golden = named_golden("phi3_longrope")
+    spec, weights = golden.classic
+    ids, crossing = golden.inputs()["ids"], 20
+    original = golden.config["original_max_position_embeddings"]
+    assert len(ids) < original < len(ids) + crossing
+    greedy = reference.greedy(spec, weights, ids, crossing, long_rope=True)
+    assert greedy != reference.greedy(spec, weights, ids, crossing)
+    with load(golden.folder, "float32") as model:
+        assert list(model.generate(ids, temperature=0, max_tokens=crossing, ignore_eos=True).token_ids) == greedy
