@@ -103,8 +103,7 @@ static flm_status read_header(container *c, const flm_crc32 *tables) {
     if (header.file_bytes != c->n_bytes)
         return flm_fail(c->error, FLM_ERR_FORMAT, "has %zu bytes instead of %llu: it was cut short or added to",
                         c->n_bytes, (unsigned long long)header.file_bytes);
-    if (header.n_sections > MAX_SECTIONS ||
-        header.n_sections > (c->n_bytes - sizeof header) / sizeof(file_section))
+    if (header.n_sections > MAX_SECTIONS || header.n_sections > (c->n_bytes - sizeof header) / sizeof(file_section))
         return flm_fail(c->error, FLM_ERR_FORMAT, "cannot have %u sections", (unsigned)header.n_sections);
     size_t table_end = sizeof header + header.n_sections * sizeof(file_section);
     size_t crc_at = offsetof(file_header, crc), crc_end = crc_at + sizeof header.crc;

@@ -13,8 +13,8 @@ static void capture_state(const flm_run *run, const flm_plan_step *step, unsigne
         const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
         if (!item->hidden_states) continue;
         size_t index = run->scratch->position[t] - item->start;
-        memcpy(item->hidden_states + (size_t)step->state * item->state_stride + index * width, flm_row(run, step->residual, t),
-               width * sizeof(float));
+        memcpy(item->hidden_states + (size_t)step->state * item->state_stride + index * width,
+               flm_row(run, step->residual, t), width * sizeof(float));
     }
 }
 
@@ -88,4 +88,6 @@ uint32_t flm_plan_chunk(const flm_model *model) {
     return chunk(2.0 * (model->decoder_plan ? model->decoder_plan : model->encoder_plan)->widest_flops);
 }
 
-uint32_t flm_plan_logit_chunk(const flm_model *model) { return model->decoder_plan ? chunk(model->decoder_plan->head_flops) : 16; }
+uint32_t flm_plan_logit_chunk(const flm_model *model) {
+    return model->decoder_plan ? chunk(model->decoder_plan->head_flops) : 16;
+}

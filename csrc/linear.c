@@ -4,12 +4,13 @@
 #include "run.h"
 
 enum {
-    GRAIN = 4,       /* strips that a thread's share is a multiple of: what the kernels walk at once */
+    GRAIN = 4, /* strips that a thread's share is a multiple of: what the kernels walk at once */
     BLOCK_STRIPS = 8 /* strips finished at a time when there are many rows, so that the epilogue finds them in cache */
 };
 
 /* After the product, where an adapter's low-rank product will join the bias. */
-static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y, size_t y_stride) {
+static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
+                   size_t y_stride) {
     if (!l->bias || row0 >= row1) return;
     for (size_t t = 0; t < n; t++) k->add(y + t * y_stride + row0, l->bias + row0, row1 - row0);
 }
@@ -60,25 +61,28 @@ static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, s
     size_t block = n > 1 ? BLOCK_STRIPS : strip1 - strip0;
     for (size_t at = strip0; at < strip1; at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
-        flm_linear_strips(run, &s->linear[i], at, end, x, x_stride, n, flm_row(run, s->to[i], 0), flm_stride(run, s->to[i]), thread);
+        flm_linear_strips(run, &s->linear[i], at, end, x, x_stride, n, flm_row(run, s->to[i], 0),
+                          flm_stride(run, s->to[i]), thread);
         if (s->epilogue == FLM_GATE)
-            flm_linear_strips(run, &s->linear[1], at, end, x, x_stride, n, flm_row(run, s->to[1], 0), flm_stride(run, s->to[1]),
-                              thread);
+            flm_linear_strips(run, &s->linear[1], at, end, x, x_stride, n, flm_row(run, s->to[1], 0),
+                              flm_stride(run, s->to[1]), thread);
         epilogue(run, s, at * FLM_STRIP, end_row(&s->linear[i], end), n);
     }
 }
 
 /* Normalised input rows: each thread makes its own when they are few, else they share the work and meet. */
-static const float *normed_input(const flm_run *run, const flm_linear_step *s, size_t n, size_t *stride, unsigned thread,
-                                 unsigned n_threads) {
+static const float *normed_input(const flm_run *run, const flm_linear_step *s, size_t n, size_t *stride,
+                                 unsigned thread, unsigned n_threads) {
     *stride = flm_stride(run, s->from);
     if (s->norm.kind == FLM_NORM_NONE) return flm_row(run, s->from, 0);
     int alone = n_threads == 1 || n * *stride <= FLM_PRIVATE_FLOATS;
     int private_rows = n_threads > 1 && alone;
-    float *rows = private_rows ? run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS : flm_row(run, FLM_BUF_NORMED, 0);
+    float *rows = private_rows ? run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS
+                               : flm_row(run, FLM_BUF_NORMED, 0);
     if (!private_rows) *stride = flm_stride(run, FLM_BUF_NORMED);
     size_t begin = alone ? 0 : n * thread / n_threads, end = alone ? n : n * (thread + 1) / n_threads;
-    for (size_t t = begin; t < end; t++) flm_norm_row(run->kernels, &s->norm, rows + t * *stride, flm_row(run, s->from, t));
+    for (size_t t = begin; t < end; t++)
+        flm_norm_row(run->kernels, &s->norm, rows + t * *stride, flm_row(run, s->from, t));
     if (!alone) flm_run_barrier(run, thread, n_threads);
     return rows;
 }

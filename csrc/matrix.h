@@ -3,8 +3,8 @@
  * A matrix of rows x cols is cut into strips of 16 output rows (the last is padded with zero rows). A strip is a
  * sequence of 64-byte lines, 64-byte aligned, in ascending column order:
  *   F32   one column per line:  line[r]          = w[r][k]              r = 0..15
- *   F16   two columns per line: line[16 * j + r] = w[r][k + j]          j = 0, 1 (planar: each half converts as it lies)
- *   BF16  two columns per line: line[2 * r + j]  = w[r][k + j]          (pairs: the operand of a bf16 dot product)
+ *   F16   two columns per line: line[16 * j + r] = w[r][k + j]          j = 0, 1 (planar: each half converts as it
+ * lies) BF16  two columns per line: line[2 * r + j]  = w[r][k + j]          (pairs: the operand of a bf16 dot product)
  * An odd last column of F16 and BF16 is paired with zeros. Every kernel adds an output's products in ascending
  * column order with one accumulator per (row, token), so all tile shapes give the same bits. */
 #ifndef FLM_MATRIX_H

@@ -28,8 +28,8 @@ static flm_status take_options(flm_model *m, const flm_model_options *o, flm_err
     return FLM_OK;
 }
 
-flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes, const flm_model_options *options,
-                             flm_model **model, flm_error *error) {
+flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes,
+                             const flm_model_options *options, flm_model **model, flm_error *error) {
     *model = NULL;
     flm_model *m = flm_alloc(sizeof *m);
     if (!m) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a model");
@@ -108,8 +108,9 @@ static void pack_team(void *argument, unsigned thread, unsigned n_threads) {
         if (first >= last) return;
         flm_format format = job->model->format;
         size_t strip = (job->row + first) / FLM_STRIP;
-        job->all_finite[thread] = flm_matrix_pack(format, slot->data + strip * flm_strip_bytes(format, slot->cols),
-                                                  job->values + first * row_bytes, job->dtype, last - first, slot->cols);
+        job->all_finite[thread] =
+            flm_matrix_pack(format, slot->data + strip * flm_strip_bytes(format, slot->cols),
+                            job->values + first * row_bytes, job->dtype, last - first, slot->cols);
     } else if (thread == 0) {
         float *out = (float *)slot->data + job->row * slot->cols;
         for (size_t i = 0; i < job->n_rows * slot->cols; i++) {
@@ -128,8 +129,8 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
     if (dtype < FLM_DTYPE_F32 || dtype > FLM_DTYPE_BF16)
         return flm_fail(error, FLM_ERR_ARGUMENT, "%s: unknown dtype %d", slot->name, (int)dtype);
     if (n_rows == 0 || row > slot->rows || n_rows > slot->rows - row)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "%s: rows %zu + %zu are outside of its %u rows", slot->name, row, n_rows,
-                        (unsigned)slot->rows);
+        return flm_fail(error, FLM_ERR_ARGUMENT, "%s: rows %zu + %zu are outside of its %u rows", slot->name, row,
+                        n_rows, (unsigned)slot->rows);
     if (slot->is_matrix && (row % FLM_STRIP || (n_rows % FLM_STRIP && row + n_rows != slot->rows)))
         return flm_fail(error, FLM_ERR_ARGUMENT, "%s: rows must come in multiples of 16", slot->name);
     if (!slot->data) slot->data = flm_alloc(slot->bytes);
@@ -189,7 +190,7 @@ uint64_t flm_model_weight_bytes(const flm_model *model) {
 
 void flm_model_info_get(const flm_model *model, flm_model_info *info) {
     const flm_spec *s = &model->spec;
-    *info = (flm_model_info){.kind = !s->encoder.n_layers   ? FLM_KIND_DECODER
+    *info = (flm_model_info){.kind = !s->encoder.n_layers  ? FLM_KIND_DECODER
                                      : s->decoder.n_layers ? FLM_KIND_ENCODER_DECODER
                                                            : FLM_KIND_ENCODER,
                              .vocab = s->vocab,

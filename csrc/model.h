@@ -46,8 +46,8 @@ struct flm_model {
 };
 
 /* Parse the spec and lay out slots, without memory for weights (model.c). */
-flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes, const flm_model_options *options,
-                             flm_model **model, flm_error *error);
+flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes,
+                             const flm_model_options *options, flm_model **model, flm_error *error);
 /* List the slots that model->spec asks for (slots.c). */
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */

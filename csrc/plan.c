@@ -53,7 +53,8 @@ int flm_rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {
     size_t bytes = a->n_pairs * sizeof(float);
     if (a->n_pairs != b->n_pairs || a->scale != b->scale || a->long_from != b->long_from) return 0;
     if (memcmp(a->frequencies, b->frequencies, bytes)) return 0;
-    return !a->long_from || (a->long_scale == b->long_scale && !memcmp(a->long_frequencies, b->long_frequencies, bytes));
+    return !a->long_from ||
+           (a->long_scale == b->long_scale && !memcmp(a->long_frequencies, b->long_frequencies, bytes));
 }
 
 flm_matrix flm_compile_matrix(flm_compiler *c, const char *name) {
@@ -147,7 +148,8 @@ static void compile_layers(flm_compiler *c) {
             if (s->kind == FLM_MIXER_MOE) flm_compile_moe(c, s);
         }
         c->residual = c->residual_next;
-        if (c->layer + 1 < c->stack->n_layers) mark_state(c, (int)c->layer + 1); /* the last one is normed: flm_run_output */
+        if (c->layer + 1 < c->stack->n_layers)
+            mark_state(c, (int)c->layer + 1); /* the last one is normed: flm_run_output */
     }
 }
 
@@ -170,11 +172,12 @@ static void compile_embed(flm_compiler *c) {
     if (project) {
         flm_compile_use(c, FLM_BUF_TOKENS, spec->embed_width);
         flm_compile_step(c, flm_run_embed)->as.embed = lookup;
-        flm_compile_step(c, flm_run_linear)->as.linear = (flm_linear_step){.linear = {{flm_compile_matrix(c, "embed.project"), NULL}},
-                                                                          .n_linears = 1,
-                                                                          .from = FLM_BUF_TOKENS,
-                                                                          .to = {FLM_BUF_RESIDUAL},
-                                                                          .epilogue = FLM_STORE};
+        flm_compile_step(c, flm_run_linear)->as.linear =
+            (flm_linear_step){.linear = {{flm_compile_matrix(c, "embed.project"), NULL}},
+                              .n_linears = 1,
+                              .from = FLM_BUF_TOKENS,
+                              .to = {FLM_BUF_RESIDUAL},
+                              .epilogue = FLM_STORE};
     } else {
         finish.tokens = lookup.tokens;
         finish.scale = lookup.scale;
@@ -191,12 +194,13 @@ static void compile_head(flm_compiler *c) {
     if (spec->head_width != spec->hidden) {
         from = FLM_BUF_HEAD2;
         flm_compile_use(c, from, spec->head_width);
-        flm_compile_step(c, flm_run_linear)->as.linear = (flm_linear_step){.linear = {{flm_compile_matrix(c, "head.project"), NULL}},
-                                                                          .n_linears = 1,
-                                                                          .from = FLM_BUF_HEAD,
-                                                                          .to = {from},
-                                                                          .epilogue = FLM_STORE,
-                                                                          .logit_rows = 1};
+        flm_compile_step(c, flm_run_linear)->as.linear =
+            (flm_linear_step){.linear = {{flm_compile_matrix(c, "head.project"), NULL}},
+                              .n_linears = 1,
+                              .from = FLM_BUF_HEAD,
+                              .to = {from},
+                              .epilogue = FLM_STORE,
+                              .logit_rows = 1};
     }
     flm_compile_use(c, FLM_BUF_LOGITS, spec->vocab);
     flm_matrix w = flm_compile_matrix(c, spec->head_tied ? "embed.tokens" : "head.weight");
@@ -266,7 +270,9 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     snprintf(name, sizeof name, "%s.norm", c.name);
     int keep_all = encoder && spec->decoder.n_layers > 0;
     flm_compile_step(&c, flm_run_output)->as.output =
-        (flm_output_step){.norm = bind_norm(&c, &c.stack->norm, name, spec->hidden), .from = c.residual, .keep_all = keep_all};
+        (flm_output_step){.norm = bind_norm(&c, &c.stack->norm, name, spec->hidden),
+                          .from = c.residual,
+                          .keep_all = keep_all};
     if (!encoder) compile_head(&c);
     if (keep_all) flm_compile_memory(&c);
     return c.status;

@@ -51,7 +51,8 @@ typedef enum flm_epilogue {
 
 struct flm_run;
 struct flm_plan_step;
-typedef void flm_step_fn(const struct flm_run *run, const struct flm_plan_step *step, unsigned thread, unsigned n_threads);
+typedef void flm_step_fn(const struct flm_run *run, const struct flm_plan_step *step, unsigned thread,
+                         unsigned n_threads);
 
 typedef struct flm_linear_step {
     flm_norm norm; /* applied to the input first; kind NONE: none */
@@ -106,7 +107,8 @@ typedef struct flm_embed_step {
     flm_norm norm;
 } flm_embed_step;
 
-typedef struct flm_output_step { /* the final norm, into HEAD for logit rows, NORMED for the encoder memory, and captures */
+typedef struct flm_output_step { /* the final norm, into HEAD for logit rows, NORMED for the encoder memory, and
+                                    captures */
     flm_norm norm;
     flm_buffer from;
     int keep_all; /* encoder of an encoder-decoder: every row goes to NORMED */
@@ -114,7 +116,7 @@ typedef struct flm_output_step { /* the final norm, into HEAD for logit rows, NO
 
 typedef struct flm_plan_step {
     flm_step_fn *run;
-    int state;           /* after this step `residual` is hidden state number `state` (0: the embedding); -1: it is none */
+    int state; /* after this step `residual` is hidden state number `state` (0: the embedding); -1: it is none */
     flm_buffer residual;
     union {
         flm_linear_step linear;
@@ -134,13 +136,13 @@ typedef struct flm_plan {
     const flm_rope_spec *ropes[FLM_MAX_ROPES]; /* distinct ropes of the stack */
     uint32_t n_ropes, max_rope_pairs;
     size_t page_bytes, memory_page_bytes;
-    size_t width[FLM_BUF_COUNT];   /* floats per row, padded; 0: unused */
-    uint32_t max_active;           /* experts per token, at least 1 */
+    size_t width[FLM_BUF_COUNT]; /* floats per row, padded; 0: unused */
+    uint32_t max_active; /* experts per token, at least 1 */
     uint32_t max_experts, max_head_dim;
-    float *relative;               /* [heads][2 * reach + 1], the stack's relative-position bias by distance */
+    float *relative; /* [heads][2 * reach + 1], the stack's relative-position bias by distance */
     uint32_t relative_reach;
     double widest_flops, head_flops; /* operations per token of the largest step, and of the logits */
-    flm_expert **experts;            /* of each layer, [n_expert_arrays]: the moe steps' arrays */
+    flm_expert **experts; /* of each layer, [n_expert_arrays]: the moe steps' arrays */
     size_t n_expert_arrays, expert_capacity;
 } flm_plan;
 

@@ -90,8 +90,9 @@ static void output_row(const flm_run *run, const flm_output_step *s, size_t t, i
     if (s->keep_all) flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_NORMED, t), x);
     if (item->hidden) flm_norm_row(run->kernels, &s->norm, item->hidden + index * width, x);
     if (item->hidden_states) {
-        float *last = item->hidden_states + (run->encoder ? run->model->spec.encoder : run->model->spec.decoder).n_layers *
-                                                item->state_stride;
+        float *last =
+            item->hidden_states +
+            (run->encoder ? run->model->spec.encoder : run->model->spec.decoder).n_layers * item->state_stride;
         flm_norm_row(run->kernels, &s->norm, last + index * width, x);
     }
 }

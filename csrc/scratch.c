@@ -16,8 +16,8 @@ static size_t row_floats(const flm_model *m, flm_buffer buffer) {
     return larger(encoder, decoder);
 }
 
-#define PLAN_MAX(m, field)                                                     \
-    larger((m)->encoder_plan ? (size_t)(m)->encoder_plan->field : 0,           \
+#define PLAN_MAX(m, field)                                                                                             \
+    larger((m)->encoder_plan ? (size_t)(m)->encoder_plan->field : 0,                                                   \
            (m)->decoder_plan ? (size_t)(m)->decoder_plan->field : 0)
 
 static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens, size_t n_logit_rows) {
@@ -36,12 +36,14 @@ static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens
 /* Takes n elements from the block (base NULL: only counts), 64-byte aligned. Clears *ok on overflow. */
 static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t bytes) {
     size_t size, at = *used;
-    *ok = *ok && flm_mul(n, bytes, &size) && flm_add(size, FLM_ALIGN - 1, &size) && flm_add(at, size / FLM_ALIGN * FLM_ALIGN, used);
+    *ok = *ok && flm_mul(n, bytes, &size) && flm_add(size, FLM_ALIGN - 1, &size) &&
+          flm_add(at, size / FLM_ALIGN * FLM_ALIGN, used);
     return base && *ok ? base + at : NULL;
 }
 
 /* Lays the buffers out from base on and returns the bytes they take; 0 on overflow. */
-static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, uint32_t n_tokens, uint32_t n_logit_rows) {
+static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, uint32_t n_tokens,
+                      uint32_t n_logit_rows) {
     size_t used = 0, pairs = PLAN_MAX(m, max_rope_pairs), active = PLAN_MAX(m, max_active);
     size_t threads = flm_pool_threads(m->context->pool);
     int ok = 1;
@@ -79,7 +81,8 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
     grown.bytes = lay_out(model, &grown, NULL, n_tokens, n_logit_rows);
     grown.block = grown.bytes ? flm_alloc(grown.bytes) : NULL;
     if (!grown.block)
-        return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step of %u tokens: read shorter prompts or lower context",
+        return flm_fail(error, FLM_ERR_MEMORY,
+                        "out of memory for a step of %u tokens: read shorter prompts or lower context",
                         (unsigned)n_tokens);
     lay_out(model, &grown, grown.block, n_tokens, n_logit_rows);
     flm_free(s->block);

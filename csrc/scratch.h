@@ -4,7 +4,9 @@
 
 #include "plan.h"
 
-enum { FLM_PRIVATE_FLOATS = 1 << 14 }; /* a thread's own normalised rows, so that small steps need no barrier for them */
+enum {
+    FLM_PRIVATE_FLOATS = 1 << 14
+}; /* a thread's own normalised rows, so that small steps need no barrier for them */
 
 struct flm_scratch {
     uint32_t max_tokens, max_logit_rows;

@@ -17,8 +17,9 @@ static void store_head(const flm_run *run, const flm_attention_step *s, size_t t
     unsigned char *page = table->pages[run->scratch->position[t] / FLM_PAGE];
     float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
     rotate_head(run, s, &s->k_norm, k, t);
-    run->kernels->kv_store(page + s->kv.k_offset + head * s->kv.head_bytes, page + s->kv.v_offset + head * s->kv.head_bytes,
-                           run->model->kv_dtype, run->scratch->position[t] % FLM_PAGE, k,
+    run->kernels->kv_store(page + s->kv.k_offset + head * s->kv.head_bytes,
+                           page + s->kv.v_offset + head * s->kv.head_bytes, run->model->kv_dtype,
+                           run->scratch->position[t] % FLM_PAGE, k,
                            flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
 }
 
@@ -50,13 +51,14 @@ void flm_run_rotate(const flm_run *run, const flm_plan_step *step, unsigned thre
 /* Where an item's captured probabilities of this layer, from head `head` and token `index` on, are wanted. */
 static float *capture_at(const flm_attention_step *s, const flm_row_item *item, size_t head, size_t index) {
     if (!item->attentions || s->cross) return NULL;
-    return item->attentions + (((size_t)s->layer * s->heads + head) * item->attention_rows + item->attention_row0 + index) *
-                                  item->attention_keys;
+    return item->attentions +
+           (((size_t)s->layer * s->heads + head) * item->attention_rows + item->attention_row0 + index) *
+               item->attention_keys;
 }
 
 /* Tokens [index, index + count) of an item with query heads [head, head + group) of one K/V head. */
-static void attend(const flm_run *run, const flm_attention_step *s, const flm_row_item *item, size_t token0, uint32_t index,
-                   uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
+static void attend(const flm_run *run, const flm_attention_step *s, const flm_row_item *item, size_t token0,
+                   uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
     uint32_t kv_head = head / (s->heads / s->kv_heads);
     size_t reach = s->relative_reach;
     flm_attention_job job = {
@@ -93,7 +95,8 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
 void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_attention_step *s = &step->as.attention;
     size_t tiles = 0, token0 = 0;
-    for (uint32_t i = 0; i < run->step->n_items; i++) tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
+    for (uint32_t i = 0; i < run->step->n_items; i++)
+        tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
     uint32_t group = s->heads / s->kv_heads;
     if (n_threads > 1 && tiles * s->kv_heads < 4 * (size_t)n_threads) group = 1;
     uint32_t groups = s->heads / group;

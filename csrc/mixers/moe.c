@@ -1,5 +1,5 @@
-/* Mixture of experts: route every token, sort the (token, expert) pairs by expert, run each expert on its pairs, and add
- * the outputs of a token's experts in ascending expert order, whatever else is in the batch. */
+/* Mixture of experts: route every token, sort the (token, expert) pairs by expert, run each expert on its pairs, and
+ * add the outputs of a token's experts in ascending expert order, whatever else is in the batch. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,7 +18,8 @@ static void choose(const flm_moe_step *s, float *p, uint32_t *chosen) {
     uint32_t n = 0;
     for (uint32_t e = 0; e < s->n_experts; e++) {
         uint32_t better = 0;
-        for (uint32_t o = 0; o < s->n_experts && better < s->active; o++) better += p[o] > p[e] || (p[o] == p[e] && o < e);
+        for (uint32_t o = 0; o < s->n_experts && better < s->active; o++)
+            better += p[o] > p[e] || (p[o] == p[e] && o < e);
         if (better < s->active && n < s->active) chosen[n++] = e;
     }
     for (; n < s->active; n++) chosen[n] = n; /* only with NaN: any experts, the logits will tell */
@@ -58,13 +59,16 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
 }
 
 /* A thread's share of the strips of all experts that have pairs, as if they were one matrix. */
-typedef void strip_fn(const flm_run *run, const flm_moe_step *s, uint32_t expert, size_t strip0, size_t strip1, unsigned thread);
+typedef void strip_fn(const flm_run *run, const flm_moe_step *s, uint32_t expert, size_t strip0, size_t strip1,
+                      unsigned thread);
 
 static void share_experts(const flm_run *run, const flm_moe_step *s, size_t strips, strip_fn *fn, unsigned thread,
                           unsigned n_threads) {
     size_t busy = 0, before = 0;
-    for (uint32_t e = 0; e < s->n_experts; e++) busy += run->scratch->expert_begin[e + 1] > run->scratch->expert_begin[e];
-    size_t begin = flm_share(busy * strips, thread, n_threads, 4), end = flm_share(busy * strips, thread + 1, n_threads, 4);
+    for (uint32_t e = 0; e < s->n_experts; e++)
+        busy += run->scratch->expert_begin[e + 1] > run->scratch->expert_begin[e];
+    size_t begin = flm_share(busy * strips, thread, n_threads, 4),
+           end = flm_share(busy * strips, thread + 1, n_threads, 4);
     for (uint32_t e = 0; e < s->n_experts && before < end; e++) {
         if (run->scratch->expert_begin[e + 1] == run->scratch->expert_begin[e]) continue;
         size_t from = begin > before ? begin - before : 0, to = end - before < strips ? end - before : strips;
@@ -73,14 +77,16 @@ static void share_experts(const flm_run *run, const flm_moe_step *s, size_t stri
     }
 }
 
-static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1, unsigned thread) {
+static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+                      unsigned thread) {
     const flm_expert *x = &s->experts[e];
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     size_t row0 = strip0 * FLM_STRIP, row1 = strip1 * FLM_STRIP;
     if (row1 > x->up.w.rows) row1 = x->up.w.rows;
     const float *in = flm_row(run, FLM_BUF_GATHERED, first);
     float *gate = flm_row(run, FLM_BUF_GATE, first), *up = flm_row(run, FLM_BUF_UP, first);
-    size_t in_stride = flm_stride(run, FLM_BUF_GATHERED), gate_stride = flm_stride(run, FLM_BUF_GATE), up_stride = flm_stride(run, FLM_BUF_UP);
+    size_t in_stride = flm_stride(run, FLM_BUF_GATHERED), gate_stride = flm_stride(run, FLM_BUF_GATE),
+           up_stride = flm_stride(run, FLM_BUF_UP);
     flm_linear_strips(run, &x->gate, strip0, strip1, in, in_stride, n, gate, gate_stride, thread);
     flm_linear_strips(run, &x->up, strip0, strip1, in, in_stride, n, up, up_stride, thread);
     for (size_t i = 0; i < n; i++) {
@@ -89,10 +95,12 @@ static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, siz
     }
 }
 
-static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1, unsigned thread) {
+static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+                        unsigned thread) {
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
-    flm_linear_strips(run, &s->experts[e].down, strip0, strip1, flm_row(run, FLM_BUF_GATE, first), flm_stride(run, FLM_BUF_GATE),
-                      n, flm_row(run, FLM_BUF_EXPERT_OUT, first), flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
+    flm_linear_strips(run, &s->experts[e].down, strip0, strip1, flm_row(run, FLM_BUF_GATE, first),
+                      flm_stride(run, FLM_BUF_GATE), n, flm_row(run, FLM_BUF_EXPERT_OUT, first),
+                      flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
 }
 
 void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
@@ -151,7 +159,8 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
     flm_compile_use(c, FLM_BUF_GATE, m->width);
     flm_compile_use(c, FLM_BUF_UP, m->width);
     flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
-    flm_step_fn *const order[] = {flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_down, flm_run_combine};
+    flm_step_fn *const order[] = {flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_down,
+                                  flm_run_combine};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++) flm_compile_step(c, order[i])->as.moe = s;
     flm_compile_join(c, sub);
 }
