@@ -1,0 +1,80 @@
+"""Small models with random weights, made from a spec without a checkpoint."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastlm import _core
+from fastlm.arch.spec import (
+    Activation,
+    Attention,
+    Embed,
+    FeedForward,
+    Head,
+    Layer,
+    MixtureOfExperts,
+    ModelSpec,
+    Norm,
+    NormKind,
+    Rope,
+    Stack,
+    Sublayer,
+    encode,
+)
+
+RMS = Norm(NormKind.RMS, 1e-5)
+
+
+def _rope(pairs: int) -> Rope:
+    return Rope(tuple(float(np.float32(10000.0 ** (-i / pairs))) for i in range(pairs)))
+
+
+def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSpec:
+    """A Llama: grouped heads of 64, gated feed-forward, untied head."""
+    attention = Attention(hidden // 64, max(1, hidden // 256), 64, 0.125, rope=_rope(32))
+    ffn = FeedForward(hidden + 137, Activation.SILU, gated=True)
+    layer = Layer((Sublayer(attention, pre_norm=RMS), Sublayer(ffn, pre_norm=RMS)))
+    return ModelSpec(Embed(vocab, hidden), 1024, decoder=Stack((layer,) * layers, RMS), head=Head(tied=False))
+
+
+def exotic_spec() -> ModelSpec:
+    """Everything that could see its neighbours: windows, softcaps, q/k norms, ALiBi, experts, parallel layers, odd sizes."""
+    local = Attention(6, 3, 20, 0.2, rope=_rope(7), window=70, softcap=20.0, q_norm=RMS, k_norm=RMS, qkv_bias=True)
+    sloped = Attention(5, 1, 28, 0.19, alibi=(0.5, 0.25, 0.125, 0.0625, 0.03), out_bias=True)
+    layer_norm = Norm(NormKind.LAYER, 1e-5, bias=True)
+    wide = FeedForward(201, Activation.GELU_TANH, gated=True)
+    experts = MixtureOfExperts(7, 3, 45, Activation.SILU)
+    first = Layer((Sublayer(local, RMS, branch_norm=RMS), Sublayer(wide, RMS, branch_norm=RMS)))
+    second = Layer((Sublayer(sloped, layer_norm), Sublayer(experts, layer_norm)), parallel=True)
+    third = Layer((Sublayer(sloped, residual_norm=layer_norm), Sublayer(experts, residual_scale=0.5)))
+    stack = Stack((first, second, third), layer_norm)
+    head = Head(tied=True, softcap=15.0, scale=0.7, bias=True)
+    return ModelSpec(Embed(211, 150, positions=1024, norm=RMS), 1024, decoder=stack, head=head)
+
+
+def build(
+    spec: ModelSpec, *, threads: int, format: str = "float32", kv: str = "auto", prefix: bool = True, seed: int = 0
+) -> tuple[_core.Context, _core.Model]:
+    """A finished model; the same spec and seed give the same weights."""
+    context = _core.Context(threads)
+    model = _core.Model.create(context, encode(spec), format=format, kv_dtype=kv, prefix_cache=prefix)
+    rng = np.random.default_rng(seed)
+    for i, t in enumerate(model.tensors()):
+        values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)
+        if t.is_matrix:
+            values *= np.float32(t.cols**-0.5)
+        else:
+            values = values * np.float32(0.2) + np.float32("norm.weight" in t.name)
+        model.load_rows(i, 0, values)
+    model.finish()
+    return context, model
+
+
+def run(model: _core.Model, work: list[tuple[_core.Session, np.ndarray, int]], vocab: int) -> list[np.ndarray]:
+    """One ragged call; work: (session, tokens, rows: 1 last, 2 all). The logits of each."""
+    items = [
+        _core.Item(s, ids, rows=rows, logits=np.empty((len(ids) if rows == 2 else 1, vocab), np.float32))
+        for s, ids, rows in work
+    ]
+    _core.forward(model, items)
+    return [item.logits for item in items if item.logits is not None]
