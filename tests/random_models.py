@@ -38,7 +38,7 @@ def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSp
 
 
 def exotic_spec() -> ModelSpec:
-    """Everything that could see its neighbours: windows, softcaps, q/k norms, ALiBi, experts, parallel layers, odd sizes."""
+    """Everything that could see its neighbours: windows, softcaps, norms, ALiBi, experts, parallel layers, odd sizes."""
     local = Attention(6, 3, 20, 0.2, rope=_rope(7), window=70, softcap=20.0, q_norm=RMS, k_norm=RMS, qkv_bias=True)
     sloped = Attention(5, 1, 28, 0.19, alibi=(0.5, 0.25, 0.125, 0.0625, 0.03), out_bias=True)
     layer_norm = Norm(NormKind.LAYER, 1e-5, bias=True)
