@@ -6,6 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastlm import _core
@@ -16,7 +17,7 @@ from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, Unsu
 from fastlm.model import Model, Parts
 from fastlm.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind
-from fastlm.weights.folder import locate
+from fastlm.weights.folder import Location, locate
 from fastlm.weights.safetensors import Checkpoint
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -71,7 +72,7 @@ def load(
     if location.is_container:
         if dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
-        spec = registry.read(config, location.describe("config.json")).spec
+        spec = _packed_spec(registry.read(config, location.describe("config.json")).spec, location)
         core_context = _core.Context(threads or _threads_for(spec))
         core = _core.Model.open(
             core_context, os.fsencode(location.weights), kv_dtype=kv_dtype, max_context=context or 0
@@ -102,6 +103,18 @@ def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) 
     for name, value, high in (("threads", threads, 256), ("context", context, 2**31 - 1)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high):
             raise ParameterError(f"{name} must be an integer from 1 to {high}, or None, not {value!r:.100}")
+
+
+def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:
+    """The spec of a .flm file: what its config says, but for a head that the weights decided on when it was written."""
+    packed = location.embedded.spec if location.embedded else b""
+    specs = [spec] if spec.head is None else [spec, replace(spec, head=replace(spec.head, tied=not spec.head.tied))]
+    found = next((s for s in specs if encode(s) == packed), None)
+    if found is None:
+        raise ModelFormatError(
+            f"{location.path}: its spec is not that of its config.json: convert the checkpoint again"
+        )
+    return found
 
 
 def _threads_for(spec: ModelSpec) -> int:
