@@ -111,9 +111,7 @@ def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:
     specs = [spec] if spec.head is None else [spec, replace(spec, head=replace(spec.head, tied=not spec.head.tied))]
     found = next((s for s in specs if encode(s) == packed), None)
     if found is None:
-        raise ModelFormatError(
-            f"{location.path}: its spec is not that of its config.json: convert the checkpoint again"
-        )
+        raise ModelFormatError(f"{location.path}: spec and config.json disagree: convert the checkpoint again")
     return found
 
 
