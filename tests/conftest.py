@@ -42,7 +42,7 @@ def build_c(request: pytest.FixtureRequest) -> BuildC:
     """Compiles sources into one program and keeps it in pytest's cache folder until a source or flag changes."""
     folder = Path(request.config.cache.mkdir("c"))
     compiler = (os.environ.get("CC") or shutil.which("cc") or "gcc").split()
-    headers = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.inc")])
+    headers = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.inc"), *Path(__file__).parent.glob("c/*.h")])
 
     def build(name: str, sources: Sequence[Path], *, sanitizer: str = "plain", flags: Sequence[str] = ()) -> Path:
         command = [*compiler, *BASE_FLAGS, *SANITIZERS[sanitizer], f"-I{CSRC / 'include'}", f"-I{CSRC}", *flags]

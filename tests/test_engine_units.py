@@ -1,8 +1,9 @@
-"""The engine around a stand-in step (tests/c/unit_engine.c), plain and under sanitizers."""
+"""The engine around a stand-in step (tests/c/unit_engine.c, unit_schedule.c) and its pages, also under sanitizers."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 from support import CSRC, ROOT, BuildC
@@ -11,9 +12,32 @@ NAMES = ["gate", "kv_pages", "prefix", "engine", "schedule", "session", "request
 NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads"]
 
 
-@pytest.mark.parametrize("case", ["sessions", "limits", "batch", "threads", "cancel", "fork"])
-def test_engine(build_c: BuildC, sanitizer: str, case: str) -> None:
-    sources = [ROOT / "tests/c/unit_engine.c", *(CSRC / f"{name}.c" for name in NAMES)]
-    program = build_c("unit_engine", sources, sanitizer=sanitizer)
+PAGE_SOURCES = [CSRC / f"{name}.c" for name in ("kv_pages", "prefix", "memory", "cgroup", "status")]
+SOURCES = [CSRC / f"{name}.c" for name in NAMES]
+CASES = {
+    "unit_pages": ["pages"],
+    "unit_engine": ["sessions", "limits", "batch"],
+    "unit_schedule": ["threads", "turns", "cancel", "fork"],
+}
+
+
+def run(program: Path, case: str) -> None:
     result = subprocess.run([program, case], capture_output=True, text=True, timeout=240, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name in CASES for case in CASES[name]])
+def test_engine(build_c: BuildC, sanitizer: str, name: str, case: str) -> None:
+    sources = PAGE_SOURCES if name == "unit_pages" else SOURCES
+    sources = [ROOT / f"tests/c/{name}.c", *sources]
+    run(build_c(name, sources, sanitizer=sanitizer), case)
+
+
+def test_colliding_hashes(build_c: BuildC, tmp_path: Path) -> None:
+    """With a hash that is always 0 the prefix index must still find the right pages, by what they hold."""
+    text = (CSRC / "prefix.c").read_text()
+    assert "0xD6E8FEB86659FD93u" in text
+    colliding = tmp_path / "prefix.c"
+    colliding.write_text(text.replace("0xD6E8FEB86659FD93u", "0"))
+    sources = [path for path in SOURCES if path.name != "prefix.c"]
+    run(build_c("colliding", [ROOT / "tests/c/unit_engine.c", *sources, colliding]), "sessions")

@@ -7,6 +7,7 @@
 #define STAND_IN_H
 
 #include <math.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -34,7 +35,8 @@ struct flm_scratch {
     float *logits;
 };
 
-static int step_microseconds, poison_token = -1;
+static atomic_int step_microseconds;
+static int poison_token = -1;
 static unsigned most_items; /* in one step so far */
 
 flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
