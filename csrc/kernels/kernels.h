@@ -11,9 +11,9 @@
 #include "../matrix.h"
 #include "../spec.h"
 
-/* y[t * y_stride + r] = sum_k w[r][k] * x[t * x_stride + k] for rows r of strips [strip0, strip1) and tokens t < n_tokens:
- * a fused multiply-add chain in ascending k from 0 (a multiply, then an add, where the set has no FMA). x: rows
- * of w->cols floats. y: column index is the absolute row, so y_stride >= 16 * strips; padding rows are written. */
+/* y[t * y_stride + r] = sum_k w[r][k] * x[t * x_stride + k] for rows r of strips [strip0, strip1) and tokens t <
+ * n_tokens: a fused multiply-add chain in ascending k from 0 (a multiply, then an add, where the set has no FMA). x:
+ * rows of w->cols floats. y: column index is the absolute row, so y_stride >= 16 * strips; padding rows are written. */
 typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, const float *x, size_t x_stride,
                            size_t n_tokens, float *y, size_t y_stride);
 /* dst[0 .. cols) = row `row` of w as float32. */
@@ -37,36 +37,38 @@ typedef struct flm_attention_job {
     int causal;
     float scale, softcap;                   /* softcap 0: none */
     const float *alibi;                     /* [group] slopes or NULL: bias = slope * (j - position) */
-    const float *relative;                  /* [group][2 * relative_reach + 1] or NULL: bias = relative[clamp(j - position) + reach] */
+    const float *relative; /* [group][2 * relative_reach + 1] or NULL: bias = relative[clamp(j - position) + reach] */
     uint32_t relative_reach;
-    unsigned char *const *pages;            /* page table; position p is in pages[p / FLM_PAGE] */
-    size_t k_offset, v_offset;              /* bytes from a page's start to this K/V head's keys and values */
+    unsigned char *const *pages; /* page table; position p is in pages[p / FLM_PAGE] */
+    size_t k_offset, v_offset; /* bytes from a page's start to this K/V head's keys and values */
     flm_dtype kv_dtype;
-    float *scratch;                         /* FLM_ATTENTION_SCRATCH(head_dim) floats, private to the thread */
-    float *probabilities;                   /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
-    size_t prob_head_stride, prob_stride;   /* floats from head to head, from token to token */
+    float *scratch; /* FLM_ATTENTION_SCRATCH(head_dim) floats, private to the thread */
+    float *probabilities; /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
+    size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
 #define FLM_ATTENTION_SCRATCH(head_dim) (8u * (FLM_SPLIT + 2u * (size_t)(head_dim) + 64u))
 
 typedef struct flm_kernels {
-    const char *isa;          /* "scalar", "avx2", "avx512" */
-    unsigned vector_floats;   /* lanes of its vectors */
+    const char *isa; /* "scalar", "avx2", "avx512" */
+    unsigned vector_floats; /* lanes of its vectors */
     flm_matmul_fn *matmul[FLM_FORMAT_COUNT];
     flm_unpack_row_fn *unpack_row[FLM_FORMAT_COUNT];
     /* y = x / sqrt(mean(x^2) + eps) * w;  w NULL: 1. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* y = (x - mean) / sqrt(var + eps) * w + b;  w NULL: 1, b NULL: 0. y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b, size_t n, float eps);
-    void (*add)(float *y, const float *x, size_t n);                      /* y += x */
-    void (*add_scaled)(float *y, const float *x, float scale, size_t n);  /* y += scale * x (fused) */
-    void (*scale)(float *y, float scale, size_t n);                       /* y *= scale */
-    void (*softcap)(float *y, float cap, size_t n);                       /* y = cap * tanh(y / cap) */
-    void (*activate[FLM_ACT_COUNT])(float *y, const float *x, size_t n);  /* y = act(x); y may be x */
-    void (*gate[FLM_ACT_COUNT])(float *y, const float *gate, const float *up, size_t n); /* y = act(gate) * up; y may be either */
+    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    void (*add_scaled)(float *y, const float *x, float scale, size_t n); /* y += scale * x (fused) */
+    void (*scale)(float *y, float scale, size_t n); /* y *= scale */
+    void (*softcap)(float *y, float cap, size_t n); /* y = cap * tanh(y / cap) */
+    void (*activate[FLM_ACT_COUNT])(float *y, const float *x, size_t n); /* y = act(x); y may be x */
+    void (*gate[FLM_ACT_COUNT])(float *y, const float *gate, const float *up,
+                                size_t n); /* y = act(gate) * up; y may be either */
     /* (x[i], x[i + n]) = (x[i] cos[i] - x[i + n] sin[i], x[i + n] cos[i] + x[i] sin[i]) for i < n */
     void (*rope)(float *x, const float *cosine, const float *sine, size_t n);
     /* Round one head's key and value and store them at `slot` (0 .. FLM_PAGE - 1) of its areas in a page. */
-    void (*kv_store)(void *k_area, void *v_area, flm_dtype kv_dtype, size_t slot, const float *k, const float *v, size_t head_dim);
+    void (*kv_store)(void *k_area, void *v_area, flm_dtype kv_dtype, size_t slot, const float *k, const float *v,
+                     size_t head_dim);
     void (*attention)(const flm_attention_job *job);
     size_t (*argmax)(const float *x, size_t n); /* the first of the largest; n > 0; no NaN */
     int (*all_finite)(const float *x, size_t n);
