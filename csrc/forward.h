@@ -17,8 +17,8 @@ typedef struct flm_row_item {
     int long_rope;                /* use the long twins of ropes that have them */
     flm_rows rows;                /* logits for which tokens */
     /* Captures, each NULL when not wanted; row i is token i of this item. Strides in floats. */
-    float *hidden;                      /* [n_tokens, hidden] after the final norm */
-    float *hidden_states;               /* [layers + 1][state_stride], [n_tokens, hidden] each */
+    float *hidden;        /* [n_tokens, hidden] after the final norm */
+    float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */
     size_t state_stride;
     float *attentions; /* [layers][heads][attention_rows][attention_keys]; rows from attention_row0 */
     size_t attention_rows, attention_keys, attention_row0;

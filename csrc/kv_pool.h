@@ -22,13 +22,13 @@ struct flm_kv_pool {
     unsigned char *base;
     size_t page_bytes, stride; /* stride: page_bytes rounded up to whole lines */
     uint32_t n_pages, n_fresh; /* pages from n_fresh on were never used: they have no memory and read as zero */
-    uint32_t n_used; /* pages with users */
+    uint32_t n_used;           /* pages with users */
     uint32_t n_kept, max_kept;
     uint32_t free_first;
     uint32_t kept_first, kept_last; /* least recently used first */
-    flm_kv_page *pages; /* [n_pages] */
-    uint32_t *buckets; /* [n_buckets] page + 1; 0: empty */
-    uint32_t n_buckets; /* a power of two */
+    flm_kv_page *pages;             /* [n_pages] */
+    uint32_t *buckets;              /* [n_buckets] page + 1; 0: empty */
+    uint32_t n_buckets;             /* a power of two */
     uint64_t last_id;
 };
 
@@ -39,8 +39,8 @@ static inline unsigned char *flm_kv_address(const flm_kv_pool *pool, uint32_t pa
     return pool->base + (size_t)page * pool->stride;
 }
 
-void flm_kv_hold(flm_kv_pool *pool, uint32_t page); /* one more user */
-void flm_kv_drop(flm_kv_pool *pool, uint32_t page); /* one less: then it is kept if indexed, else free */
+void flm_kv_hold(flm_kv_pool *pool, uint32_t page);             /* one more user */
+void flm_kv_drop(flm_kv_pool *pool, uint32_t page);             /* one less: then it is kept if indexed, else free */
 int flm_page_table_grow(flm_page_table *table, size_t n_pages); /* room for them; 0: out of memory */
 void flm_prefix_forget(flm_kv_pool *pool, uint32_t page); /* out of the index; its list is the caller's business */
 

@@ -7,8 +7,8 @@
 
 /* Buffers of a step in flight, one row per token (or as noted), rows padded to 16 floats. */
 typedef enum flm_buffer {
-    FLM_BUF_TOKENS,   /* token-table rows, when they are projected to the hidden width */
-    FLM_BUF_RESIDUAL, /* the residual stream ... */
+    FLM_BUF_TOKENS,    /* token-table rows, when they are projected to the hidden width */
+    FLM_BUF_RESIDUAL,  /* the residual stream ... */
     FLM_BUF_RESIDUAL2, /* ... and its next value in a parallel layer */
     FLM_BUF_NORMED,
     FLM_BUF_BRANCH, /* a sublayer's output before it is added */
@@ -137,12 +137,12 @@ typedef struct flm_plan {
     uint32_t n_ropes, max_rope_pairs;
     size_t page_bytes, memory_page_bytes;
     size_t width[FLM_BUF_COUNT]; /* floats per row, padded; 0: unused */
-    uint32_t max_active; /* experts per token, at least 1 */
+    uint32_t max_active;         /* experts per token, at least 1 */
     uint32_t max_experts, max_head_dim;
     float *relative; /* [heads][2 * reach + 1], the stack's relative-position bias by distance */
     uint32_t relative_reach;
     double widest_flops, head_flops; /* operations per token of the largest step, and of the logits */
-    flm_expert **experts; /* of each layer, [n_expert_arrays]: the moe steps' arrays */
+    flm_expert **experts;            /* of each layer, [n_expert_arrays]: the moe steps' arrays */
     size_t n_expert_arrays, expert_capacity;
 } flm_plan;
 
@@ -155,7 +155,7 @@ typedef struct flm_compiler {
     flm_model *model;
     flm_plan *plan;
     const flm_stack_spec *stack;
-    int encoder; /* the stack is the encoder */
+    int encoder;      /* the stack is the encoder */
     const char *name; /* "encoder" or "decoder" */
     uint32_t layer, sublayer;
     flm_buffer residual, residual_next; /* of the layer being compiled; equal unless it is parallel */
@@ -165,7 +165,7 @@ typedef struct flm_compiler {
 
 void flm_compile_fail(flm_compiler *c, const char *what); /* unsupported: "<what>" */
 int flm_rope_equal(const flm_rope_spec *a, const flm_rope_spec *b);
-flm_expert *flm_compile_experts(flm_compiler *c, uint32_t n); /* NULL after an error */
+flm_expert *flm_compile_experts(flm_compiler *c, uint32_t n);       /* NULL after an error */
 flm_plan_step *flm_compile_step(flm_compiler *c, flm_step_fn *run); /* never NULL: a dummy after an error */
 void flm_compile_use(flm_compiler *c, flm_buffer buffer, size_t width);
 flm_matrix flm_compile_matrix(flm_compiler *c, const char *name);

@@ -20,15 +20,15 @@ struct flm_request {
 
     size_t prompt_begin, prompt_end; /* positions in the session; what is written follows */
     size_t n_written, max_tokens;
-    size_t text_bytes; /* of text that may be shown */
-    size_t prefix_hits; /* positions found in the prefix index */
-    flm_series logprobs; /* flm_logprob [n_written][1 + k] */
+    size_t text_bytes;             /* of text that may be shown */
+    size_t prefix_hits;            /* positions found in the prefix index */
+    flm_series logprobs;           /* flm_logprob [n_written][1 + k] */
     double started, written_first; /* flm_now at admission and at the first token */
     double prompt_seconds, decode_seconds;
 
     size_t positions; /* that it may fill at most */
-    size_t promised; /* pages that it may still take */
-    size_t writable; /* positions that its pages are ready for */
+    size_t promised;  /* pages that it may still take */
+    size_t writable;  /* positions that its pages are ready for */
 
     /* The step in flight: written by the leader without the lock, read at its end. */
     flm_sampler sampler;

@@ -35,21 +35,21 @@ typedef struct flm_attention_job {
     uint32_t first, n_keys; /* position of the first query; keys stored */
     uint32_t window;
     int causal;
-    float scale, softcap;                   /* softcap 0: none */
-    const float *alibi;                     /* [group] slopes or NULL: bias = slope * (j - position) */
+    float scale, softcap;  /* softcap 0: none */
+    const float *alibi;    /* [group] slopes or NULL: bias = slope * (j - position) */
     const float *relative; /* [group][2 * relative_reach + 1] or NULL: bias = relative[clamp(j - position) + reach] */
     uint32_t relative_reach;
     unsigned char *const *pages; /* page table; position p is in pages[p / FLM_PAGE] */
-    size_t k_offset, v_offset; /* bytes from a page's start to this K/V head's keys and values */
+    size_t k_offset, v_offset;   /* bytes from a page's start to this K/V head's keys and values */
     flm_dtype kv_dtype;
-    float *scratch; /* FLM_ATTENTION_SCRATCH(head_dim) floats, private to the thread */
-    float *probabilities; /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
+    float *scratch;                       /* FLM_ATTENTION_SCRATCH(head_dim) floats, private to the thread */
+    float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
     size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
 #define FLM_ATTENTION_SCRATCH(head_dim) (8u * (FLM_SPLIT + 2u * (size_t)(head_dim) + 64u))
 
 typedef struct flm_kernels {
-    const char *isa; /* "scalar", "avx2", "avx512" */
+    const char *isa;        /* "scalar", "avx2", "avx512" */
     unsigned vector_floats; /* lanes of its vectors */
     flm_matmul_fn *matmul[FLM_FORMAT_COUNT];
     flm_unpack_row_fn *unpack_row[FLM_FORMAT_COUNT];
@@ -57,13 +57,13 @@ typedef struct flm_kernels {
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* y = (x - mean) / sqrt(var + eps) * w + b;  w NULL: 1, b NULL: 0. y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b, size_t n, float eps);
-    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    void (*add)(float *y, const float *x, size_t n);                     /* y += x */
     void (*add_scaled)(float *y, const float *x, float scale, size_t n); /* y += scale * x (fused) */
-    void (*scale)(float *y, float scale, size_t n); /* y *= scale */
-    void (*softcap)(float *y, float cap, size_t n); /* y = cap * tanh(y / cap) */
+    void (*scale)(float *y, float scale, size_t n);                      /* y *= scale */
+    void (*softcap)(float *y, float cap, size_t n);                      /* y = cap * tanh(y / cap) */
     void (*activate[FLM_ACT_COUNT])(float *y, const float *x, size_t n); /* y = act(x); y may be x */
-    void (*gate[FLM_ACT_COUNT])(float *y, const float *gate, const float *up,
-                                size_t n); /* y = act(gate) * up; y may be either */
+    /* y = act(gate) * up; y may be either */
+    void (*gate[FLM_ACT_COUNT])(float *y, const float *gate, const float *up, size_t n);
     /* (x[i], x[i + n]) = (x[i] cos[i] - x[i + n] sin[i], x[i + n] cos[i] + x[i] sin[i]) for i < n */
     void (*rope)(float *x, const float *cosine, const float *sine, size_t n);
     /* Round one head's key and value and store them at `slot` (0 .. FLM_PAGE - 1) of its areas in a page. */
