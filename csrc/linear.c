@@ -4,7 +4,7 @@
 #include "run.h"
 
 enum {
-    GRAIN = 4, /* strips that a thread's share is a multiple of: what the kernels walk at once */
+    GRAIN = 4,       /* strips that a thread's share is a multiple of: what the kernels walk at once */
     BLOCK_STRIPS = 8 /* strips finished at a time when there are many rows, so that the epilogue finds them in cache */
 };
 

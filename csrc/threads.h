@@ -17,7 +17,7 @@ void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument);
 /* All threads of the running team wait for each other; what each wrote before, all see after. */
 void flm_pool_barrier(flm_pool *pool, unsigned thread);
 
-double flm_now(void);     /* seconds of a monotonic clock */
-unsigned flm_cpus(void);  /* usable processors: affinity and cgroup quota, at least 1 */
+double flm_now(void);    /* seconds of a monotonic clock */
+unsigned flm_cpus(void); /* usable processors: affinity and cgroup quota, at least 1 */
 
 #endif

@@ -98,12 +98,12 @@ typedef enum flm_kind { FLM_KIND_DECODER = 1, FLM_KIND_ENCODER = 2, FLM_KIND_ENC
 
 typedef struct flm_model_options {
     size_t size_bytes;
-    flm_format format;      /* of matrices; ignored by flm_model_open (the file says it) */
-    flm_dtype kv_dtype;     /* F32 or BF16; 0: F32 for F32 matrices, else BF16 */
-    uint32_t context;       /* longest sequence in tokens; 0: what the spec says */
-    uint64_t kv_bytes;      /* cap on the memory of KV pages; 0: chosen from the machine's memory */
-    uint32_t verify;        /* flm_model_open: 1 also checks the payload's checksum */
-    uint32_t prefix_cache;  /* 0: on, 1: off */
+    flm_format format;     /* of matrices; ignored by flm_model_open (the file says it) */
+    flm_dtype kv_dtype;    /* F32 or BF16; 0: F32 for F32 matrices, else BF16 */
+    uint32_t context;      /* longest sequence in tokens; 0: what the spec says */
+    uint64_t kv_bytes;     /* cap on the memory of KV pages; 0: chosen from the machine's memory */
+    uint32_t verify;       /* flm_model_open: 1 also checks the payload's checksum */
+    uint32_t prefix_cache; /* 0: on, 1: off */
 } flm_model_options;
 
 /* A tensor slot of a model: what weights it wants (see docs/architecture.md for the names). */
@@ -215,11 +215,11 @@ typedef struct flm_bytes {
 typedef struct flm_sampling {
     size_t size_bytes;
     uint32_t max_tokens, min_tokens;
-    float temperature; /* 0: greedy */
-    uint32_t top_k;    /* 0: off */
-    float top_p, min_p, typical_p; /* 1, 0, 1: off */
+    float temperature;                                             /* 0: greedy */
+    uint32_t top_k;                                                /* 0: off */
+    float top_p, min_p, typical_p;                                 /* 1, 0, 1: off */
     float repetition_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off */
-    uint32_t no_repeat_ngram_size; /* 0: off */
+    uint32_t no_repeat_ngram_size;                                 /* 0: off */
     uint64_t seed;
     uint32_t ignore_eos; /* 1: the end token is an ordinary token */
     int32_t logprobs;    /* -1: none; k >= 0: the chosen token's and the k best */
@@ -252,7 +252,7 @@ typedef struct flm_progress {
     size_t text_bytes;
     const flm_logprob *logprobs; /* [n_tokens, 1 + k]: the chosen one, then the k best, descending */
     size_t logprobs_per_token;
-    flm_finish finish; /* NONE while it runs */
+    flm_finish finish;                                    /* NONE while it runs */
     size_t prompt_tokens, prefix_hit_tokens, prompt_done; /* prompt_done: prompt tokens read so far */
     double prompt_seconds, decode_seconds;
 } flm_progress;
