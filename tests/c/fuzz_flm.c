@@ -14,12 +14,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                               \
-    do {                                                                               \
-        if (!(condition)) {                                                            \
-            fprintf(stderr, "%s:%d: %s is not true\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                   \
-        }                                                                              \
+#define CHECK(condition)                                                                                               \
+    do {                                                                                                               \
+        if (!(condition)) {                                                                                            \
+            fprintf(stderr, "%s:%d: %s is not true\n", __FILE__, __LINE__, #condition);                                \
+            abort();                                                                                                   \
+        }                                                                                                              \
     } while (0)
 
 /* ---- allocations that fail on demand ------------------------------------------------------------------------- */
@@ -91,8 +91,8 @@ static uint64_t draw(void) { /* splitmix64 */
 static size_t below(size_t n) { return n ? (size_t)(draw() % n) : 0; }
 
 static uint64_t odd_number(void) {
-    static const uint64_t numbers[] = {0,          1,          2,           3,          4,         8,
-                                       16,         63,         64,          65,         255,       0x7FFFFFFF,
+    static const uint64_t numbers[] = {0,          1,          2,           3,          4,          8,
+                                       16,         63,         64,          65,         255,        0x7FFFFFFF,
                                        0x80000000, 0xFFFFFFFF, 0x100000000, UINT64_MAX, 1ull << 63, UINT64_MAX - 63,
                                        0x7F800000, 0xFF800000, 0x7FC00000,  0x7F7FFFFF, 0x00000001, 0x80000001};
     return draw() % 4 ? numbers[below(sizeof numbers / sizeof *numbers)] : draw() % 4096;

@@ -12,7 +12,7 @@ static void pages(void) {
     CHECK(flm_kv_pool_create(100, 6, &pool, &error) == FLM_OK);
     CHECK(flm_page_table_reserve(pool, &a, 0, 3 * FLM_PAGE, &error) == FLM_OK && a.n_pages == 3);
     for (int i = 0; i < 3; i++) memset(a.pages[i], i + 1, 100);
-    flm_prefix_insert(pool, &a, tokens, 3 * FLM_PAGE - 1, 0); /* the third is not full */
+    flm_prefix_insert(pool, &a, tokens, 3 * FLM_PAGE - 1, 0);              /* the third is not full */
     CHECK(flm_prefix_find(pool, &b, tokens, 2 * FLM_PAGE, 0) == FLM_PAGE); /* the last token is always left to do */
     flm_page_table_truncate(pool, &b, 0);
     CHECK(flm_prefix_find(pool, &b, tokens, 2 * FLM_PAGE + 1, 1) == 0); /* another salt */
