@@ -210,6 +210,8 @@ void flm_model_info_get(const flm_model *model, flm_model_info *info) {
 
 flm_status flm_model_set_vocabulary(flm_model *model, const flm_vocabulary *vocabulary, flm_error *error) {
     flm_detok copy;
+    if (model->finished)
+        return flm_fail(error, FLM_ERR_STATE, "the model is finished: requests may be reading its vocabulary");
     flm_status status = flm_detok_copy(&copy, vocabulary, model->spec.vocab, error);
     if (status != FLM_OK) return status;
     flm_detok_free(&model->vocabulary);

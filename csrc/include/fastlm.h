@@ -143,7 +143,7 @@ typedef struct flm_model_info {
 FLM_API void flm_model_info_get(const flm_model *model, flm_model_info *info);
 
 /* What generation needs to know of the vocabulary; a .flm file brings it along.
- * Token i prints bytes[offsets[i] .. offsets[i + 1]); special tokens print nothing. */
+ * Token i prints bytes[offsets[i] .. offsets[i + 1]); special tokens print nothing. Set before flm_model_finish. */
 typedef struct flm_vocabulary {
     size_t size_bytes;
     uint32_t n_tokens;
