@@ -197,7 +197,9 @@ def test_nothing_visible_gives_zeros(kernels: Kernels, guarded: Guarded) -> None
 
 @pytest.mark.parametrize("kv_dtype", [F32, BF16])
 @pytest.mark.parametrize(
-    "options", [{}, {"window": 130}, {"alibi": True, "softcap": 9.0}, {"reach": 33}], ids=lambda o: "-".join(o) or "-"
+    "options",
+    [{}, {"window": 130}, {"window": 300}, {"alibi": True, "softcap": 9.0}, {"reach": 33}],
+    ids=lambda o: "-".join(o) or "-",
 )
 def test_same_bits_in_any_chunk(kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv_dtype: int) -> None:
     """One token and head at a time, against chunks of tokens, of heads, and against keys stored later."""
@@ -264,6 +266,8 @@ def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded) -> None:
             keys = guarded.empty(PAGE * head_dim, dtype)
             values = guarded.empty(PAGE * head_dim, dtype)
             k, v = rng.standard_normal((2, PAGE, head_dim)).astype(np.float32)
+            for halves in (k.view(np.uint32), v.view(np.uint32)):
+                halves[::2] = halves[::2] & 0xFFFF0000 | 0x8000  # halfway between two bfloat16 numbers
             for slot in rng.permutation(PAGE):
                 ends = guarded.copy(k[slot]), guarded.copy(v[slot])
                 kernels.kv_store(
