@@ -53,7 +53,8 @@ def load(
     kv_dtype
         Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32" or "bfloat16".
     progress
-        Called with (bytes done, bytes in all, tensor name); True draws a bar on stderr.
+        Called after each block of rows with (bytes done, bytes in all, tensor name), so that it may end the loading by
+        raising; True draws a bar on stderr.
 
     Raises
     ------
@@ -141,13 +142,14 @@ def _fill(core: _core.Model, binding: Binding, report: Progress) -> None:
         source = binding[tensor.name]
         rows = max(STRIP, BLOCK_BYTES // (4 * tensor.cols) // STRIP * STRIP)
         for at in range(0, tensor.rows, rows):
-            values = source.rows(at, min(at + rows, tensor.rows))
+            end = min(at + rows, tensor.rows)
+            values = source.rows(at, end)
             try:
                 core.load_rows(index, at, values)
             except ModelFormatError as error:
                 raise ModelFormatError(f"{source.file}: {source.tensor}: {error}") from None
+            report(done + tensor.bytes * end // tensor.rows, total, tensor.name)
         done += tensor.bytes
-        report(done, total, tensor.name)
 
 
 def _reporter(progress: Progress | bool | None) -> Progress:
