@@ -137,6 +137,12 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
     return status;
 }
 
+/* A cancelled request need not wait for the end of a step that it is not in. (The leader leaves a step that it is in.) */
+static void leave_queue_if_cancelled(flm_request *r) {
+    if (atomic_load(&r->cancelled) && !r->in_step && r->state != FLM_REQUEST_DONE)
+        flm_schedule_end(r->engine, r, FLM_FINISH_CANCELLED, FLM_OK);
+}
+
 /* Not inside the gate after an error. */
 static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_error *error) {
     flm_engine *e = r->engine;
@@ -157,9 +163,10 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
         r->waiter = &waiter;
         leads = flm_gate_wait(e->gate, &waiter);
         r->waiter = NULL;
-        if (leads || flm_request_satisfied(r) || !poll) continue;
-        status = ask(r, &watch, error);
+        if (leads || flm_request_satisfied(r)) continue;
+        if (poll) status = ask(r, &watch, error);
         if (watch.stopped && !atomic_load(&r->cancelled)) flm_request_cancel(r);
+        if (!status) leave_queue_if_cancelled(r);
     }
     if (leads && !status) flm_gate_resign(e->gate);
     flm_waiter_destroy(&waiter);
