@@ -76,8 +76,8 @@ typedef struct flm_kernels {
     float (*log_sum_exp)(const float *x, size_t n);
 } flm_kernels;
 
-/* The table called `isa` (NULL: $FASTLM_ISA), or with "" or no such variable the best that this CPU can run. NULL when the name is unknown or the CPU
- * cannot run it. */
+/* The table called `isa` (NULL: $FASTLM_ISA), or with "" or no such variable the best that this CPU can run. NULL when
+ * the name is unknown or the CPU cannot run it. */
 const flm_kernels *flm_kernels_select(const char *isa);
 /* Names this CPU can run, best last, separated by spaces: for error texts and tests. */
 const char *flm_kernels_usable(void);
