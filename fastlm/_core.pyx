@@ -41,7 +41,7 @@ cdef class Context:
         memset(&options, 0, sizeof(options))
         options.size_bytes = sizeof(options)
         options.threads = threads
-        options.isa = NULL if name is None else <const char *>name
+        if name is not None: options.isa = name
         _check(flm_context_create(&options, &self.handle, &error), &error)
 
     def __dealloc__(self):

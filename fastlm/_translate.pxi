@@ -105,7 +105,8 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
         raise errors.ParameterError("attentions must have the shape (layers, heads, tokens, keys)")
     c.tokens = _ids(item.tokens)
     c.n_tokens = count
-    c.types = NULL if item.types is None else _ids(item.types)
+    if item.types is not None:
+        c.types = _ids(item.types)
     c.rows = item.rows
     c.logits = _floats(item.logits, (0, 1, count)[item.rows] * <size_t>info.vocab, "logits")
     c.hidden = _floats(item.hidden, count * info.width, "hidden")
