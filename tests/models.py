@@ -1,4 +1,4 @@
-"""Checkpoints with random weights, as Hugging Face folders: config.json, model.safetensors and, if asked, a tokenizer."""
+"""Checkpoints with random weights, as Hugging Face folders: config.json, model.safetensors, a tokenizer if asked."""
 
 from __future__ import annotations
 

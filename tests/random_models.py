@@ -38,7 +38,7 @@ def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSp
 
 
 def exotic_spec() -> ModelSpec:
-    """Everything that could see its neighbours: windows, softcaps, norms, ALiBi, experts, parallel layers, odd sizes."""
+    """What could see its neighbours: windows, softcaps, norms, ALiBi, experts, parallel layers, odd sizes."""
     local = Attention(6, 3, 20, 0.2, rope=_rope(7), window=70, softcap=20.0, q_norm=RMS, k_norm=RMS, qkv_bias=True)
     sloped = Attention(5, 1, 28, 0.19, alibi=(0.5, 0.25, 0.125, 0.0625, 0.03), out_bias=True)
     layer_norm = Norm(NormKind.LAYER, 1e-5, bias=True)
@@ -53,11 +53,20 @@ def exotic_spec() -> ModelSpec:
 
 
 def build(
-    spec: ModelSpec, *, threads: int, format: str = "float32", kv: str = "auto", prefix: bool = True, seed: int = 0
+    spec: ModelSpec,
+    *,
+    threads: int,
+    format: str = "float32",
+    kv: str = "auto",
+    prefix: bool = True,
+    kv_bytes: int = 0,
+    isa: str | None = None,
+    seed: int = 0,
 ) -> tuple[_core.Context, _core.Model]:
     """A finished model; the same spec and seed give the same weights."""
-    context = _core.Context(threads)
-    model = _core.Model.create(context, encode(spec), format=format, kv_dtype=kv, prefix_cache=prefix)
+    context = _core.Context(threads, isa)
+    blob = encode(spec)
+    model = _core.Model.create(context, blob, format=format, kv_dtype=kv, kv_bytes=kv_bytes, prefix_cache=prefix)
     rng = np.random.default_rng(seed)
     for i, t in enumerate(model.tensors()):
         values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)

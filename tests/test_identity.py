@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,18 +14,22 @@ from random_models import build, exotic_spec, plain_spec, run
 
 from fastlm import _core
 from fastlm.arch.spec import ModelSpec
+from fastlm.errors import ParameterError
+
+MakeSpec = Callable[[], ModelSpec]
 
 PAGE = 64  # positions of a KV page; splits of attention are 256
 LENGTHS = (1, 2, 17, 40, 63, 64, 65, 100, 128, 129, 150, 200, 257, 300, 320)
+FEW_LENGTHS = (1, 3, 64, 90, 300)
 CASES = [
     pytest.param(plain_spec, "float32", "auto", id="plain-float32"),
     pytest.param(plain_spec, "bfloat16", "auto", id="plain-bfloat16"),
-    pytest.param(plain_spec, "float16", "float32", id="plain-float16-kv32"),
+    pytest.param(lambda: plain_spec(layers=1), "float16", "float32", id="plain-float16-kv32"),
     pytest.param(exotic_spec, "float32", "auto", id="exotic-float32"),
     pytest.param(exotic_spec, "float32", "bfloat16", id="exotic-float32-kv16"),
     pytest.param(exotic_spec, "float16", "bfloat16", id="exotic-float16"),
 ]
-SCHEDULES = 12  # of each thread count and case: 288 in all
+SCHEDULES = 8  # of each thread count and case: 192 in all, and those of the tests below
 
 
 @dataclass
@@ -33,14 +40,16 @@ class Texts:
     logits: list[np.ndarray]
 
 
-def make_texts(spec: ModelSpec, format: str, kv: str) -> Texts:
+def make_texts(
+    spec: ModelSpec, format: str, kv: str, isa: str | None = None, lengths: tuple[int, ...] = LENGTHS
+) -> Texts:
     rng = np.random.default_rng(1)
     vocab = spec.embed.vocab
-    tokens = [rng.integers(0, vocab, n).astype(np.int32) for n in LENGTHS]
+    tokens = [rng.integers(0, vocab, n).astype(np.int32) for n in lengths]
     for shared in (64, 130, 256):  # the same beginning, then something else
         tail = rng.integers(0, vocab, 45).astype(np.int32)
         tokens.append(np.concatenate([tokens[-1][:shared], tail]))
-    _, model = build(spec, threads=1, format=format, kv=kv, prefix=False)
+    _, model = build(spec, threads=1, format=format, kv=kv, prefix=False, isa=isa)
     logits = [run(model, [(model.session(), ids, 2)], vocab)[0] for ids in tokens]
     return Texts(tokens, logits)
 
@@ -69,8 +78,8 @@ class Walk:
             self.session.rewind(n)
             self.at -= n
 
-    def next_piece(self) -> tuple[_core.Session, np.ndarray, int]:
-        rest = len(self.tokens) - self.at
+    def next_piece(self, most: int = 1000) -> tuple[_core.Session, np.ndarray, int]:
+        rest = min(most, len(self.tokens) - self.at)
         n = int(self.rng.choice([1, rest, int(self.rng.integers(1, rest + 1))]))
         self.piece = self.tokens[self.at : self.at + n]
         return self.session, self.piece, int(self.rng.choice([1, 2]))
@@ -96,7 +105,7 @@ def walk_schedule(model: _core.Model, texts: Texts, vocab: int, rng: np.random.G
 
 
 @pytest.mark.parametrize(("make_spec", "format", "kv"), CASES)
-def test_bits_do_not_depend_on_the_schedule(make_spec, format: str, kv: str) -> None:
+def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv: str) -> None:
     spec = make_spec()
     texts = make_texts(spec, format, kv)
     for threads in (1, 2, 3, 4):
@@ -105,9 +114,53 @@ def test_bits_do_not_depend_on_the_schedule(make_spec, format: str, kv: str) -> 
         for _ in range(SCHEDULES):
             walk_schedule(model, texts, spec.embed.vocab, rng)
         counters = context.counters()
-        assert len(counters["tiles"]) == threads
-        assert min(counters["tiles"]) > 0.5 * np.mean(counters["tiles"]), "every thread computes its share"
+        check_shares(counters, threads)
         assert counters["prefix_hit_tokens"] > 100, "schedules must meet the prefix cache"
+
+
+def check_shares(counters: dict[str, Any], threads: int) -> None:
+    assert len(counters["tiles"]) == threads
+    assert min(counters["tiles"]) > 0.5 * np.mean(counters["tiles"]), "every thread computes its share"
+
+
+def usable(isa: str) -> bool:
+    try:
+        return _core.Context(1, isa).isa == isa
+    except ParameterError:
+        return False
+
+
+@pytest.mark.parametrize("isa", ["scalar", "avx2"])
+@pytest.mark.parametrize("format", ["float32", "bfloat16", "float16"])
+def test_bits_do_not_depend_on_the_schedule_with_other_instructions(isa: str, format: str) -> None:
+    """The kernels that this processor would not choose by itself."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    for spec in (plain_spec(layers=1, vocab=163), exotic_spec()):
+        texts = make_texts(spec, format, "auto", isa, FEW_LENGTHS)
+        _, model = build(spec, threads=3, format=format, isa=isa)
+        walk_schedule(model, texts, spec.embed.vocab, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize("make_spec", [plain_spec, exotic_spec])
+def test_bits_do_not_depend_on_what_is_computed_again(make_spec: MakeSpec) -> None:
+    """With few pages, sequences that rest lose theirs and are computed anew, in other chunks."""
+    spec = make_spec()
+    texts = make_texts(spec, "bfloat16", "auto")
+    _, probe = build(spec, threads=1, format="bfloat16")
+    page_bytes = PAGE * int(probe.info()["kv_bytes_per_token"] or 0)
+    context, model = build(spec, threads=2, format="bfloat16", kv_bytes=9 * page_bytes, prefix=False)
+    rng = np.random.default_rng(11)
+    walks = [Walk(model, texts, i, rng) for i in range(len(texts.tokens))]
+    given = 0
+    while not all(walk.done for walk in walks):
+        walk = walks[int(rng.integers(len(walks)))]
+        if walk.done:
+            continue
+        work = [walk.next_piece(40)]
+        given += len(walk.piece)
+        walk.check(run(model, work, spec.embed.vocab)[0])
+    assert context.counters()["tokens"] > 2 * given, "what was lost was computed again"
 
 
 def generate(model: _core.Model, prompts: list[np.ndarray], n: int) -> list[_core.Progress]:
@@ -178,3 +231,81 @@ def test_concurrent_callers_share_steps() -> None:
         caller.join()
     assert [found[i].tokens for i in range(8)] == [p.tokens for p in expected]
     assert context.counters()["forwards"] - before < 3 * 200, "eight callers must not take eight times the steps"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A request of a crowd, and what it gives alone on one thread."""
+
+    prompt: np.ndarray
+    sampling: dict[str, object]
+    alone: _core.Progress
+
+
+def make_tasks(spec: ModelSpec, format: str, n: int) -> list[Task]:
+    """Greedy and sampled requests; many prompts begin alike, some are longer than a split of attention."""
+    _, model = build(spec, threads=1, format=format, prefix=False)
+    rng = np.random.default_rng(n)
+    starts = [rng.integers(0, spec.embed.vocab, 300) for _ in range(3)]
+    tasks = []
+    for i in range(n):
+        start = starts[i % 3][: rng.choice([0, 64, 200, 300])]
+        prompt = np.concatenate([start, rng.integers(0, spec.embed.vocab, rng.integers(1, 90))]).astype(np.int32)
+        temperature = float(rng.choice([0.0, 1.0]))
+        sampling = {"max_tokens": int(rng.integers(1, 60)), "ignore_eos": True, "logprobs": 5, "seed": i}
+        sampling = {**sampling, "temperature": temperature, "repetition_penalty": 1.1 if i % 4 == 0 else 1.0}
+        tasks.append(Task(prompt, sampling, _core.Request(model.session(), prompt, dict(sampling)).wait(True)))
+    return tasks
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize(("make_spec", "format"), [(plain_spec, "bfloat16"), (exotic_spec, "float32")])
+def test_bits_in_a_crowd(make_spec: MakeSpec, format: str, threads: int) -> None:
+    """Requests that join and leave at random moments, of several callers, among calls of forward."""
+    spec = make_spec()
+    tasks, texts = make_tasks(spec, format, 24), make_texts(spec, format, "auto")
+    context, model = build(spec, threads=threads, format=format)
+    wrong: list[str] = []
+
+    def call(mine: list[int]) -> None:
+        rng = np.random.default_rng(mine)
+        for i in mine:
+            time.sleep(rng.exponential(0.003))
+            task, tokens, logprobs = tasks[i], [], []
+            request = _core.Request(model.session(), task.prompt, dict(task.sampling))
+            progress = request.wait(bool(rng.random() < 0.5))
+            while True:
+                tokens += progress.tokens
+                logprobs += progress.logprobs
+                if progress.finish:
+                    break
+                progress = request.wait()
+            if tokens != task.alone.tokens or logprobs != task.alone.logprobs:
+                wrong.append(f"request {i} of {len(task.prompt)} tokens")
+
+    callers = [threading.Thread(target=call, args=(list(range(i, len(tasks), 6)),)) for i in range(6)]
+    for caller in callers:
+        caller.start()
+    rng = np.random.default_rng(threads)
+    walk_schedule(model, texts, spec.embed.vocab, rng)
+    for caller in callers:
+        caller.join()
+    assert not wrong
+    check_shares(context.counters(), threads)
+    written = sum(len(task.alone.tokens) for task in tasks)
+    assert written > 300 and context.counters()["prefix_hit_tokens"] > 100
+
+
+@pytest.mark.parametrize(("make_spec", "format"), [(plain_spec, "float16"), (exotic_spec, "bfloat16")])
+def test_what_was_generated_reads_the_same(make_spec: MakeSpec, format: str) -> None:
+    """At every place the log-probabilities of a generation are those after the same tokens given as a prompt."""
+    spec = make_spec()
+    _, model = build(spec, threads=2, format=format)
+    (task, *_) = make_tasks(spec, format, 1)
+    written = task.alone.tokens
+    for n in range(len(written)):
+        prompt = np.concatenate([task.prompt, written[:n]]).astype(np.int32)
+        (progress,) = generate(model, [prompt], 1)
+        best = dict(task.alone.logprobs[n])
+        assert all(best[token] == logprob for token, logprob in progress.logprobs[0] if token in best)
+        assert any(token in best for token, _ in progress.logprobs[0])
