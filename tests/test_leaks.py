@@ -1,0 +1,167 @@
+"""Memory, threads and files do not grow with what a process did."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import fastlm
+
+MEGABYTE = 1 << 20
+FINE = {"logprobs": 2, "logit_bias": {5: 1.0}, "repetition_penalty": 1.1, "no_repeat_ngram_size": 3, "stop": ["zzz"]}
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self"),
+]
+
+
+def resident() -> int:
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth(work: Callable[[int], None], *, warm_up: int, n: int) -> int:
+    """Bytes by which the process grew in n rounds after a warm-up."""
+    for i in range(warm_up):
+        work(i)
+    before = resident()
+    for i in range(n):
+        work(warm_up + i)
+    grown = resident() - before
+    print(f"{n} rounds: {grown / 1024:.0f} KiB")
+    return grown
+
+
+@pytest.fixture
+def model(stories260k: Path) -> fastlm.Model:
+    return fastlm.load(stories260k)
+
+
+def test_growth_sees_a_leak() -> None:
+    kept: list[bytes] = []
+    assert growth(lambda i: kept.append(bytes(200)), warm_up=100, n=10_000) > MEGABYTE
+
+
+def test_generations(model: fastlm.Model) -> None:
+    """Short ones, which fill no page and so leave nothing in the prefix cache; each in one of several ways."""
+    ways: list[Callable[[int], object]] = [
+        lambda i: model.generate("Once", max_tokens=4),
+        lambda i: model.generate([1, 2 + i % 500], max_tokens=4, temperature=1.0, top_k=40, top_p=0.9, seed=i),
+        lambda i: model.generate("The cat", max_tokens=4, **FINE),
+        lambda i: list(model.stream("A dog", max_tokens=4)),
+        lambda i: model.generate("Lily", max_tokens=3, n=2, temperature=0.7),
+        lambda i: model.forward([1, 2, 3], attentions=True, hidden_states=True),
+        lambda i: model.next_tokens("Tim"),
+    ]
+    assert growth(lambda i: ways[i % len(ways)](i) and None, warm_up=2000, n=10_000) <= MEGABYTE
+
+
+def test_long_generations_stay_within_the_memory_for_keys_and_values(model: fastlm.Model) -> None:
+    """What the prefix cache keeps is bounded by what pages may take; no page is lost however often it is full."""
+    most = model.memory()["kv_bytes"]
+
+    def work(i: int) -> None:
+        model.generate([1, 2 + i % 500, 2 + i // 500], max_tokens=200, temperature=1.0, seed=i, ignore_eos=True)
+
+    assert growth(work, warm_up=20, n=300) <= most + MEGABYTE
+    assert growth(work, warm_up=300, n=200) <= MEGABYTE
+
+
+def test_failed_calls(model: fastlm.Model) -> None:
+    def work(i: int) -> None:
+        for params in ({"max_token": 1}, {"temperature": -1}, {"stop_token_ids": [1 << 20]}, {"top_k": 4}):
+            with pytest.raises(fastlm.ParameterError):
+                model.generate("Once", **params)
+        with pytest.raises(fastlm.ContextLengthError):
+            model.generate([1] * (model.context + 1))
+        with pytest.raises(fastlm.ParameterError):
+            model.generate([1, 1 << 20])
+
+    assert growth(work, warm_up=200, n=1000) <= MEGABYTE
+
+
+def test_abandoned_streams(model: fastlm.Model) -> None:
+    """Each had all pages of a full sequence promised: were they not given back, 64 would take all there are."""
+    expected = model.generate([1, 2], max_tokens=30).token_ids
+
+    def work(i: int) -> None:
+        stream = model.stream([1, 2 + i % 500], max_tokens=500, ignore_eos=True)
+        for _ in range(i % 4):
+            next(stream)
+        if i % 2:
+            stream.close()
+
+    assert growth(work, warm_up=100, n=500) <= MEGABYTE
+    assert model.generate([1, 2], max_tokens=30).token_ids == expected
+
+
+def test_streams_abandoned_in_cycles(model: fastlm.Model) -> None:
+    """They live until they are collected, and meanwhile may take pages, but not for ever."""
+
+    def work(i: int) -> None:
+        cycle: list[object] = [model.stream([1, 2 + i % 500], max_tokens=500, ignore_eos=True)]
+        cycle.append(cycle)
+        next(cycle[0])
+        if i % 32 == 0:
+            gc.collect()
+
+    assert growth(work, warm_up=100, n=500) <= model.memory()["kv_bytes"]
+    assert growth(work, warm_up=500, n=500) <= MEGABYTE
+
+
+def test_sessions_forked_and_dropped(model: fastlm.Model) -> None:
+    root = model.session()
+    tokens = root.generate([1, 2], max_tokens=150, ignore_eos=True).token_ids
+    expected = root.fork().generate([3], max_tokens=5).token_ids
+
+    def work(i: int) -> None:
+        twin = root.fork()
+        twin.rewind(i % 100)
+        twin.generate([3 + i % 200], max_tokens=3, ignore_eos=True)
+        forks = [twin.fork() for _ in range(3)]
+        forks[0].generate([4], max_tokens=2)
+        if i % 2:
+            forks[1].close()
+            twin.close()
+
+    assert growth(work, warm_up=500, n=1000) <= MEGABYTE
+    assert root.tokens[2:] == tokens
+    assert root.fork().generate([3], max_tokens=5).token_ids == expected
+
+
+def test_loading_and_closing(stories260k: Path) -> None:
+    def work(i: int) -> None:
+        model = fastlm.load(stories260k, threads=1 + i % 3)
+        model.generate("Once", max_tokens=2)
+        if i % 2:
+            model.close()
+
+    def open_things() -> tuple[int, int]:
+        return sum(1 for _ in Path("/proc/self/task").iterdir()), sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    work(0)
+    before = open_things()
+    assert growth(work, warm_up=60, n=200) <= MEGABYTE
+    assert open_things() == before
+
+
+def test_failed_loading(stories260k: Path, tmp_path: Path) -> None:
+    """Of a file that is cut short in its last tensor's bytes, and of one whose weights are not finite."""
+    data = (stories260k / "model.safetensors").read_bytes()
+    for name in ("config.json", "tokenizer.json"):
+        (tmp_path / name).write_bytes((stories260k / name).read_bytes())
+    nan = data[:-4] + b"\xff\xff\xff\xff"
+    contents = (data[:-100], nan)
+
+    def work(i: int) -> None:
+        (tmp_path / "model.safetensors").write_bytes(contents[i % 2])
+        with pytest.raises(fastlm.ModelFormatError):
+            fastlm.load(tmp_path, threads=2)
+
+    assert growth(work, warm_up=40, n=100) <= MEGABYTE
