@@ -8,6 +8,8 @@ from libc.string cimport memset
 
 from collections import namedtuple
 
+import numpy as np
+
 from fastlm import errors
 
 include "_translate.pxi"
@@ -94,7 +96,7 @@ cdef class Model:
         return self
 
     def __dealloc__(self):
-        flm_model_destroy(self.handle)
+        with nogil: flm_model_destroy(self.handle)  # giving gigabytes back takes its time
 
     cdef int hold(self) except -1:
         if self.closed:
@@ -107,9 +109,10 @@ cdef class Model:
         self.free_if_unused()
 
     cdef void free_if_unused(self) noexcept:
+        cdef flm_model *handle = self.handle
         if self.closed and self.holds == 0:
-            flm_model_destroy(self.handle)
-            self.handle = NULL
+            self.handle = NULL  # first, for the lock is let go of
+            with nogil: flm_model_destroy(handle)
 
     def close(self):
         self.closed = True
@@ -169,7 +172,6 @@ cdef class Model:
         cdef flm_vocabulary v
         cdef flm_error error
         cdef flm_status status
-        import numpy as np
         cdef const uint64_t[::1] offsets = np.cumsum([0, *map(len, pieces)], dtype=np.uint64)
         cdef bytes joined = b"".join(pieces)
         cdef bytes flags = bytes(map(bool, special))
@@ -268,8 +270,7 @@ cdef class Session:
     @property
     def tokens(self):
         self.usable()
-        cdef const int32_t *tokens = flm_session_tokens(self.handle)
-        return [tokens[i] for i in range(flm_session_length(self.handle))]
+        return [flm_session_tokens(self.handle)[i] for i in range(flm_session_length(self.handle))]
 
     def encode(self, const int32_t[::1] ids, cancel=None):
         cdef flm_error error
@@ -325,7 +326,6 @@ cdef class Request:
         cdef list stops = sampling.get("stops", [])
         cdef flm_bias *biases = NULL
         cdef flm_bytes *strings = NULL
-        import numpy as np
         cdef const int32_t[::1] stop_tokens = np.array([*sampling.get("stop_tokens", ()), 0], np.int32)
         if self.handle is not NULL:
             raise errors.StateError("the request exists already")

@@ -45,7 +45,7 @@ def model(stories260k: Path) -> fastlm.Model:
 
 def test_growth_sees_a_leak() -> None:
     kept: list[bytes] = []
-    assert growth(lambda i: kept.append(bytes(200)), warm_up=100, n=10_000) > MEGABYTE
+    assert growth(lambda i: kept.append(bytes(600)), warm_up=100, n=10_000) > MEGABYTE
 
 
 def test_generations(model: fastlm.Model) -> None:
