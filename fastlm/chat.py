@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastlm.arguments import shown
 from fastlm.errors import ModelFormatError, ParameterError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _check_messages(messages: object) -> None:
         raise ParameterError("messages must be a list like [{'role': 'user', 'content': 'Hello'}]")
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping) or "role" not in message:
-            raise ParameterError(f"messages[{i}] must be a mapping with 'role' and 'content', not {message!r:.100}")
+            raise ParameterError(f"messages[{i}] must be a mapping with 'role' and 'content', not {shown(message)}")
 
 
 def _raise(message: str) -> None:

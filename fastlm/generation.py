@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import logging
 import math
+import numbers
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fastlm.arguments import items, shown, token_id, whole
 from fastlm.errors import ParameterError
-from fastlm.prompts import token_id
 
 logger = logging.getLogger("fastlm")
 
@@ -28,6 +29,7 @@ DEFAULT_MAX_TOKENS = 256
 MAX_N = 64
 MAX_LOGPROBS = 1000
 UINT32 = 2**32 - 1
+MAX_NUMBER = 1e30  # float32 holds it and its square root
 
 
 class CancelFlag(Protocol):
@@ -69,7 +71,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
     """
     given = _canonical(params)
     _refuse(given)
-    p = _Reader({**_defaults(config), **given})
+    p = _Reader(given, _defaults(config))
     temperature = p.number("temperature", 0.0, low=0.0)
     if temperature == 0.0 and "temperature" not in given:
         ineffective = [name for name in FILTERS if name in given]
@@ -146,39 +148,28 @@ def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
 
 
 class _Reader:
-    """Typed, range-checked access; errors name the parameter."""
+    """Typed, range-checked access; errors name the parameter, and the file where it is not the caller's."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = values
+    def __init__(self, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+        self.values = {**defaults, **given}
+        self.defaults = {name for name in defaults if name not in given}
+
+    def label(self, name: str) -> str:
+        return f"generation_config.json: {name}" if name in self.defaults else name
 
     def integer(self, name: str, default: int | None, low: int, high: int) -> int | None:
         value = self.values.get(name, default)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise ParameterError(f"{name} must be an integer, not {value!r:.100}")
-        if not low <= value.__index__() <= high:
-            raise ParameterError(f"{name} must be from {low} to {high}, not {value!r:.100}")
-        return int(value.__index__())
+        return None if value is None else whole(value, self.label(name), low, high)
 
     def number(
         self, name: str, default: float, low: float = -math.inf, high: float = math.inf, above: bool = False
     ) -> float:
-        value = self.values.get(name, default)
-        if isinstance(value, bool) or not hasattr(value, "__float__"):
-            raise ParameterError(f"{name} must be a number, not {value!r:.100}")
-        x = float(value)
-        if not math.isfinite(x) or abs(x) > 1e30 or x < low or x > high or (above and x == low):
-            edge = "above" if above else "at least"
-            bounds = f" {edge} {low:g}" if low > -math.inf else " finite"
-            bounds += f" and at most {high:g}" if high < math.inf else ""
-            raise ParameterError(f"{name} must be{bounds}, not {value!r:.100}")
-        return x
+        return number(self.values.get(name, default), self.label(name), low, high, above)
 
     def flag(self, name: str) -> bool:
         value = self.values.get(name, False)
         if not isinstance(value, bool):
-            raise ParameterError(f"{name} must be True or False, not {value!r:.100}")
+            raise ParameterError(f"{self.label(name)} must be True or False, not {shown(value)}")
         return value
 
     def strings(self, name: str) -> tuple[str, ...]:
@@ -186,26 +177,39 @@ class _Reader:
         found = (value,) if isinstance(value, str) else value
         if not isinstance(found, (list, tuple)) or not all(isinstance(s, str) and s for s in found):
             raise ParameterError(f"{name} must be a string or a list of strings, none of them empty")
+        if any(0xD800 <= ord(c) < 0xE000 for text in found for c in text):
+            raise ParameterError(f"{name} holds a lone surrogate, which UTF-8 cannot say")
         return tuple(found)
 
     def ids(self, name: str, vocab: int) -> list[int]:
         value = self.values.get(name, ())
         found = (value,) if isinstance(value, int) else value
-        if isinstance(found, (str, bytes)) or not isinstance(found, Iterable):
-            raise ParameterError(f"{name} must be a list of token ids, not {value!r:.100}")
-        return [token_id(item, vocab, name) for item in found]
+        return [token_id(item, vocab, name) for item in items(found, name, "a list of token ids")]
 
     def biases(self, vocab: int) -> dict[int, float]:
         value = self.values.get("logit_bias", {})
         if not isinstance(value, Mapping):
-            raise ParameterError(f"logit_bias must map token ids to numbers, not {value!r:.100}")
-        return {
-            token_id(key, vocab, "logit_bias"): _Reader({"logit_bias": bias}).number("logit_bias", 0.0)
-            for key, bias in value.items()
-        }
+            raise ParameterError(f"logit_bias must map token ids to numbers, not {shown(value)}")
+        return {token_id(key, vocab, "logit_bias"): number(bias, "logit_bias") for key, bias in value.items()}
 
     def cancel(self) -> CancelFlag | None:
         value: CancelFlag | None = self.values.get("cancel")
         if value is not None and not callable(getattr(value, "is_set", None)):
             raise ParameterError("cancel must have a method is_set(), as threading.Event does")
         return value
+
+
+def number(value: object, name: str, low: float = -math.inf, high: float = math.inf, above: bool = False) -> float:
+    """A finite number from `low` (or above it) to `high`."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ParameterError(f"{name} must be a number, not {shown(value)}")
+    try:
+        x = float(value)
+    except OverflowError:
+        x = math.inf
+    if not low <= x <= high or abs(x) > MAX_NUMBER or (above and x == low):
+        edge = "above" if above else "at least"
+        bounds = f" {edge} {low:g}" if low > -math.inf else " finite"
+        bounds += f" and at most {high:g}" if high < math.inf else ""
+        raise ParameterError(f"{name} must be{bounds}, not {shown(value)}")
+    return x

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec
+from fastlm.arguments import items, shown, whole
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.prompts import Prompts
 from fastlm.tokenizer import Tokenizer
@@ -58,18 +59,21 @@ def run_forward(
     wanted: Wanted,
 ) -> Outputs:
     """One sequence through the model; see `Model.forward`."""
-    tokens = prompts.check(ids)
+    tokens = prompts.check(ids, "ids")
     session = core.session()
     if spec.kind == "encoder-decoder":
         if decoder_ids is None:
             raise ParameterError("decoder_ids: an encoder-decoder needs them")
         session.encode(np.array(tokens, np.int32))
-        tokens = prompts.check(decoder_ids)
+        tokens = prompts.check(decoder_ids, "decoder_ids")
     elif decoder_ids is not None:
         raise ParameterError(f"decoder_ids: this model is an {spec.kind}")
     if not tokens:
         raise ParameterError("ids are empty")
-    item = _item(session, tokens, spec, wanted, None if token_types is None else list(token_types))
+    types = None if token_types is None else list(items(token_types, "token_type_ids", "a list of token types"))
+    kinds = max(1, spec.embed.types)
+    checked = None if types is None else [whole(t, "token_type_ids: a token type", 0, kinds - 1) for t in types]
+    item = _item(session, tokens, spec, wanted, checked)
     _core.forward(core, [item])
     assert item.hidden is not None
     return Outputs(
@@ -85,7 +89,7 @@ def _item(
 ) -> _core.Item:
     """Arrays for what is wanted."""
     if wanted.logits not in ("all", "last"):
-        raise ParameterError(f"logits must be 'all' or 'last', not {wanted.logits!r:.100}")
+        raise ParameterError(f"logits must be 'all' or 'last', not {shown(wanted.logits)}")
     stack = spec.decoder or spec.encoder
     assert stack is not None
     n, width, layers = len(tokens), spec.embed.hidden, len(stack.layers)

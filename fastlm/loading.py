@@ -12,6 +12,7 @@ from typing import Any
 from fastlm import _core
 from fastlm.arch import registry
 from fastlm.arch.spec import ModelSpec, encode
+from fastlm.arguments import shown, whole
 from fastlm.chat import load_template
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
 from fastlm.model import Model, Parts
@@ -98,12 +99,12 @@ def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) 
     if dtype in ("int8", "int4"):
         raise UnsupportedError(f"dtype={dtype!r}: this version has no quantised matrices; use bfloat16 or float16")
     if dtype not in DTYPES:
-        raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r:.100}")
+        raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     if kv_dtype not in KV_DTYPES:
-        raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {kv_dtype!r:.100}")
+        raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {shown(kv_dtype)}")
     for name, value, high in (("threads", threads, 256), ("context", context, 2**31 - 1)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high):
-            raise ParameterError(f"{name} must be an integer from 1 to {high}, or None, not {value!r:.100}")
+        if value is not None:
+            whole(value, name, 1, high)
 
 
 def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:

@@ -12,11 +12,12 @@ import numpy as np
 
 from fastlm import _core
 from fastlm.arch.spec import ModelSpec
+from fastlm.arguments import items, whole
 from fastlm.chat import ChatTemplate
 from fastlm.errors import ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, Request, resolve
 from fastlm.inspection import Outputs, Wanted, best_tokens, run_forward
-from fastlm.prompts import Prompt, Prompts, first_id
+from fastlm.prompts import Prompt, Prompts
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
 from fastlm.scoring import loglikelihood, perplexity
@@ -49,7 +50,7 @@ class Model:
         self._generation_config = parts.generation_config
         self._template = parts.template
         self._location = parts.location
-        self.bos = first_id(parts.generation_config, parts.config, "bos_token_id")
+        self.bos = self._info["bos"]
         self.spec = parts.spec
         self.kind = parts.spec.kind
         self.config = parts.config
@@ -97,8 +98,8 @@ class Model:
         """A request on a session of its own."""
         if self.kind == "encoder":
             raise UnsupportedError("an encoder writes no text: use forward()")
-        prompt = prompt if isinstance(prompt, str) else list(prompt)
-        ids, echo = self._prompts.ids(prompt), self._prompts.echo(prompt, p.echo)
+        ids = self._prompts.ids(prompt)
+        echo = self._prompts.echo(prompt, ids, p.echo)
         session = self._core.session()
         if self.kind == "encoder-decoder":
             session.encode(np.array(ids, np.int32), p.cancel)
@@ -106,10 +107,12 @@ class Model:
         return Run(session, ids, p, self.tokenizer, echo)
 
     def _decoder_start(self) -> int:
-        start = first_id(self._generation_config, self.config, "decoder_start_token_id")
+        start = self._info["decoder_start"]
         if start is None:
-            raise ParameterError("config.json names no decoder_start_token_id: the decoder has nothing to start from")
-        return start
+            raise ParameterError(
+                "config.json names no decoder_start_token_id in the vocabulary: the decoder has nothing to start from"
+            )
+        return int(start)
 
     # ---- generation -----------------------------------------------------------------------------
 
@@ -144,12 +147,10 @@ class Model:
 
     def batch(self, prompts: Iterable[Prompt | Request], **params: Any) -> list[Completion]:
         """Generate for many prompts together, in shared steps; the results are those of separate calls, in order."""
-        if isinstance(prompts, str):
-            raise ParameterError("prompts must be a list; use generate() for one text")
         runs: list[Run] = []
         sizes: list[int] = []
         try:
-            for item in prompts:
+            for item in items(prompts, "prompts", "a list of prompts (generate() takes a single one)"):
                 prompt, p = self._one(item, params)
                 fresh = self._several(prompt, p) if p.n > 1 else [self._run(prompt, p)]
                 runs += fresh
@@ -174,8 +175,8 @@ class Model:
         """n requests with seeds of their own on forks of one sequence, whose prompt is read once."""
         if self.kind != "decoder":
             return [self._run(prompt, replace(p, seed=p.seed + i, n=1)) for i in range(p.n)]
-        prompt = prompt if isinstance(prompt, str) else list(prompt)
-        ids, echo = self._prompts.ids(prompt), self._prompts.echo(prompt, p.echo)
+        ids = self._prompts.ids(prompt)
+        echo = self._prompts.echo(prompt, ids, p.echo)
         first = self._core.session()
         if len(ids) > 1:
             _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
@@ -232,16 +233,15 @@ class Model:
 
     def next_tokens(self, prompt: Prompt, k: int = 10) -> list[tuple[int, str, float]]:
         """The k most probable next tokens: (id, text, probability), best first."""
-        if not 1 <= k <= self.vocab:
-            raise ParameterError(f"k must be from 1 to {self.vocab}, not {k!r:.100}")
+        k = whole(k, "k", 1, self.vocab)
         if self.kind != "decoder":
             raise UnsupportedError(f"next_tokens: this model is an {self.kind}")
         return best_tokens(self.forward(self._prompts.ids(prompt), logits="last"), k, self.tokenizer)
 
     def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None) -> float:
         """Natural log-probability of a text, or of a continuation after it."""
-        ids = self._prompts.ids(text)
-        after = [] if continuation is None else self._prompts.ids(continuation, start=False)
+        ids = self._prompts.ids(text, name="text")
+        after = None if continuation is None else self._prompts.ids(continuation, start=False, name="continuation")
         return loglikelihood(self._core, ids, after, self.vocab, self.context)
 
     def perplexity(self, text: Prompt, *, window: int | None = None, stride: int | None = None) -> float:
@@ -249,4 +249,5 @@ class Model:
 
         window: tokens that a window sees (default: the context); stride: from one to the next (default: half of it).
         """
-        return math.exp(perplexity(self._core, self._prompts.ids(text), self.vocab, self.context, window, stride))
+        ids = self._prompts.ids(text, name="text")
+        return math.exp(perplexity(self._core, ids, self.vocab, self.context, window, stride))

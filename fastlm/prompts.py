@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-import numpy as np
-
+from fastlm.arguments import items, token_id
 from fastlm.errors import ParameterError
 from fastlm.tokenizer import Tokenizer
 
@@ -33,43 +32,25 @@ class Prompts:
             raise ParameterError("this model has no tokenizer (tokenizer.json is missing): give token ids, not text")
         return self._tokenizer
 
-    def ids(self, prompt: Prompt, start: bool = True) -> list[int]:
-        """Ids of a prompt: text is tokenised (with special tokens at the start of a sequence), ids are checked."""
-        ids = self.tokenizer().encode(prompt, special=start) if isinstance(prompt, str) else self.check(prompt)
+    def ids(self, prompt: Prompt, start: bool = True, name: str = "prompt") -> list[int]:
+        """Ids of a prompt: text is tokenised (with special tokens at the start of a sequence), ids are checked.
+
+        `name` is the argument's, in error texts.
+        """
+        if isinstance(prompt, str):
+            ids = self.tokenizer().encode(prompt, special=start)
+        else:
+            ids = self.check(prompt, name, "text or a list of token ids")
         if not ids and start:
-            raise ParameterError("the prompt is empty: give text, or ids such as [bos_token_id]")
+            raise ParameterError(f"the {name} is empty: give text, or ids such as [bos_token_id]")
         return ids
 
-    def check(self, ids: object) -> list[int]:
+    def check(self, ids: object, name: str, what: str = "a list of token ids") -> list[int]:
         """Token ids as a list of int, all of them in the vocabulary."""
-        if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
-            raise ParameterError(f"expected a list of token ids, not {type(ids).__name__}")
-        return [token_id(value, self._vocab) for value in ids]
+        return [token_id(value, self._vocab, name) for value in items(ids, name, what)]
 
-    def echo(self, prompt: Prompt, wanted: bool) -> str:
+    def echo(self, prompt: Prompt, ids: list[int], wanted: bool) -> str:
         """The prompt's text if it is wanted before what is written."""
         if not wanted:
             return ""
-        return prompt if isinstance(prompt, str) else self.tokenizer().decode(list(prompt))
-
-
-def token_id(value: object, vocab: int, what: str = "") -> int:
-    """A token id as int; `what` names the parameter in error texts."""
-    name = f"{what}: " if what else ""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise ParameterError(f"{name}{value!r:.100} is not a token id")
-    token = int(value.__index__())
-    if not 0 <= token < vocab:
-        raise ParameterError(f"{name}token id {token} is outside of the vocabulary of {vocab}")
-    return token
-
-
-def first_id(first: Mapping[str, object], then: Mapping[str, object], name: str) -> int | None:
-    """A token id that one of two config files names, the first with precedence."""
-    for source in (first, then):
-        value = source.get(name)
-        if isinstance(value, list) and value:
-            value = value[0]
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    return None
+        return prompt if isinstance(prompt, str) else self.tokenizer().decode(ids)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
+from fastlm.arguments import whole
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError
 
 PIECE_VALUES = 1 << 24  # logits in memory at a time: 64 MiB
@@ -31,9 +32,11 @@ def _token_logprobs(core: _core.Model, ids: list[int], vocab: int) -> Iterator[N
         yield x[np.arange(len(piece)), chosen] - log_sum
 
 
-def loglikelihood(core: _core.Model, ids: list[int], continuation: list[int], vocab: int, context: int) -> float:
+def loglikelihood(core: _core.Model, ids: list[int], continuation: list[int] | None, vocab: int, context: int) -> float:
     """Sum of log-probabilities of the continuation's tokens, or without one of all tokens but the first."""
-    both = ids + continuation
+    if continuation is not None and not continuation:
+        raise ParameterError("the continuation is empty: leave it out to score the text itself")
+    both = ids + (continuation or [])
     if len(both) > context:
         raise ContextLengthError(f"{len(both)} tokens are more than the context of {context}: use perplexity's windows")
     if len(both) < 2:
@@ -46,12 +49,10 @@ def perplexity(
     core: _core.Model, ids: list[int], vocab: int, context: int, window: int | None, stride: int | None
 ) -> float:
     """Mean negative log-probability per token. Each window scores the tokens that the one before it did not reach."""
-    window = min(context, len(ids)) if window is None else window
-    stride = max(1, window // 2) if stride is None else stride
-    if not 2 <= window <= context:
-        raise ParameterError(f"window must be from 2 to the context of {context}, not {window!r:.100}")
-    if not 1 <= stride < window:
-        raise ParameterError(f"stride must be from 1 to window - 1 = {window - 1}, not {stride!r:.100}")
+    if len(ids) < 2:
+        raise ParameterError("a text of one token has no perplexity")
+    window = min(context, len(ids)) if window is None else whole(window, "window", 2, context)
+    stride = max(1, window // 2) if stride is None else whole(stride, "stride (below window)", 1, window - 1)
     total, scored = 0.0, 1  # the first token has nothing before it
     for at in range(0, len(ids), stride):
         end = min(at + window, len(ids))
@@ -60,6 +61,4 @@ def perplexity(
         scores = np.concatenate(list(_token_logprobs(core, ids[at:end], vocab)))
         total -= float(scores[scored - end :].sum())
         scored = end
-    if scored < 2:
-        raise ParameterError("a text of one token has no perplexity")
     return total / (scored - 1)

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
+from fastlm.arguments import whole
 from fastlm.errors import UnsupportedError
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
@@ -47,7 +48,7 @@ class Session:
             raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {model.kind}")
         p = model._parameters(params)
         ids = model._prompts.ids(prompt, start=self._core.length == 0)
-        return Run(self._core, ids, p, model.tokenizer, model._prompts.echo(prompt, p.echo))
+        return Run(self._core, ids, p, model.tokenizer, model._prompts.echo(prompt, ids, p.echo))
 
     def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
         """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""
@@ -63,7 +64,7 @@ class Session:
 
     def rewind(self, n: int) -> None:
         """Drop the last n tokens."""
-        self._core.rewind(n)
+        self._core.rewind(whole(n, "n", 0, self._core.length))
 
     def close(self) -> None:
         """Give the state back."""

@@ -66,7 +66,7 @@ class Tokenizer:
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
         try:
             return list(self._library.encode(text, add_special_tokens=special).ids)
-        except UnicodeEncodeError:
+        except (UnicodeEncodeError, TypeError):
             raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say") from None
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
