@@ -16,7 +16,7 @@
 #endif
 
 #define TILE_TOKENS 12
-#define TILE_STRIPS(tokens) ((tokens) <= 6 ? 4 : 2)
+#define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
 
 #include "../vec/vec_avx512.h"
 

@@ -28,7 +28,13 @@ INLINE void v_store_n(float *p, vf v, size_t n) {
     if (n > 2) p[2] = v[2];
 }
 
-INLINE vi v_load_u16(const uint16_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+INLINE vi v_load_u16(const uint16_t *p) {
+    typedef uint16_t four __attribute__((vector_size(8)));
+    four v;
+    memcpy(&v, p, sizeof v);
+    return __builtin_convertvector(v, vi);
+}
+
 INLINE vf v_load_bf16(const uint16_t *p) { return v_low_bf16(v_load_u16(p)); }
 
 /* Exact by integer arithmetic: exponent 31 is infinite or NaN, exponent 0 counts units of 2^-24. */
@@ -36,7 +42,7 @@ INLINE vf v_load_f16(const uint16_t *p) {
     vi h = v_load_u16(p), size = h & 0x7fff, sign = (h & 0x8000) << 16;
     vi special = size >= 0x7c00, tiny = size < 0x0400;
     vi normal = (size << 13) + (112 << 23) + (special & (112 << 23));
-    vf counted = (vf){(float)size[0], (float)size[1], (float)size[2], (float)size[3]} * 0x1p-24f;
+    vf counted = v_from_int(size) * 0x1p-24f;
     return v_float(((tiny & v_bits(counted)) | (~tiny & normal)) | sign);
 }
 

@@ -10,6 +10,13 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Before a loop of at most 16 rounds over an array of vectors: only unrolled does the array become registers. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 INLINE vf v_load(const float *p) {
     vf v;
     memcpy(&v, p, sizeof v);
