@@ -47,9 +47,9 @@ void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_stat
     if (r->state == FLM_REQUEST_WAITING) remove_waiting(e, r);
     if (r->state == FLM_REQUEST_ACTIVE) remove_active(e, r);
     r->state = FLM_REQUEST_DONE;
-    r->finish = finish;
+    flm_text_finish(&r->text); /* may find a stop string, with the replacement of a cut code point */
+    r->finish = finish == FLM_FINISH_LENGTH && r->text.stopped ? FLM_FINISH_STOP : finish;
     r->status = status;
-    flm_text_finish(&r->text);
     r->text_bytes = r->text.n_released;
     flm_session_forget(r->session, r->session->n_computed); /* pages that were made ready for more */
     if (status != FLM_ERR_NUMERIC) flm_session_keep_prefix(r->session);
