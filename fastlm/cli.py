@@ -12,6 +12,7 @@ from typing import Any
 
 from fastlm.errors import FastlmError, ParameterError
 
+MODEL_HELP = "a model folder, a .flm file or a cached hub id"
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 
@@ -61,12 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     following.set_defaults(run=_next)
 
     info = commands.add_parser("info", help="show what a model is made of")
-    _model_options(info)
+    info.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    _loading_options(info)
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_info)
 
     convert = commands.add_parser("convert", help="write a .flm file, which opens at once")
-    convert.add_argument("model_path", metavar="MODEL")
+    convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     convert.add_argument("out", metavar="OUT.flm")
     convert.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16")
     convert.set_defaults(run=_convert)
@@ -74,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="a model folder, a .flm file or a cached hub id")
+    parser.add_argument("--model", required=True, help=MODEL_HELP)
+    _loading_options(parser)
+
+
+def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16")
     parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16")
     parser.add_argument("--threads", type=int)
@@ -199,6 +205,6 @@ def _info(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from fastlm.loading import load, save
 
-    with load(args.model_path, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
+    with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
         save(model, args.out)
     print(f"{args.out}: {Path(args.out).stat().st_size:,} bytes")
