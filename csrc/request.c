@@ -137,7 +137,7 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
     return status;
 }
 
-/* A cancelled request need not wait for the end of a step that it is not in. (The leader leaves a step that it is in.) */
+/* A cancelled request need not wait for the end of a step that it is not in; a step that it is in is abandoned. */
 static void leave_queue_if_cancelled(flm_request *r) {
     if (atomic_load(&r->cancelled) && !r->in_step && r->state != FLM_REQUEST_DONE)
         flm_schedule_end(r->engine, r, FLM_FINISH_CANCELLED, FLM_OK);
