@@ -29,7 +29,8 @@ DEFAULT_MAX_TOKENS = 256
 MAX_N = 64
 MAX_LOGPROBS = 1000
 UINT32 = 2**32 - 1
-MAX_NUMBER = 1e30  # float32 holds it and its square root
+LARGEST = 1e6  # temperature or penalty, and BIASES: the bounds of csrc/sampler.c
+BIASES = 1e9
 
 
 class CancelFlag(Protocol):
@@ -86,7 +87,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
         "top_p": p.number("top_p", 1.0, low=0.0, high=1.0, above=True),
         "min_p": p.number("min_p", 0.0, low=0.0, high=1.0),
         "typical_p": p.number("typical_p", 1.0, low=0.0, high=1.0, above=True),
-        "repetition_penalty": p.number("repetition_penalty", 1.0, low=0.0, above=True),
+        "repetition_penalty": p.number("repetition_penalty", 1.0, low=1 / LARGEST),
         "presence_penalty": p.number("presence_penalty", 0.0),
         "frequency_penalty": p.number("frequency_penalty", 0.0),
         "no_repeat_ngram_size": p.integer("no_repeat_ngram_size", 0, 0, UINT32),
@@ -126,7 +127,7 @@ def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse(given: Mapping[str, Any]) -> None:
     """Parameters that this version knows but cannot honour."""
-    if given.get("num_beams", 1) != 1:
+    if whole(given.get("num_beams", 1), "num_beams", 1, UINT32) != 1:
         raise ParameterError("num_beams: this version decodes without beams; leave it out or give 1")
     for name in ("length_penalty", "adapter", "draft"):
         if name in given:
@@ -162,7 +163,7 @@ class _Reader:
         return None if value is None else whole(value, self.label(name), low, high)
 
     def number(
-        self, name: str, default: float, low: float = -math.inf, high: float = math.inf, above: bool = False
+        self, name: str, default: float, low: float = -LARGEST, high: float = LARGEST, above: bool = False
     ) -> float:
         return number(self.values.get(name, default), self.label(name), low, high, above)
 
@@ -190,7 +191,10 @@ class _Reader:
         value = self.values.get("logit_bias", {})
         if not isinstance(value, Mapping):
             raise ParameterError(f"logit_bias must map token ids to numbers, not {shown(value)}")
-        return {token_id(key, vocab, "logit_bias"): number(bias, "logit_bias") for key, bias in value.items()}
+        return {
+            token_id(key, vocab, "logit_bias"): number(bias, "logit_bias", -BIASES, BIASES)
+            for key, bias in value.items()
+        }
 
     def cancel(self) -> CancelFlag | None:
         value: CancelFlag | None = self.values.get("cancel")
@@ -199,17 +203,15 @@ class _Reader:
         return value
 
 
-def number(value: object, name: str, low: float = -math.inf, high: float = math.inf, above: bool = False) -> float:
-    """A finite number from `low` (or above it) to `high`."""
+def number(value: object, name: str, low: float = -LARGEST, high: float = LARGEST, above: bool = False) -> float:
+    """A number from `low` (or above it) to `high`."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ParameterError(f"{name} must be a number, not {shown(value)}")
     try:
         x = float(value)
     except OverflowError:
         x = math.inf
-    if not low <= x <= high or abs(x) > MAX_NUMBER or (above and x == low):
+    if not low <= x <= high or (above and x == low):
         edge = "above" if above else "at least"
-        bounds = f" {edge} {low:g}" if low > -math.inf else " finite"
-        bounds += f" and at most {high:g}" if high < math.inf else ""
-        raise ParameterError(f"{name} must be{bounds}, not {shown(value)}")
+        raise ParameterError(f"{name} must be {edge} {low:g} and up to {high:g}, not {shown(value)}")
     return x

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec
 from fastlm.arguments import items, shown, whole
-from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, UnsupportedError
 from fastlm.prompts import Prompts
 from fastlm.tokenizer import Tokenizer
 
@@ -67,13 +67,16 @@ def run_forward(
         session.encode(np.array(tokens, np.int32))
         tokens = prompts.check(decoder_ids, "decoder_ids")
     elif decoder_ids is not None:
-        raise ParameterError(f"decoder_ids: this model is an {spec.kind}")
+        raise ParameterError(f"decoder_ids: only an encoder-decoder has them; this model's kind is {spec.kind}")
     if not tokens:
         raise ParameterError("ids are empty")
-    types = None if token_types is None else list(items(token_types, "token_type_ids", "a list of token types"))
-    kinds = max(1, spec.embed.types)
-    checked = None if types is None else [whole(t, "token_type_ids: a token type", 0, kinds - 1) for t in types]
-    item = _item(session, tokens, spec, wanted, checked)
+    if len(tokens) > (context := int(core.info()["context"] or 0)):
+        raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {context}")
+    types = None if token_types is None else _types(token_types, len(tokens), spec)
+    try:
+        item = _item(session, tokens, spec, wanted, types)
+    except MemoryError as error:
+        raise ModelMemoryError(f"the outputs of {len(tokens)} tokens do not fit into memory: {error}") from error
     _core.forward(core, [item])
     assert item.hidden is not None
     return Outputs(
@@ -82,6 +85,15 @@ def run_forward(
         attentions=None if item.attentions is None else list(item.attentions),
         hidden_states=None if item.hidden_states is None else list(item.hidden_states),
     )
+
+
+def _types(values: Iterable[int], count: int, spec: ModelSpec) -> list[int]:
+    """Checked token types."""
+    name, last = "token_type_ids", max(1, spec.embed.types) - 1
+    types = [whole(value, f"{name}: a token type", 0, last) for value in items(values, name, "a list of token types")]
+    if len(types) != count:
+        raise ParameterError(f"{name}: {len(types)} of them for {count} tokens")
+    return types
 
 
 def _item(

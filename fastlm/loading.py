@@ -14,7 +14,14 @@ from fastlm.arch import registry
 from fastlm.arch.spec import ModelSpec, encode
 from fastlm.arguments import shown, whole
 from fastlm.chat import load_template
-from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
+from fastlm.errors import (
+    FastlmError,
+    ModelFileError,
+    ModelFormatError,
+    ModelMemoryError,
+    ParameterError,
+    UnsupportedError,
+)
 from fastlm.model import Model, Parts
 from fastlm.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind
@@ -67,7 +74,23 @@ def load(
     if path is None:
         raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
     _check(dtype, threads, context, kv_dtype)
-    location = locate(path)
+    try:
+        return _load(locate(path), dtype, threads, context, kv_dtype, progress)
+    except FastlmError:
+        raise
+    except MemoryError as error:
+        why = "memory ran out; a lower `context`, a smaller dtype or fewer threads need less"
+        raise ModelMemoryError(f"{path}: {why}") from error
+
+
+def _load(
+    location: Location,
+    dtype: str,
+    threads: int | None,
+    context: int | None,
+    kv_dtype: str,
+    progress: Progress | bool | None,
+) -> Model:
     tokenizer = load_tokenizer(location)
     config = location.config()
     generation_config = location.read_json("generation_config.json") or {}

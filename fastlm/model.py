@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlm import _core
 from fastlm.arch.spec import ModelSpec
-from fastlm.arguments import items, whole
+from fastlm.arguments import items, shown, whole
 from fastlm.chat import ChatTemplate
 from fastlm.errors import ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, Request, resolve
@@ -190,7 +190,10 @@ class Model:
         self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any] | None = None, **params: Any
     ) -> Completion:
         """Answer a conversation ({"role": ..., "content": ...} each) by the model's chat template."""
-        return self.generate(self.chat_prompt(messages, **(template_kwargs or {})), **params)
+        variables = {} if template_kwargs is None else template_kwargs
+        if not isinstance(variables, Mapping):
+            raise ParameterError(f"template_kwargs must be a mapping, not {shown(variables)}")
+        return self.generate(self.chat_prompt(messages, **variables), **params)
 
     def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """Token ids of a conversation, ready for the answer; the template writes all special tokens itself."""

@@ -128,10 +128,10 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         raise ModelFormatError(f"{path}: has {size:,} bytes; a file of this kind has at most {max_bytes:,}")
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            data = file.read(size + 1)
     except OSError as error:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > max_bytes:
+    if len(data) > size:
         raise ModelFormatError(f"{path}: grew while it was read")
     check_lfs(data[:64], str(path))
     return data
