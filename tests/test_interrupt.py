@@ -240,3 +240,35 @@ def test_progress_may_end_loading(folder: Path) -> None:
         event = threading.Event()
         found.append(stopping_seconds(lambda event=event: work(event), event.set, delay))
     check("load, progress", found)
+
+
+def test_stopping_while_another_thread_runs_a_long_step(model: fastlm.Model, expected: list[int]) -> None:
+    """What is in no step yet need not wait for the one that a neighbour runs, which goes on."""
+    event, neighbours = threading.Event(), []
+    long = [token for prompt in prompts(5)[:2] for token in prompt]  # some 40 s
+
+    def read() -> None:
+        neighbours.append(model.generate(long, max_tokens=1, cancel=event))
+
+    neighbour = threading.Thread(target=read)
+    neighbour.start()
+    waited: dict[str, list[float]] = {"cancel": [], "SIGINT": [], "forward, SIGINT": []}
+    try:
+        for delay, prompt in zip(delays(0.3), prompts(6), strict=True):
+            stop = threading.Event()
+
+            def write(prompt: list[int] = prompt, stop: threading.Event = stop) -> None:
+                assert model.generate(prompt, max_tokens=5, cancel=stop).finish_reason == "cancelled"
+
+            waited["cancel"].append(stopping_seconds(write, stop.set, delay))
+            for name, call in (("SIGINT", model.generate), ("forward, SIGINT", model.forward)):
+                work = interrupted(lambda call=call, prompt=prompt: call(prompt[:300]))
+                waited[name].append(stopping_seconds(work, interrupt, delay))
+        assert neighbour.is_alive()
+    finally:
+        event.set()
+        neighbour.join()
+    assert [n.finish_reason for n in neighbours] == ["cancelled"], "it read all the time"
+    for name, seconds in waited.items():
+        check(f"waiting, {name}", seconds)
+    check_usable(model, expected)
