@@ -1,5 +1,8 @@
 """Exceptions. Each is a FastlmError and, where one fits, also the built-in error a caller would expect."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FastlmError(Exception):
     """Base of every error that fastlm raises on purpose."""
@@ -39,3 +42,14 @@ class Cancelled(FastlmError):
 
 class StateError(FastlmError, RuntimeError):
     """The object cannot do this now: it is closed, in use by another call, or was forked in mid-step."""
+
+
+@contextmanager
+def memory_for(what: str) -> Iterator[None]:
+    """Running out of memory in the block is a ModelMemoryError that says what it was for."""
+    try:
+        yield
+    except FastlmError:
+        raise
+    except MemoryError as error:
+        raise ModelMemoryError(f"out of memory for {what}: {error or 'nothing is left'}") from error

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec
 from fastlm.arguments import items, shown, whole
-from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, UnsupportedError
+from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
 from fastlm.prompts import Prompts
 from fastlm.tokenizer import Tokenizer
 
@@ -73,10 +73,8 @@ def run_forward(
     if len(tokens) > (context := int(core.info()["context"] or 0)):
         raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {context}")
     types = None if token_types is None else _types(token_types, len(tokens), spec)
-    try:
+    with memory_for(f"the outputs of {len(tokens)} tokens"):
         item = _item(session, tokens, spec, wanted, types)
-    except MemoryError as error:
-        raise ModelMemoryError(f"the outputs of {len(tokens)} tokens do not fit into memory: {error}") from error
     _core.forward(core, [item])
     assert item.hidden is not None
     return Outputs(

@@ -14,14 +14,7 @@ from fastlm.arch import registry
 from fastlm.arch.spec import ModelSpec, encode
 from fastlm.arguments import shown, whole
 from fastlm.chat import load_template
-from fastlm.errors import (
-    FastlmError,
-    ModelFileError,
-    ModelFormatError,
-    ModelMemoryError,
-    ParameterError,
-    UnsupportedError,
-)
+from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError, memory_for
 from fastlm.model import Model, Parts
 from fastlm.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind
@@ -74,13 +67,8 @@ def load(
     if path is None:
         raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
     _check(dtype, threads, context, kv_dtype)
-    try:
+    with memory_for(f"{path} (a lower `context`, a smaller dtype or fewer threads need less)"):
         return _load(locate(path), dtype, threads, context, kv_dtype, progress)
-    except FastlmError:
-        raise
-    except MemoryError as error:
-        why = "memory ran out; a lower `context`, a smaller dtype or fewer threads need less"
-        raise ModelMemoryError(f"{path}: {why}") from error
 
 
 def _load(

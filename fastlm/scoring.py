@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastlm import _core
 from fastlm.arguments import whole
-from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError
+from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
 
 PIECE_VALUES = 1 << 24  # logits in memory at a time: 64 MiB
 
@@ -32,6 +32,11 @@ def _token_logprobs(core: _core.Model, ids: list[int], vocab: int) -> Iterator[N
         yield x[np.arange(len(piece)), chosen] - log_sum
 
 
+def _scores(core: _core.Model, ids: list[int], vocab: int) -> NDArray[np.float64]:
+    with memory_for(f"the probabilities of {len(ids)} tokens"):
+        return np.concatenate(list(_token_logprobs(core, ids, vocab)))
+
+
 def loglikelihood(core: _core.Model, ids: list[int], continuation: list[int] | None, vocab: int, context: int) -> float:
     """Sum of log-probabilities of the continuation's tokens, or without one of all tokens but the first."""
     if continuation is not None and not continuation:
@@ -41,7 +46,7 @@ def loglikelihood(core: _core.Model, ids: list[int], continuation: list[int] | N
         raise ContextLengthError(f"{len(both)} tokens are more than the context of {context}: use perplexity's windows")
     if len(both) < 2:
         raise ParameterError("a text of one token has no likelihood: there is nothing before it")
-    scores = np.concatenate(list(_token_logprobs(core, both, vocab)))
+    scores = _scores(core, both, vocab)
     return float(scores[len(ids) - 1 :].sum() if continuation else scores.sum())
 
 
@@ -58,7 +63,7 @@ def perplexity(
         end = min(at + window, len(ids))
         if end <= scored:
             break
-        scores = np.concatenate(list(_token_logprobs(core, ids[at:end], vocab)))
+        scores = _scores(core, ids[at:end], vocab)
         total -= float(scores[scored - end :].sum())
         scored = end
     return total / (scored - 1)
