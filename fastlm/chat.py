@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_OUTPUT = 1 << 24  # characters of a rendered conversation
 MAX_SECONDS = 5.0
+_WIDE = re.compile(r"[%{:][^%{}]{0,20}\d{6}")  # a format with a field of a million characters
 
 
 class ChatTemplate:
@@ -130,18 +133,64 @@ def _small_range(*bounds: int) -> range:
     return found
 
 
+def _check_size(*values: object) -> None:
+    """Refuse numbers that could only ask for a text without end: widths, counts, exponents."""
+    for value in values:
+        if isinstance(value, int) and abs(value) > MAX_OUTPUT:
+            raise ValueError(f"the number {value} in a chat template is too large")
+
+
+def _check_format(form: str) -> None:
+    if _WIDE.search(form):
+        raise ValueError("a format in a chat template is too wide")
+
+
 def _environment() -> ImmutableSandboxedEnvironment:
     import jinja2.ext
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
-    )
+    class Sandbox(ImmutableSandboxedEnvironment):
+        """Jinja's sandbox, which keeps templates off Python's inside, with bounds on what they can make."""
+
+        intercepted_binops = frozenset(["*", "**", "%"])
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            if operator == "*" and not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
+                sizes = [v if isinstance(v, int) else len(v) for v in (left, right)]
+                _check_size(sizes[0] * sizes[1])
+            if operator == "**":
+                _check_size(left, right, right * abs(left).bit_length() if isinstance(left, int) else 0)
+            if operator == "%" and isinstance(left, str):
+                _check_format(left)
+            return super().call_binop(context, operator, left, right)
+
+        def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+            _check_size(*args, *kwargs.values())
+            return super().call(context, function, *args, **kwargs)
+
+        def wrap_str_format(self, value: Any) -> Any:  # sees str.format before a template gets it
+            owner = getattr(value, "__self__", None)
+            if isinstance(owner, str) and getattr(value, "__name__", "") in ("format", "format_map"):
+                _check_format(owner)
+            return super().wrap_str_format(value)
+
+    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
     environment.filters["tojson"] = _to_json
+    for name in ("center", "indent", "batch", "slice"):
+        environment.filters[name] = _bounded_filter(environment.filters[name])
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     environment.globals["range"] = _small_range
     return environment
+
+
+def _bounded_filter(function: Any) -> Any:
+    @functools.wraps(function)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        _check_size(*args, *kwargs.values())
+        return function(*args, **kwargs)
+
+    return bounded
 
 
 def load_template(location: Location) -> ChatTemplate | None:

@@ -1,0 +1,118 @@
+"""Tokenizers against the library that they wrap, and the id -> bytes table against its decoder."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import tokenizers
+
+from fastlm.errors import ModelFormatError, ParameterError
+from fastlm.tokenizer import Tokenizer, load_tokenizer
+from fastlm.weights.folder import Location
+
+
+def load(folder: Path) -> Tokenizer:
+    found = load_tokenizer(Location(folder, folder / "model.safetensors"))
+    assert found is not None
+    return found
+
+
+def printed(tokenizer: Tokenizer, ids: list[int]) -> str:
+    """What C prints for ids: the table's bytes, special tokens skipped, a first space dropped when it says so."""
+    assert tokenizer.table is not None
+    pieces = [tokenizer.table.pieces[i] for i in ids if not tokenizer.table.special[i]]
+    data = b"".join(pieces)
+    if tokenizer.table.strip_first_space and data.startswith(b" "):
+        data = data[1:]
+    return data.decode("utf-8", "replace")
+
+
+def random_texts(n: int) -> list[str]:
+    rng = random.Random(0)
+    alphabet = "abc deE.,!?\n\t0123'\"éßñ中文字😀👩‍👧\u200d\u0301ंग" + "".join(map(chr, range(32, 127)))
+    return ["".join(rng.choice(alphabet) for _ in range(rng.randrange(40))) for _ in range(n)]
+
+
+def test_sentencepiece_style(stories260k: Path) -> None:
+    ours, library = load(stories260k), tokenizers.Tokenizer.from_file(str(stories260k / "tokenizer.json"))
+    for text in random_texts(500):
+        ids = library.encode(text).ids
+        assert ours.encode(text) == ids
+        assert ours.count(text) == len(ids)
+        assert printed(ours, ids) == library.decode(ids) == ours.decode(ids)
+    assert ours.encode("Once", special=False) == library.encode("Once", add_special_tokens=False).ids
+
+
+def byte_level_files(folder: Path) -> None:
+    """A GPT-2 tokenizer trained on a few words, as vocab.json and merges.txt."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers import models, pre_tokenizers, trainers
+
+    library = Library(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator(["the cat sat on the mat, the dog too 😀 中文"] * 20, trainer)
+    library.model.save(str(folder))
+
+
+def test_vocab_and_merges(tmp_path: Path) -> None:
+    byte_level_files(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>", "bos_token": {"content": "the"}}')
+    tokenizer = load(tmp_path)
+    assert tokenizer.table is not None
+    assert not tokenizer.table.strip_first_space
+    vocab = json.loads((tmp_path / "vocab.json").read_text())
+    assert tokenizer.eos == [vocab["<|endoftext|>"]]
+    assert tokenizer.bos == vocab["the"]
+    for text in random_texts(300):
+        ids = tokenizer.encode(text)
+        assert printed(tokenizer, ids) == tokenizer.decode(ids) == text
+    ids = tokenizer.encode("the cat<|endoftext|>")
+    assert printed(tokenizer, ids) == "the cat"
+
+
+def test_word_piece(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "hello", "world", "##s", ",", "un", "##known"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    tokenizer = load(tmp_path)
+    assert tokenizer.encode("Hello, worlds unknown zebra") == [2, 5, 8, 6, 7, 9, 10, 1, 3]
+    assert tokenizer.table is None
+    assert tokenizer.decode([2, 5, 8, 6, 7, 3]) == "hello, worlds"
+    (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert load(tmp_path).encode("Hello") == [2, 1, 3]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"model": {"type": "BPE"}}', "\ud800"])
+def test_malformed_tokenizer(tmp_path: Path, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ModelFormatError, match=r"tokenizer\.json"):
+        load(tmp_path)
+
+
+def test_vocabulary_without_merges(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text('{"a": 0}')
+    with pytest.raises(ModelFormatError, match=r"merges\.txt"):
+        load(tmp_path)
+
+
+def test_no_tokenizer(tmp_path: Path) -> None:
+    assert load_tokenizer(Location(tmp_path, tmp_path / "model.safetensors")) is None
+
+
+def test_text_must_be_text(stories260k: Path, tmp_path: Path) -> None:
+    tokenizer = load(stories260k)
+    with pytest.raises(ParameterError, match="string"):
+        tokenizer.encode(5)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="surrogate"):
+        tokenizer.encode("\ud800")
+    shutil.copy(stories260k / "tokenizer.json", tmp_path)
+    assert load(tmp_path).bos is None
