@@ -14,7 +14,7 @@ from fastlm.arch.skeleton import (
 from fastlm.arch.spec import FeedForward
 
 DEFAULT = Shape(vocab=50432, hidden=6144, width=24576, layers=44, heads=64, context=2048)
-RENAMES = ((r"^gpt_neox\.", ""), (r"^embed_out\.", "lm_head."))
+RENAMES = ((r"^gpt_neox\.", ""),)
 BUFFERS = (r"layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)", r"rotary_emb\.inv_freq")
 
 
@@ -36,7 +36,7 @@ def read(config: Config) -> Family:
         "decoder.{i}.1.up": "layers.{i}.mlp.dense_h_to_4h",
         "decoder.{i}.1.down": "layers.{i}.mlp.dense_4h_to_h",
         "decoder.norm": "final_layer_norm",
-        "head": "lm_head",
+        "head": ("embed_out", "lm_head"),
     }
     return Family("gpt_neox", decoder(shape, [layer] * shape.layers, norm), weights, RENAMES, BUFFERS)
 
