@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import logging
 import math
 import numbers
-import secrets
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastlm.arguments import items, shown, token_id, whole
 from fastlm.errors import ParameterError
-
-logger = logging.getLogger("fastlm")
 
 ALIASES = {"max_new_tokens": "max_tokens", "repeat_penalty": "repetition_penalty", "stop_strings": "stop"}
 # fmt: off
@@ -100,7 +97,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
     return Parameters(
         sampling=sampling,
         stop=p.strings("stop"),
-        seed=secrets.randbits(32) if seed is None else seed,
+        seed=int.from_bytes(os.urandom(4), "little") if seed is None else seed,
         n=p.integer("n", 1, 1, MAX_N) or 1,
         echo=p.flag("echo"),
         logprobs=logprobs,
@@ -144,7 +141,11 @@ def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
         found.update({k: config[k] for k in ("temperature", *FILTERS) if config.get(k) is not None})
     beams = config.get("num_beams")
     if isinstance(beams, int) and beams > 1:
-        logger.warning("generation_config.json asks for %d beams; this version decodes greedily", beams)
+        import logging  # here, because it costs every import of fastlm several milliseconds
+
+        logging.getLogger("fastlm").warning(
+            "generation_config.json asks for %d beams; this version is greedy", beams
+        )
     return found
 
 

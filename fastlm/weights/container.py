@@ -7,7 +7,6 @@ csrc/container.c opens what C needs: spec, weights and vocabulary.
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -182,7 +181,7 @@ def write(
     if target.exists() and not target.is_file():
         raise ModelFileError(f"{path}: cannot be written: it exists and is not a file")
     files = extras or {}
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(8).hex()}.tmp")
     try:
         with temporary.open("xb") as file:
             writer = _Writer(file, 3 + (vocabulary is not None) + len(files), progress)
