@@ -107,11 +107,11 @@ def _load(
 
 
 def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) -> None:
-    if dtype in ("int8", "int4"):
+    if isinstance(dtype, str) and dtype in ("int8", "int4"):
         raise UnsupportedError(f"dtype={dtype!r}: this version has no quantised matrices; use bfloat16 or float16")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
-    if kv_dtype not in KV_DTYPES:
+    if not isinstance(kv_dtype, str) or kv_dtype not in KV_DTYPES:
         raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {shown(kv_dtype)}")
     for name, value, high in (("threads", threads, 256), ("context", context, 2**31 - 1)):
         if value is not None:

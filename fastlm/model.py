@@ -182,7 +182,7 @@ class Model:
             _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
         forks = [first, *(first.fork() for _ in range(p.n - 1))]
         return [
-            Run(fork, ids[-1:], replace(p, seed=(p.seed + i) % 2**64, n=1), self.tokenizer, echo)
+            Run(fork, ids[-1:], replace(p, seed=(p.seed + i) % 2**64, n=1), self.tokenizer, echo, len(ids) - 1)
             for i, fork in enumerate(forks)
         ]
 

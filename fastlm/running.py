@@ -69,10 +69,18 @@ class Run:
         For text and the texts of logprobs; None: token ids only.
     echo
         Text to put before what is written.
+    read
+        Tokens of the prompt that the session has read already.
     """
 
     def __init__(
-        self, session: _core.Session, ids: list[int], p: Parameters, tokenizer: Tokenizer | None, echo: str = ""
+        self,
+        session: _core.Session,
+        ids: list[int],
+        p: Parameters,
+        tokenizer: Tokenizer | None,
+        echo: str = "",
+        read: int = 0,
     ) -> None:
         table = tokenizer is not None and tokenizer.table is not None
         if p.stop and tokenizer is None:
@@ -84,6 +92,7 @@ class Run:
         self._tokenizer = tokenizer
         self._p = p
         self._echo = echo
+        self._read = read
         self._last: _core.Progress | None = None
         self.finish: str | None = None
 
@@ -143,7 +152,7 @@ class Run:
             text="".join(text),
             token_ids=tokens,
             finish_reason=self.finish,
-            usage=Usage(last.prompt_tokens, len(tokens), last.prefix_hit_tokens),
+            usage=Usage(self._read + last.prompt_tokens, len(tokens), last.prefix_hit_tokens),
             timings=Timings(last.prompt_seconds, last.decode_seconds),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,

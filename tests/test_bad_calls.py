@@ -167,6 +167,7 @@ def test_the_context_is_filled_to_its_end(kinds: Kinds, short: int) -> None:
                 call()
             continue
         written = call()
+        assert all(part.usage.prompt_tokens == len(ids) for part in written if hasattr(part, "usage"))
         assert written[-1].finish_reason == "length"
         assert sum(len(part.token_ids) for part in written) == short
 

@@ -1,4 +1,4 @@
-"""Whatever a config, a tensor, a prompt or a parameter holds: a typed error that names it, soon and in little memory."""
+"""Whatever a config, tensor, prompt or parameter holds: a typed error that names it, soon and in little memory."""
 
 from __future__ import annotations
 
