@@ -143,9 +143,7 @@ def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
     if isinstance(beams, int) and beams > 1:
         import logging  # here, because it costs every import of fastlm several milliseconds
 
-        logging.getLogger("fastlm").warning(
-            "generation_config.json asks for %d beams; this version is greedy", beams
-        )
+        logging.getLogger("fastlm").warning("generation_config.json asks for %d beams; this version is greedy", beams)
     return found
 
 
