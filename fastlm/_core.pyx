@@ -21,12 +21,8 @@ Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states
                   defaults=(1, None, None, None, None, None))
 
 
-def version():
-    return flm_version().decode()
-
-
-def usable_processors():
-    return flm_usable_processors()
+def version(): return flm_version().decode()
+def usable_processors(): return flm_usable_processors()
 
 
 @cython.final
@@ -89,10 +85,11 @@ cdef class Model:
         cdef flm_status status
         cdef Model self = Model.__new__(Model)
         cdef const char *name = path
+        cdef _Poll call = _Poll()
         self.context = context
         with nogil:
             status = flm_model_open(context.handle, name, &options, &self.handle, &error)
-        _check(status, &error)
+        call.check(status, &error)
         return self
 
     def __dealloc__(self):
@@ -143,6 +140,7 @@ cdef class Model:
 
     def load_rows(self, size_t index, size_t row, values):
         cdef flm_error error
+        cdef _Poll call = _Poll()
         cdef flm_status status
         cdef flm_dtype dtype = _DTYPE_OF_CODE[values.dtype.char]
         cdef const uint8_t[::1] data = memoryview(values).cast("B")
@@ -156,7 +154,7 @@ cdef class Model:
                 raise errors.ParameterError(f"{t.name.decode()}: got {values.shape[1]} columns, not {t.cols}")
             with nogil:
                 status = flm_model_load_rows(self.handle, index, row, n_rows, at, dtype, &error)
-            _check(status, &error)
+            call.check(status, &error)
         finally:
             self.release()
 

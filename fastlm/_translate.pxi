@@ -1,5 +1,10 @@
 # Python values to C structs and back, and C errors to exceptions; a part of _core.pyx.
 
+import atexit
+import os
+import threading
+import time
+
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -31,18 +36,69 @@ cdef int _check(flm_status status, flm_error *error) except -1:
     raise _EXCEPTIONS[status](error.text.decode("utf-8", "replace"))
 
 
+# Daemon threads must not come back from C when the interpreter is gone: at exit their calls are ended, and what they
+# would do next waits for the process to end.
+cdef bint _ending = False
+cdef Py_ssize_t _running = 0  # calls inside of C
+
+
+def _end():
+    global _ending
+    _ending = True
+    for _ in range(400):
+        if _running == 0:
+            break
+        time.sleep(0.005)
+
+
+cdef bint _stopping():
+    return _ending and threading.current_thread().daemon
+
+
+cdef int _stay_if_ending() except -1:
+    while _stopping():
+        time.sleep(60)
+    return 0
+
+
+def _forget_calls():
+    global _running
+    _running = 0
+
+
+atexit.register(_end)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_calls)
+
+
 cdef class _Poll:
-    """What a waiting thread is asked: did a signal arrive, is `cancel` set? Keeps the exception of a handler."""
+    """A call inside of C, and what it is asked while it waits: did a signal arrive, is `cancel` set?"""
     cdef object cancel
     cdef BaseException raised
     cdef flm_poll poll
+    cdef bint inside
 
     def __cinit__(self, cancel=None):
+        global _running
+        _stay_if_ending()
         self.cancel = cancel
         self.poll.ask = _ask
         self.poll.user = <void *>self
+        self.inside = True
+        _running += 1
+
+    def __dealloc__(self):
+        self.leave()
+
+    cdef void leave(self) noexcept:
+        global _running
+        if self.inside and _running > 0:
+            _running -= 1
+        self.inside = False
 
     cdef int check(self, flm_status status, flm_error *error) except -1:
+        self.leave()
+        _stay_if_ending()
         if self.raised is not None:
             raise self.raised
         return _check(status, error)
@@ -53,7 +109,7 @@ cdef int _ask(void *user) noexcept nogil:
         poll = <_Poll>user
         try:
             PyErr_CheckSignals()
-            return 1 if poll.cancel is not None and poll.cancel.is_set() else 0
+            return 1 if _stopping() or (poll.cancel is not None and poll.cancel.is_set()) else 0
         except BaseException as raised:
             poll.raised = raised
             return 1
