@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fastlm import _core
@@ -41,12 +43,13 @@ def exotic_spec() -> ModelSpec:
     """What could see its neighbours: windows, softcaps, norms, ALiBi, experts, parallel layers, odd sizes."""
     local = Attention(6, 3, 20, 0.2, rope=_rope(7), window=70, softcap=20.0, q_norm=RMS, k_norm=RMS, qkv_bias=True)
     sloped = Attention(5, 1, 28, 0.19, alibi=(0.5, 0.25, 0.125, 0.0625, 0.03), out_bias=True)
+    regional = replace(sloped, window=270)  # more than a split of attention
     layer_norm = Norm(NormKind.LAYER, 1e-5, bias=True)
     wide = FeedForward(201, Activation.GELU_TANH, gated=True)
     experts = MixtureOfExperts(7, 3, 45, Activation.SILU)
     first = Layer((Sublayer(local, RMS, branch_norm=RMS), Sublayer(wide, RMS, branch_norm=RMS)))
     second = Layer((Sublayer(sloped, layer_norm), Sublayer(experts, layer_norm)), parallel=True)
-    third = Layer((Sublayer(sloped, residual_norm=layer_norm), Sublayer(experts, residual_scale=0.5)))
+    third = Layer((Sublayer(regional, residual_norm=layer_norm), Sublayer(experts, residual_scale=0.5)))
     stack = Stack((first, second, third), layer_norm)
     head = Head(tied=True, softcap=15.0, scale=0.7, bias=True)
     return ModelSpec(Embed(211, 150, positions=1024, norm=RMS), 1024, decoder=stack, head=head)

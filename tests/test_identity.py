@@ -21,6 +21,7 @@ MakeSpec = Callable[[], ModelSpec]
 PAGE = 64  # positions of a KV page; splits of attention are 256
 LENGTHS = (1, 2, 17, 40, 63, 64, 65, 100, 128, 129, 150, 200, 257, 300, 320)
 FEW_LENGTHS = (1, 3, 64, 90, 300)
+SHARED = (0, 1, 30, 63, 64, 65, 128, 140, 256, 290)  # tokens that a text has in common with others
 CASES = [
     pytest.param(plain_spec, "float32", "auto", id="plain-float32"),
     pytest.param(plain_spec, "bfloat16", "auto", id="plain-bfloat16"),
@@ -32,51 +33,66 @@ CASES = [
 SCHEDULES = 8  # of each thread count and case: 192 in all, and those of the tests below
 
 
-@dataclass
 class Texts:
-    """Sequences, some of them continuations of others, and their logits: one thread, alone, one call."""
+    """Sequences that begin alike, for longer or shorter, and their logits: one thread, alone, one call."""
 
-    tokens: list[np.ndarray]
-    logits: list[np.ndarray]
+    def __init__(
+        self, spec: ModelSpec, format: str, kv: str, isa: str | None = None, lengths: tuple[int, ...] = LENGTHS
+    ) -> None:
+        rng = np.random.default_rng(1)
+        self.vocab = spec.embed.vocab
+        base = rng.integers(0, self.vocab, max(lengths))
+        self.tokens = []
+        for n in lengths:
+            shared = min(n - 1, int(rng.choice(SHARED)))
+            own = rng.integers(0, self.vocab, n - shared)
+            self.tokens.append(np.concatenate([base[:shared], own]).astype(np.int32))
+        _, model = build(spec, threads=1, format=format, kv=kv, prefix=False, isa=isa)
+        self.logits = [run(model, [(model.session(), ids, 2)], self.vocab)[0] for ids in self.tokens]
 
-
-def make_texts(
-    spec: ModelSpec, format: str, kv: str, isa: str | None = None, lengths: tuple[int, ...] = LENGTHS
-) -> Texts:
-    rng = np.random.default_rng(1)
-    vocab = spec.embed.vocab
-    tokens = [rng.integers(0, vocab, n).astype(np.int32) for n in lengths]
-    for shared in (64, 130, 256):  # the same beginning, then something else
-        tail = rng.integers(0, vocab, 45).astype(np.int32)
-        tokens.append(np.concatenate([tokens[-1][:shared], tail]))
-    _, model = build(spec, threads=1, format=format, kv=kv, prefix=False, isa=isa)
-    logits = [run(model, [(model.session(), ids, 2)], vocab)[0] for ids in tokens]
-    return Texts(tokens, logits)
+    def common(self, a: int, b: int) -> int:
+        """How many tokens two of them share at the beginning."""
+        n = min(len(self.tokens[a]), len(self.tokens[b]))
+        differ = np.flatnonzero(self.tokens[a][:n] != self.tokens[b][:n])
+        return int(differ[0]) if len(differ) else n
 
 
 class Walk:
     """One sequence of a schedule: where it is, and the random things that happen to it."""
 
-    def __init__(self, model: _core.Model, texts: Texts, which: int, rng: np.random.Generator) -> None:
-        self.session, self.rng = model.session(), rng
-        self.tokens, self.want = texts.tokens[which], texts.logits[which]
-        self.at = 0
+    def __init__(self, session: _core.Session, texts: Texts, rng: np.random.Generator, which: int, at: int = 0) -> None:
+        self.session, self.texts, self.rng = session, texts, rng
+        self.which, self.at = which, at
+
+    @property
+    def tokens(self) -> np.ndarray:
+        return self.texts.tokens[self.which]
 
     @property
     def done(self) -> bool:
         return self.at == len(self.tokens)
 
-    def disturb(self) -> None:
-        """Sometimes go on in a fork, or take tokens back."""
-        if self.at and self.rng.random() < 0.2:
-            twin = self.session.fork()
-            if self.rng.random() < 0.5:
-                self.session.close()
-            self.session = twin
-        if self.at > 1 and self.rng.random() < 0.2:
-            n = int(self.rng.integers(1, self.at))
-            self.session.rewind(n)
-            self.at -= n
+    def disturb(self) -> Walk | None:
+        """Sometimes take tokens back, go on as another text, or have a fork do that; returns the fork."""
+        chance = self.rng.random()
+        if self.at < 2 or chance > 0.5:
+            return None
+        other = int(self.rng.integers(len(self.texts.tokens)))
+        at = min(self.at, self.texts.common(self.which, other))
+        if chance < 0.2 and at > 0:
+            twin = Walk(self.session.fork(), self.texts, self.rng, other, self.at)
+            twin.rewind_to(at)
+            return twin
+        if chance < 0.35 and at > 0:
+            self.which = other
+        else:
+            at = int(self.rng.integers(self.at))
+        self.rewind_to(at)
+        return None
+
+    def rewind_to(self, at: int) -> None:
+        self.session.rewind(self.at - at)
+        self.at = at
 
     def next_piece(self, most: int = 1000) -> tuple[_core.Session, np.ndarray, int]:
         rest = min(most, len(self.tokens) - self.at)
@@ -86,20 +102,24 @@ class Walk:
 
     def check(self, logits: np.ndarray) -> None:
         self.at += len(self.piece)
-        want = self.want[self.at - len(logits) : self.at]
+        want = self.texts.logits[self.which][self.at - len(logits) : self.at]
         assert np.array_equal(logits, want), f"at {self.at} of {len(self.tokens)}: {np.abs(logits - want).max()}"
 
 
-def walk_schedule(model: _core.Model, texts: Texts, vocab: int, rng: np.random.Generator) -> None:
-    batch = int(rng.choice([1, *range(2, 18)]))
-    walks = [Walk(model, texts, int(rng.integers(len(texts.tokens))), rng) for _ in range(batch)]
-    for _ in range(60):
+def start(model: _core.Model, texts: Texts, rng: np.random.Generator) -> Walk:
+    return Walk(model.session(), texts, rng, int(rng.integers(len(texts.tokens))))
+
+
+def walk_schedule(model: _core.Model, texts: Texts, rng: np.random.Generator) -> None:
+    """A batch of 1 to 17 sequences and the forks that they get on the way."""
+    walks = [start(model, texts, rng) for _ in range(rng.choice([1, *range(2, 18)]))]
+    for _ in range(40):
         active = [w for w in walks if not w.done and rng.random() < 0.8]
         if active:
-            for w, logits in zip(active, run(model, [w.next_piece() for w in active], vocab), strict=True):
+            for w, logits in zip(active, run(model, [w.next_piece() for w in active], texts.vocab), strict=True):
                 w.check(logits)
-        for w in walks:
-            w.disturb()
+        forks = [w.disturb() for w in walks if rng.random() < 0.5]
+        walks += [fork for fork in forks if fork][: max(0, 17 - len(walks))]
         if all(w.done for w in walks):
             return
 
@@ -107,12 +127,12 @@ def walk_schedule(model: _core.Model, texts: Texts, vocab: int, rng: np.random.G
 @pytest.mark.parametrize(("make_spec", "format", "kv"), CASES)
 def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv: str) -> None:
     spec = make_spec()
-    texts = make_texts(spec, format, kv)
+    texts = Texts(spec, format, kv)
     for threads in (1, 2, 3, 4):
         context, model = build(spec, threads=threads, format=format, kv=kv)
         rng = np.random.default_rng([threads, len(format), len(kv)])
         for _ in range(SCHEDULES):
-            walk_schedule(model, texts, spec.embed.vocab, rng)
+            walk_schedule(model, texts, rng)
         counters = context.counters()
         check_shares(counters, threads)
         assert counters["prefix_hit_tokens"] > 100, "schedules must meet the prefix cache"
@@ -137,21 +157,21 @@ def test_bits_do_not_depend_on_the_schedule_with_other_instructions(isa: str, fo
     if not usable(isa):
         pytest.skip(f"this processor has no {isa}")
     for spec in (plain_spec(layers=1, vocab=163), exotic_spec()):
-        texts = make_texts(spec, format, "auto", isa, FEW_LENGTHS)
+        texts = Texts(spec, format, "auto", isa, FEW_LENGTHS)
         _, model = build(spec, threads=3, format=format, isa=isa)
-        walk_schedule(model, texts, spec.embed.vocab, np.random.default_rng(5))
+        walk_schedule(model, texts, np.random.default_rng(5))
 
 
 @pytest.mark.parametrize("make_spec", [plain_spec, exotic_spec])
 def test_bits_do_not_depend_on_what_is_computed_again(make_spec: MakeSpec) -> None:
     """With few pages, sequences that rest lose theirs and are computed anew, in other chunks."""
     spec = make_spec()
-    texts = make_texts(spec, "bfloat16", "auto")
+    texts = Texts(spec, "bfloat16", "auto")
     _, probe = build(spec, threads=1, format="bfloat16")
     page_bytes = PAGE * int(probe.info()["kv_bytes_per_token"] or 0)
     context, model = build(spec, threads=2, format="bfloat16", kv_bytes=9 * page_bytes, prefix=False)
     rng = np.random.default_rng(11)
-    walks = [Walk(model, texts, i, rng) for i in range(len(texts.tokens))]
+    walks = [Walk(model.session(), texts, rng, i) for i in range(len(texts.tokens))]
     given = 0
     while not all(walk.done for walk in walks):
         walk = walks[int(rng.integers(len(walks)))]
@@ -263,7 +283,7 @@ def make_tasks(spec: ModelSpec, format: str, n: int) -> list[Task]:
 def test_bits_in_a_crowd(make_spec: MakeSpec, format: str, threads: int) -> None:
     """Requests that join and leave at random moments, of several callers, among calls of forward."""
     spec = make_spec()
-    tasks, texts = make_tasks(spec, format, 24), make_texts(spec, format, "auto")
+    tasks, texts = make_tasks(spec, format, 24), Texts(spec, format, "auto")
     context, model = build(spec, threads=threads, format=format)
     wrong: list[str] = []
 
@@ -287,7 +307,7 @@ def test_bits_in_a_crowd(make_spec: MakeSpec, format: str, threads: int) -> None
     for caller in callers:
         caller.start()
     rng = np.random.default_rng(threads)
-    walk_schedule(model, texts, spec.embed.vocab, rng)
+    walk_schedule(model, texts, rng)
     for caller in callers:
         caller.join()
     assert not wrong
