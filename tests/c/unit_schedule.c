@@ -130,7 +130,7 @@ static void cancel(void) {
             CHECK(pthread_create(&thread, NULL, set_soon, &flag) == 0);
         double start = flm_now();
         CHECK(flm_request_wait(r, 1, way < 2 ? NULL : &poll, &p, NULL) == FLM_OK);
-        CHECK(p.finish == FLM_FINISH_CANCELLED && flm_now() - start < 0.09);
+        CHECK(p.finish == FLM_FINISH_CANCELLED && flm_now() - start < 0.5); /* its latency: tests/test_interrupt.py */
         pthread_join(thread, NULL);
         step_microseconds = 0;
         if (way % 2) flm_request_destroy(r);
