@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,9 +18,14 @@ BEGINNING = (
 )
 
 
+ELSEWHERE = sys.prefix  # not the repository, whose package is not built in place
+
+
 def fastlm(*args: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "fastlm", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        command, capture_output=True, text=True, check=check, timeout=60, stdin=subprocess.DEVNULL, cwd=ELSEWHERE
+    )
 
 
 def test_generate_writes_the_published_text(stories260k: Path) -> None:
@@ -98,6 +102,7 @@ def test_interrupt_ends_cleanly(stories260k: Path) -> None:
             [*command, "--context", "100000", "--max-tokens", "90000", "--temperature", "1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            cwd=ELSEWHERE,
         )
         assert process.stdout is not None
         process.stdout.read(100)
@@ -111,6 +116,6 @@ def test_interrupt_ends_cleanly(stories260k: Path) -> None:
 
 def test_reader_that_goes_away(stories260k: Path) -> None:
     command = f"{sys.executable} -m fastlm generate --model {stories260k} --max-tokens 400 --ignore-eos | head -c 10"
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=dict(os.environ), timeout=60)
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, cwd=ELSEWHERE)
     assert done.stdout == "Once upon "
     assert done.stderr == ""

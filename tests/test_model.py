@@ -171,13 +171,15 @@ def test_close(stories260k: Path) -> None:
             call()
 
 
-def test_import_is_light() -> None:
+def test_import_is_light(tmp_path: Path) -> None:
     code = (
         "import time, numpy, sys; start = time.perf_counter(); import fastlm; seconds = time.perf_counter() - start; "
         "print(seconds, *(m for m in ('tokenizers', 'jinja2', 'torch', 'transformers') if m in sys.modules))"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+        ).stdout.split()
         for _ in range(10)
     ]
     assert all(len(run) == 1 for run in runs), "import fastlm loads none of these"
