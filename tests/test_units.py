@@ -27,15 +27,13 @@ def run(program: Path, *arguments: str, seconds: float = 120, environment: dict[
     return result.stdout
 
 
-THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "speed"]
+THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused"]
 
 
 @pytest.mark.parametrize("case", THREAD_CASES)
 def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
     if sanitizer == "thread" and case in ("fork", "refused"):
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
-    if sanitizer != "plain" and case == "speed":
-        pytest.skip("speed is measured without a sanitizer")
     flags = ["-Wl,--wrap=pthread_create"]
     run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)
 

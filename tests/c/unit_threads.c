@@ -112,30 +112,6 @@ static void test_crowded(void) {
     CHECK(flm_now() - start < 20);
 }
 
-static void measure_barrier(void *argument, unsigned thread, unsigned n_threads) {
-    team_log *log = argument;
-    (void)n_threads;
-    for (unsigned i = 0; i < log->rounds; i++) flm_pool_barrier(log->pool, thread);
-}
-
-/* Far from what it should take (200 ns), near enough to tell it from one that sleeps (20 us). The best of many
- * short series, for the machine may be busy. */
-static void test_speed(void) {
-    if (flm_cpus() < 2) return;
-    flm_pool *pool = new_pool(2);
-    team_log log = {.pool = pool, .rounds = 1000};
-    double best = 1;
-    for (int i = 0; i < 200 && best > 1e-6; i++) {
-        double start = flm_now();
-        flm_pool_run(pool, measure_barrier, &log);
-        double each = (flm_now() - start) / log.rounds;
-        if (each < best) best = each;
-    }
-    printf("barrier %.0f ns\n", best * 1e9);
-    CHECK(best < 5e-6);
-    flm_pool_destroy(pool);
-}
-
 static int run_in_child(flm_pool *pool, unsigned n_threads, int depth) {
     pid_t child = fork();
     CHECK(child >= 0);
@@ -222,7 +198,7 @@ static void test_refused(void) {
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"run", test_run},     {"barrier", test_barrier},         {"crowded", test_crowded},
-        {"speed", test_speed}, {"environment", test_environment}, {"two_pools", test_two_pools},
+        {"environment", test_environment}, {"two_pools", test_two_pools},
         {"fork", test_fork},   {"refused", test_refused},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
