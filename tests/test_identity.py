@@ -30,7 +30,7 @@ CASES = [
     pytest.param(exotic_spec, "float32", "bfloat16", id="exotic-float32-kv16"),
     pytest.param(exotic_spec, "float16", "bfloat16", id="exotic-float16"),
 ]
-SCHEDULES = 8  # of each thread count and case: 192 in all, and those of the tests below
+WIDE_SCHEDULES, SCHEDULES = 20, 8  # of each thread count and case, wide models (240 in all) and others (96)
 
 
 class Texts:
@@ -131,7 +131,7 @@ def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv
     for threads in (1, 2, 3, 4):
         context, model = build(spec, threads=threads, format=format, kv=kv)
         rng = np.random.default_rng([threads, len(format), len(kv)])
-        for _ in range(SCHEDULES):
+        for _ in range(WIDE_SCHEDULES if spec.embed.hidden >= 512 else SCHEDULES):
             walk_schedule(model, texts, rng)
         counters = context.counters()
         check_shares(counters, threads)
