@@ -130,16 +130,18 @@ static flm_status read_index(container *c, flm_format *format) {
     uint64_t bytes = c->sections[SECTION_INDEX].bytes;
     if (bytes % sizeof(file_tensor)) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has an odd size");
     c->n_tensors = (size_t)bytes / sizeof(file_tensor);
+    uint32_t narrowest = 0; /* the model's format: slots.c knows which matrices are wider */
     for (size_t i = 0; i < c->n_tensors; i++) {
         file_tensor t = tensor_at(c, i);
         if (t.layout == LAYOUT_ROWS) continue;
         if (!flm_format_valid(t.format))
             return flm_fail(c->error, FLM_ERR_UNSUPPORTED, "tensor %zu: this library does not know its format %u", i,
                             (unsigned)t.format);
-        *format = (flm_format)t.format;
-        return FLM_OK;
+        if (t.format > narrowest) narrowest = t.format;
     }
-    return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has no matrix");
+    *format = (flm_format)narrowest;
+    if (!narrowest) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has no matrix");
+    return FLM_OK;
 }
 
 static flm_status bind_tensor(const container *c, flm_model *model, size_t i, uint64_t *end) {
@@ -148,8 +150,7 @@ static flm_status bind_tensor(const container *c, flm_model *model, size_t i, ui
     if (!slot || slot->data)
         return flm_fail(c->error, FLM_ERR_FORMAT, "tensor %zu: the spec has no slot of its name, or it comes twice", i);
     /* A format's layout has the format's number until there is a second layout for one. */
-    uint32_t format = slot->is_matrix ? (uint32_t)model->format : FLM_FORMAT_F32;
-    uint32_t layout = slot->is_matrix ? format : LAYOUT_ROWS;
+    uint32_t format = (uint32_t)slot->format, layout = slot->is_matrix ? format : LAYOUT_ROWS;
     if (t.rows != slot->rows || t.cols != slot->cols || t.bytes != slot->bytes)
         return flm_fail(c->error, FLM_ERR_FORMAT, "%s: is %u x %u in %llu bytes; the spec asks for %u x %u in %llu",
                         slot->name, (unsigned)t.rows, (unsigned)t.cols, (unsigned long long)t.bytes,

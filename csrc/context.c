@@ -29,11 +29,12 @@ static flm_status select_kernels(const char *isa, const flm_kernels **kernels, f
         source = "the environment variable FASTLM_ISA";
     }
     *kernels = flm_kernels_select(isa);
-    if (!*kernels)
-        return flm_fail(error, FLM_ERR_ARGUMENT,
-                        "%s is '%.32s', which is unknown or not supported by this CPU; choose from: %s", source,
-                        isa ? isa : "", flm_kernels_usable());
-    return FLM_OK;
+    if (*kernels) return FLM_OK;
+    char usable[FLM_ISA_NAMES_BYTES];
+    flm_kernels_usable(usable, sizeof usable);
+    return flm_fail(error, FLM_ERR_ARGUMENT,
+                    "%s is '%.32s', which is unknown or not supported by this CPU; choose from: %s", source,
+                    isa ? isa : "", usable);
 }
 
 flm_status flm_context_create(const flm_context_options *given, flm_context **context, flm_error *error) {

@@ -8,10 +8,14 @@
 enum {
     FLM_CPU_AVX2 = 1 << 0,   /* AVX2, FMA and F16C */
     FLM_CPU_AVX512 = 1 << 1, /* AVX-512 F, BW, VL and DQ */
-    FLM_CPU_VNNI = 1 << 2,   /* AVX-512 VNNI */
-    FLM_CPU_BF16 = 1 << 3    /* AVX-512 BF16 */
+    FLM_CPU_AVX_VNNI = 1 << 2,
+    FLM_CPU_AVX512_VNNI = 1 << 3,
+    FLM_CPU_AVX512_BF16 = 1 << 4,
+    FLM_CPU_AMX = 1 << 5 /* AMX TILE, INT8 and BF16; needs flm_cpu_permit_amx */
 };
 
 uint32_t flm_cpu_features(void);
+/* Ask the operating system to let this process use AMX; 0 if it will not. */
+int flm_cpu_permit_amx(void);
 
 #endif

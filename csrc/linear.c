@@ -1,4 +1,5 @@
-/* The linear step: [norm], one to three matrix products of the same input, and what follows them element by element. */
+/* The linear step: [norm], [preparing the input for the matrix format], one to three matrix products of the same input,
+ * and what follows them element by element. */
 #include <string.h>
 
 #include "run.h"
@@ -20,9 +21,9 @@ static size_t end_row(const flm_linear *l, size_t strip1) {
     return row1 < l->w.rows ? row1 : l->w.rows;
 }
 
-void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, const float *x,
-                       size_t x_stride, size_t n, float *y, size_t y_stride, unsigned thread) {
-    run->kernels->matmul[l->w.format](&l->w, strip0, strip1, x, x_stride, n, y, y_stride);
+void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
+                       float *y, size_t y_stride, unsigned thread) {
+    run->kernels->product[l->w.format].matmul(&l->w, strip0, strip1, x.rows, x.bytes, n, y, y_stride);
     finish(run->kernels, l, strip0 * FLM_STRIP, end_row(l, strip1), n, y, y_stride);
     run->tiles[thread] += (strip1 - strip0) * n;
 }
@@ -57,42 +58,56 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, size_t row0, 
 
 /* A thread's share [strip0, strip1) of linear i (of a gated pair: of both). */
 static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, size_t strip0, size_t strip1,
-                       const float *x, size_t x_stride, size_t n, unsigned thread) {
+                       flm_inputs x, size_t n, unsigned thread) {
     size_t block = n > 1 ? BLOCK_STRIPS : strip1 - strip0;
     for (size_t at = strip0; at < strip1; at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
-        flm_linear_strips(run, &s->linear[i], at, end, x, x_stride, n, flm_row(run, s->to[i], 0),
+        flm_linear_strips(run, &s->linear[i], at, end, x, n, flm_row(run, s->to[i], 0),
                           flm_stride(run, s->to[i]), thread);
         if (s->epilogue == FLM_GATE)
-            flm_linear_strips(run, &s->linear[1], at, end, x, x_stride, n, flm_row(run, s->to[1], 0),
+            flm_linear_strips(run, &s->linear[1], at, end, x, n, flm_row(run, s->to[1], 0),
                               flm_stride(run, s->to[1]), thread);
         epilogue(run, s, at * FLM_STRIP, end_row(&s->linear[i], end), n);
     }
 }
 
-/* Normalised input rows: each thread makes its own when they are few, else they share the work and meet. */
-static const float *normed_input(const flm_run *run, const flm_linear_step *s, size_t n, size_t *stride,
-                                 unsigned thread, unsigned n_threads) {
-    *stride = flm_stride(run, s->from);
-    if (s->norm.kind == FLM_NORM_NONE) return flm_row(run, s->from, 0);
-    int alone = n_threads == 1 || n * *stride <= FLM_PRIVATE_FLOATS;
-    int private_rows = n_threads > 1 && alone;
-    float *rows = private_rows ? run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS
-                               : flm_row(run, FLM_BUF_NORMED, 0);
-    if (!private_rows) *stride = flm_stride(run, FLM_BUF_NORMED);
-    size_t begin = alone ? 0 : n * thread / n_threads, end = alone ? n : n * (thread + 1) / n_threads;
+/* Row t of a step's input, normalised and prepared into `prepared` by way of `normed`; either step may be missing. */
+static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, float *normed, void *prepared) {
+    const float *x = flm_row(run, s->from, t);
+    flm_prepare_fn *prepare = flm_prepare_of(run, &s->linear[0].w);
+    if (s->norm.kind != FLM_NORM_NONE) {
+        flm_norm_row(run->kernels, &s->norm, normed, x);
+        x = normed;
+    }
+    if (prepare) prepare(prepared, x, s->linear[0].w.cols);
+}
+
+/* The step's inputs: each thread makes its own when they are few, else they share the work and meet. */
+static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, size_t n, unsigned thread,
+                               unsigned n_threads) {
+    const int prepare = flm_prepare_of(run, &s->linear[0].w) != NULL;
+    if (s->norm.kind == FLM_NORM_NONE && !prepare) return flm_inputs_of(run, s->from, 0);
+    const size_t floats = flm_stride(run, s->from), stride = prepare ? flm_stride(run, FLM_BUF_PREPARED) : floats;
+    const int alone = n_threads == 1 || n * stride + floats <= FLM_PRIVATE_FLOATS;
+    float *own = run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
+    if (n_threads > 1 && alone) {
+        for (size_t t = 0; t < n; t++) /* its last `floats` hold one normalised row at a time on the way to prepared */
+            ready_row(run, s, t, prepare ? own + FLM_PRIVATE_FLOATS - floats : own + t * stride, own + t * stride);
+        return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
+    }
+    const size_t begin = alone ? 0 : n * thread / n_threads, end = alone ? n : n * (thread + 1) / n_threads;
     for (size_t t = begin; t < end; t++)
-        flm_norm_row(run->kernels, &s->norm, rows + t * *stride, flm_row(run, s->from, t));
+        ready_row(run, s, t, flm_row(run, FLM_BUF_NORMED, t), prepare ? flm_row(run, FLM_BUF_PREPARED, t) : NULL);
     if (!alone) flm_run_barrier(run, thread, n_threads);
-    return rows;
+    return flm_inputs_of(run, prepare ? FLM_BUF_PREPARED : FLM_BUF_NORMED, 0);
 }
 
 void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_linear_step *s = &step->as.linear;
     size_t n = s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
     if (n == 0) return;
-    size_t x_stride, total = 0, before = 0;
-    const float *x = normed_input(run, s, n, &x_stride, thread, n_threads);
+    size_t total = 0, before = 0;
+    const flm_inputs x = ready_inputs(run, s, n, thread, n_threads);
     size_t n_linears = s->epilogue == FLM_GATE ? 1 : s->n_linears;
     for (size_t i = 0; i < n_linears; i++) total += flm_strips(s->linear[i].w.rows);
     size_t begin = flm_share(total, thread, n_threads, GRAIN), end = flm_share(total, thread + 1, n_threads, GRAIN);
@@ -100,7 +115,7 @@ void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thre
         size_t strips = flm_strips(s->linear[i].w.rows);
         size_t from = begin > before ? begin - before : 0, to = end > before ? end - before : 0;
         if (to > strips) to = strips;
-        if (from < to) run_strips(run, s, i, from, to, x, x_stride, n, thread);
+        if (from < to) run_strips(run, s, i, from, to, x, n, thread);
         before += strips;
     }
 }

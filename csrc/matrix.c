@@ -1,5 +1,7 @@
 #include "matrix.h"
 
+#include "quantized.h"
+
 #include <string.h>
 
 enum { CHUNK = 64 }; /* columns widened at a time */
@@ -9,8 +11,25 @@ int flm_format_valid(unsigned format) { return format >= 1 && format < FLM_FORMA
 size_t flm_dtype_bytes(flm_dtype dtype) { return dtype == FLM_DTYPE_F32 ? 4 : 2; }
 
 size_t flm_strip_bytes(flm_format format, size_t cols) {
-    size_t lines = format == FLM_FORMAT_F32 ? cols : cols / 2 + cols % 2;
-    return lines > SIZE_MAX / FLM_LINE_BYTES ? 0 : lines * FLM_LINE_BYTES;
+    size_t lines = format == FLM_FORMAT_F32 ? cols : cols / 2 + cols % 2; /* no format takes more */
+    if (lines > SIZE_MAX / FLM_LINE_BYTES / 2) return 0;
+    switch (format) {
+    case FLM_FORMAT_F32:
+    case FLM_FORMAT_F16:
+    case FLM_FORMAT_BF16: return lines * FLM_LINE_BYTES;
+    case FLM_FORMAT_I8: return flm_i8_codes_at(cols) + (cols + 3) / 4 * FLM_LINE_BYTES;
+    }
+    return 0;
+}
+
+size_t flm_input_bytes(flm_format format, size_t cols) {
+    switch (format) {
+    case FLM_FORMAT_F32:
+    case FLM_FORMAT_F16: return 0;
+    case FLM_FORMAT_BF16: return flm_pad64(2 * cols);
+    case FLM_FORMAT_I8: return flm_quantized_row_bytes(cols);
+    }
+    return 0;
 }
 
 size_t flm_matrix_bytes(flm_format format, size_t rows, size_t cols) {
@@ -132,6 +151,23 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
             }
             finite &= store_columns(format, strip, at, format == FLM_FORMAT_F32 ? n : n + n % 2, rows);
         }
+    }
+    return finite;
+}
+
+int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
+                        size_t n_rows, size_t cols, float *rows) {
+    const size_t strip_bytes = flm_strip_bytes(format, cols), padded = flm_padded_cols(cols);
+    int finite = 1;
+    for (size_t row = 0; row < n_rows; row += FLM_STRIP) {
+        const size_t present = n_rows - row < FLM_STRIP ? n_rows - row : FLM_STRIP;
+        memset(rows, 0, FLM_STRIP * padded * sizeof *rows);
+        for (size_t r = 0; r < present; r++) {
+            widen(rows + r * padded, values, dtype, (row + r) * cols, cols);
+            finite &= all_finite(rows + r * padded, cols);
+        }
+        if (!finite) return 0;
+        quantize((unsigned char *)dst + row / FLM_STRIP * strip_bytes, rows, cols, padded);
     }
     return finite;
 }

@@ -2,11 +2,12 @@
  *
  * A matrix of rows x cols is cut into strips of 16 output rows (the last is padded with zero rows). A strip is a
  * sequence of 64-byte lines, 64-byte aligned, in ascending column order:
- *   F32   one column per line:  line[r]          = w[r][k]              r = 0..15
- *   F16   two columns per line: line[16 * j + r] = w[r][k + j]          j = 0, 1 (planar: each half converts as it
- * lies) BF16  two columns per line: line[2 * r + j]  = w[r][k + j]          (pairs: the operand of a bf16 dot product)
- * An odd last column of F16 and BF16 is paired with zeros. Every kernel adds an output's products in ascending
- * column order with one accumulator per (row, token), so all tile shapes give the same bits. */
+ *   F32   one column per line:   line[r]          = w[r][k]             r = 0..15
+ *   F16   two columns per line:  line[16 * j + r] = w[r][k + j]         j = 0, 1: each half converts as it lies
+ *   BF16  two columns per line:  line[2 * r + j]  = w[r][k + j]         pairs: the operand of a bf16 dot product
+ *   I8    four columns per line: line[4 * r + j]  = code[r][k + j]      j = 0..3: the operand of an int8 dot product
+ *   I4    eight columns per line: as I8, columns k .. k + 3 in the low halves of the bytes, k + 4 .. k + 7 in the high
+ * Columns past the last are zeros. */
 #ifndef FLM_MATRIX_H
 #define FLM_MATRIX_H
 
@@ -14,7 +15,7 @@
 
 #define FLM_STRIP 16u
 #define FLM_LINE_BYTES 64u
-#define FLM_FORMAT_COUNT 4 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
+#define FLM_FORMAT_COUNT 5 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
 
 typedef struct flm_matrix {
     const unsigned char *data; /* [strips][strip_bytes], 64-byte aligned */
@@ -31,6 +32,8 @@ size_t flm_strip_bytes(flm_format format, size_t cols);
 /* Packed size of a matrix; 0 when it overflows size_t. */
 size_t flm_matrix_bytes(flm_format format, size_t rows, size_t cols);
 size_t flm_dtype_bytes(flm_dtype dtype);
+/* Bytes of an input row as a format's kernels may prepare it, whole lines; 0: its kernels all read floats. */
+size_t flm_input_bytes(flm_format format, size_t cols);
 
 /* Pack source rows [0, n_rows) into strips; dst is the first strip, values [n_rows, cols] of dtype, contiguous.
  * Rounds to nearest even when narrowing; a value too large for F16 becomes infinite and is reported.

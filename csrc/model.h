@@ -16,6 +16,7 @@ typedef struct flm_slot {
     char name[64];
     uint32_t rows, cols;
     int is_matrix;
+    flm_format format;   /* F32 of a vector */
     uint64_t bytes;      /* packed */
     unsigned char *data; /* NULL until allocated or mapped */
     uint64_t rows_loaded;
@@ -26,7 +27,7 @@ struct flm_model {
     flm_spec spec;
     unsigned char *spec_blob; /* a copy: what a .flm file stores */
     size_t spec_bytes;
-    flm_format format;
+    flm_format format; /* of matrices; some small ones are wider: slots.c */
     flm_dtype kv_dtype;
     uint32_t max_context;
     uint64_t kv_bytes_cap;

@@ -35,17 +35,17 @@ static void embed_row(const flm_run *run, const flm_embed_step *s, size_t t) {
     uint32_t index = run->scratch->position[t] - item->start; /* of the token in its item */
     float *y = flm_row(run, s->to, t);
     if (s->lookup) {
-        k->unpack_row[s->tokens.format](&s->tokens, (size_t)item->tokens[index], y);
+        k->product[s->tokens.format].unpack_row(&s->tokens, (size_t)item->tokens[index], y);
         if (s->scale != 1.0f) k->scale(y, s->scale, s->tokens.cols);
     }
     if (!s->finish) return;
     float *extra = flm_row(run, FLM_BUF_BRANCH, t);
     if (s->positions.rows) {
-        k->unpack_row[s->positions.format](&s->positions, run->scratch->position[t], extra);
+        k->product[s->positions.format].unpack_row(&s->positions, run->scratch->position[t], extra);
         k->add(y, extra, s->positions.cols);
     }
     if (s->types.rows) {
-        k->unpack_row[s->types.format](&s->types, item->types ? (size_t)item->types[index] : 0, extra);
+        k->product[s->types.format].unpack_row(&s->types, item->types ? (size_t)item->types[index] : 0, extra);
         k->add(y, extra, s->types.cols);
     }
     flm_norm_row(k, &s->norm, y, y);

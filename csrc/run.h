@@ -39,12 +39,28 @@ static inline float *flm_row(const flm_run *run, flm_buffer buffer, size_t row) 
 /* y = norm(x); a NONE norm copies. y may be x. */
 void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);
 
-/* Strips [strip0, strip1) of y = W x + bias for n rows of x: all matrix products pass through here. */
-void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, const float *x,
-                       size_t x_stride, size_t n, float *y, size_t y_stride, unsigned thread);
+/* Rows of inputs, `bytes` apart: floats, or what the matrix format's prepare made of them. */
+typedef struct flm_inputs {
+    const unsigned char *rows;
+    size_t bytes;
+} flm_inputs;
+
+static inline flm_inputs flm_inputs_of(const flm_run *run, flm_buffer buffer, size_t row) {
+    return (flm_inputs){(const unsigned char *)flm_row(run, buffer, row), flm_stride(run, buffer) * sizeof(float)};
+}
+
+/* NULL: products with this matrix read floats. */
+static inline flm_prepare_fn *flm_prepare_of(const flm_run *run, const flm_matrix *w) {
+    return run->kernels->product[w->format].prepare;
+}
+
+/* Strips [strip0, strip1) of y = W x + bias for n rows of inputs: all matrix products pass through here. */
+void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
+                       float *y, size_t y_stride, unsigned thread);
 
 flm_step_fn flm_run_embed, flm_run_linear, flm_run_row, flm_run_output;
 flm_step_fn flm_run_rotate, flm_run_attend;
-flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_down, flm_run_combine;
+flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_prepare, flm_run_expert_down,
+    flm_run_combine;
 
 #endif

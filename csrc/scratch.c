@@ -22,6 +22,7 @@ static size_t row_floats(const flm_model *m, flm_buffer buffer) {
 
 static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens, size_t n_logit_rows) {
     switch (buffer) {
+    case FLM_BUF_PREPARED:
     case FLM_BUF_GATE:
     case FLM_BUF_UP:
     case FLM_BUF_GATHERED:

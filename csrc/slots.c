@@ -18,9 +18,18 @@ typedef struct builder {
     flm_error *error;
 } builder;
 
-static void add(builder *b, size_t rows, size_t cols, int is_matrix, const char *format, ...) FLM_PRINTF(5, 6);
+/* What a matrix is for. Quantised models keep small and sensitive ones wide. */
+typedef enum matrix_use { VECTOR, PRODUCT, ROUTER, LOOKUP } matrix_use;
 
-static void add(builder *b, size_t rows, size_t cols, int is_matrix, const char *format, ...) {
+static flm_format format_of(flm_format model, matrix_use use) {
+    if (use == VECTOR) return FLM_FORMAT_F32;
+    if (use == PRODUCT || model < FLM_FORMAT_I8) return model;
+    return use == ROUTER ? FLM_FORMAT_F32 : FLM_FORMAT_BF16;
+}
+
+static void add(builder *b, size_t rows, size_t cols, matrix_use use, const char *name, ...) FLM_PRINTF(5, 6);
+
+static void add(builder *b, size_t rows, size_t cols, matrix_use use, const char *name, ...) {
     flm_model *m = b->model;
     size_t bytes;
     if (b->status != FLM_OK) return;
@@ -35,11 +44,12 @@ static void add(builder *b, size_t rows, size_t cols, int is_matrix, const char 
     flm_slot *slot = &m->slots[m->n_slots];
     memset(slot, 0, sizeof *slot);
     va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(slot->name, sizeof slot->name, format, arguments);
+    va_start(arguments, name);
+    vsnprintf(slot->name, sizeof slot->name, name, arguments);
     va_end(arguments);
-    if (is_matrix)
-        bytes = flm_matrix_bytes(m->format, rows, cols);
+    slot->format = format_of(m->format, use);
+    if (use != VECTOR)
+        bytes = flm_matrix_bytes(slot->format, rows, cols);
     else if (!flm_mul(rows, cols, &bytes) || !flm_mul(bytes, sizeof(float), &bytes))
         bytes = 0;
     if (bytes == 0) {
@@ -48,17 +58,17 @@ static void add(builder *b, size_t rows, size_t cols, int is_matrix, const char 
     }
     slot->rows = (uint32_t)rows;
     slot->cols = (uint32_t)cols;
-    slot->is_matrix = is_matrix;
+    slot->is_matrix = use != VECTOR;
     slot->bytes = bytes;
     m->n_slots++;
 }
 
 static void add_matrix(builder *b, size_t rows, size_t cols, const char *prefix, const char *part) {
-    add(b, rows, cols, 1, "%s%s", prefix, part);
+    add(b, rows, cols, PRODUCT, "%s%s", prefix, part);
 }
 
 static void add_vector(builder *b, size_t n, const char *prefix, const char *part, const char *what) {
-    add(b, 1, n, 0, "%s%s%s", prefix, part, what);
+    add(b, 1, n, VECTOR, "%s%s%s", prefix, part, what);
 }
 
 static void add_norm(builder *b, const flm_norm_spec *norm, size_t n, const char *prefix, const char *part) {
@@ -92,11 +102,11 @@ static void add_ffn(builder *b, const flm_ffn_spec *f, size_t hidden, const char
 }
 
 static void add_moe(builder *b, const flm_moe_spec *e, size_t hidden, const char *prefix) {
-    add_matrix(b, e->experts, hidden, prefix, "router");
+    add(b, e->experts, hidden, ROUTER, "%srouter", prefix);
     for (unsigned i = 0; i < e->experts && b->status == FLM_OK; i++) {
-        add(b, e->width, hidden, 1, "%sexperts.%u.gate", prefix, i);
-        add(b, e->width, hidden, 1, "%sexperts.%u.up", prefix, i);
-        add(b, hidden, e->width, 1, "%sexperts.%u.down", prefix, i);
+        add(b, e->width, hidden, PRODUCT, "%sexperts.%u.gate", prefix, i);
+        add(b, e->width, hidden, PRODUCT, "%sexperts.%u.up", prefix, i);
+        add(b, hidden, e->width, PRODUCT, "%sexperts.%u.down", prefix, i);
     }
 }
 
@@ -116,7 +126,7 @@ static void add_stack(builder *b, const flm_stack_spec *stack, size_t hidden, co
     }
     snprintf(prefix, sizeof prefix, "%s.", name);
     add_norm(b, &stack->norm, hidden, prefix, "norm");
-    if (stack->relative_heads) add(b, stack->relative_heads, stack->relative_buckets, 0, "%srelative_bias", prefix);
+    if (stack->relative_heads) add(b, stack->relative_heads, stack->relative_buckets, VECTOR, "%srelative_bias", prefix);
 }
 
 static int by_name(const void *a, const void *b) {
@@ -130,8 +140,8 @@ flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error) {
     builder b = {.model = model, .status = FLM_OK, .error = error};
     add_matrix(&b, s->vocab, s->embed_width, "embed.", "tokens");
     if (s->embed_width != s->hidden) add_matrix(&b, s->hidden, s->embed_width, "embed.", "project");
-    if (s->positions) add_matrix(&b, s->positions, s->hidden, "embed.", "positions");
-    if (s->types) add_matrix(&b, s->types, s->hidden, "embed.", "types");
+    if (s->positions) add(&b, s->positions, s->hidden, LOOKUP, "embed.positions");
+    if (s->types) add(&b, s->types, s->hidden, LOOKUP, "embed.types");
     add_norm(&b, &s->embed_norm, s->hidden, "embed.", "norm");
     add_stack(&b, &s->encoder, s->hidden, "encoder");
     add_stack(&b, &s->decoder, s->hidden, "decoder");

@@ -90,7 +90,12 @@ FLM_API void flm_context_counters(const flm_context *context, flm_counters *coun
 typedef struct flm_model flm_model;
 
 /* Of a packed matrix; see docs/container-format.md. */
-typedef enum flm_format { FLM_FORMAT_F32 = 1, FLM_FORMAT_F16 = 2, FLM_FORMAT_BF16 = 3 } flm_format;
+typedef enum flm_format {
+    FLM_FORMAT_F32 = 1,
+    FLM_FORMAT_F16 = 2,
+    FLM_FORMAT_BF16 = 3,
+    FLM_FORMAT_I8 = 4
+} flm_format;
 
 typedef enum flm_dtype { FLM_DTYPE_F32 = 1, FLM_DTYPE_F16 = 2, FLM_DTYPE_BF16 = 3 } flm_dtype; /* of plain numbers */
 

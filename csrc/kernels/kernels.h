@@ -9,15 +9,27 @@
 
 #include "../kv_pages.h"
 #include "../matrix.h"
+#include "../quantized.h"
 #include "../spec.h"
 
-/* y[t * y_stride + r] = sum_k w[r][k] * x[t * x_stride + k] for rows r of strips [strip0, strip1) and tokens t <
- * n_tokens: a fused multiply-add chain in ascending k from 0 (a multiply, then an add, where the set has no FMA). x:
- * rows of w->cols floats. y: column index is the absolute row, so y_stride >= 16 * strips; padding rows are written. */
-typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, const float *x, size_t x_stride,
+/* What products of one format read instead of a row of floats: dst has flm_input_bytes(format, cols) bytes. */
+typedef void flm_prepare_fn(void *dst, const float *x, size_t cols);
+/* y[t * y_stride + r] = sum_k w[r][k] * x[t][k] for rows r of strips [strip0, strip1) and tokens t < n_tokens. x: rows
+ * of w->cols floats, or as the format's prepare wrote them, x_bytes apart. Each sum has one order, the same for every
+ * n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column index is the absolute row, so
+ * y_stride >= 16 * strips; padding rows are written. */
+typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, const void *x, size_t x_bytes,
                            size_t n_tokens, float *y, size_t y_stride);
 /* dst[0 .. cols) = row `row` of w as float32. */
 typedef void flm_unpack_row_fn(const flm_matrix *w, size_t row, float *dst);
+
+/* Products with matrices of one format. */
+typedef struct flm_product {
+    flm_prepare_fn *prepare; /* NULL: inputs are rows of floats */
+    flm_matmul_fn *matmul;
+    flm_unpack_row_fn *unpack_row;
+    flm_quantize_fn *quantize; /* NULL: matrix.c packs it */
+} flm_product;
 
 /* Attention of n_tokens consecutive queries of one sequence with the `group` query heads that share one K/V head.
  * For each (token t at position first + t, head g):
@@ -49,10 +61,9 @@ typedef struct flm_attention_job {
 #define FLM_ATTENTION_SCRATCH(head_dim) (8u * (FLM_SPLIT + 2u * (size_t)(head_dim) + 64u))
 
 typedef struct flm_kernels {
-    const char *isa;        /* "scalar", "avx2", "avx512" */
+    const char *isa;        /* "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx" */
     unsigned vector_floats; /* lanes of its vectors */
-    flm_matmul_fn *matmul[FLM_FORMAT_COUNT];
-    flm_unpack_row_fn *unpack_row[FLM_FORMAT_COUNT];
+    flm_product product[FLM_FORMAT_COUNT];
     /* y = x / sqrt(mean(x^2) + eps) * w;  w NULL: 1. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* y = (x - mean) / sqrt(var + eps) * w + b;  w NULL: 1, b NULL: 0. y may be x. */
@@ -80,6 +91,7 @@ typedef struct flm_kernels {
  * the name is unknown or the CPU cannot run it. */
 const flm_kernels *flm_kernels_select(const char *isa);
 /* Names this CPU can run, best last, separated by spaces: for error texts and tests. */
-const char *flm_kernels_usable(void);
+enum { FLM_ISA_NAMES_BYTES = 64 };
+void flm_kernels_usable(char *names, size_t n_bytes);
 
 #endif

@@ -1,39 +1,46 @@
 /* Which table runs: the best that the processor has, or the one asked for. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../cpu.h"
 #include "isa/isa.h"
 
-typedef struct flm_choice {
+typedef struct choice {
     const flm_kernels *kernels;
-    uint32_t needs;     /* FLM_CPU_* */
-    const char *usable; /* names up to this one */
-} flm_choice;
+    uint32_t needs; /* FLM_CPU_* */
+} choice;
 
-static const flm_choice choices[] = {
-    /* best last; each needs what the one before needs */
-    {&flm_kernels_scalar, 0, "scalar"},
+static const choice choices[] = {
+    /* best last */
+    {&flm_kernels_scalar, 0},
 #if FLM_ISA_X86
-    {&flm_kernels_avx2, FLM_CPU_AVX2, "scalar avx2"},
-    {&flm_kernels_avx512, FLM_CPU_AVX2 | FLM_CPU_AVX512, "scalar avx2 avx512"},
+    {&flm_kernels_avx2, FLM_CPU_AVX2},
+    {&flm_kernels_avx2vnni, FLM_CPU_AVX2 | FLM_CPU_AVX_VNNI},
+    {&flm_kernels_avx512, FLM_CPU_AVX512},
+    {&flm_kernels_avx512vnni, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16},
+    {&flm_kernels_amx, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16 | FLM_CPU_AMX},
 #endif
 };
 
-static size_t count_usable(void) {
-    const uint32_t features = flm_cpu_features();
-    size_t n = 0;
-    while (n < sizeof choices / sizeof *choices && (choices[n].needs & ~features) == 0) n++;
-    return n;
+enum { N_CHOICES = sizeof choices / sizeof *choices };
+
+static int usable(const choice *c) {
+    return (c->needs & ~flm_cpu_features()) == 0 && (!(c->needs & FLM_CPU_AMX) || flm_cpu_permit_amx());
 }
 
 const flm_kernels *flm_kernels_select(const char *isa) {
-    const size_t n = count_usable();
     if (!isa) isa = getenv("FASTLM_ISA");
-    if (!isa || !*isa) return choices[n - 1].kernels;
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(isa, choices[i].kernels->isa) == 0) return choices[i].kernels;
+    for (size_t i = N_CHOICES; i-- > 0;)
+        if ((!isa || !*isa || strcmp(isa, choices[i].kernels->isa) == 0) && usable(&choices[i]))
+            return choices[i].kernels;
     return NULL;
 }
 
-const char *flm_kernels_usable(void) { return choices[count_usable() - 1].usable; }
+void flm_kernels_usable(char *names, size_t n_bytes) {
+    size_t used = 0;
+    names[0] = '\0';
+    for (size_t i = 0; i < N_CHOICES; i++)
+        if (usable(&choices[i]) && used < n_bytes)
+            used += (size_t)snprintf(names + used, n_bytes - used, "%s%s", used ? " " : "", choices[i].kernels->isa);
+}

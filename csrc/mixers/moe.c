@@ -35,7 +35,10 @@ void flm_run_route(const flm_run *run, const flm_plan_step *step, unsigned threa
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
         float *x = flm_row(run, FLM_BUF_NORMED, t), *p = flm_row(run, FLM_BUF_ROUTES, t);
         flm_norm_row(run->kernels, &s->norm, x, flm_row(run, s->from, t));
-        flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), x, 0, 1, p, 0, thread);
+        flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), flm_inputs_of(run, FLM_BUF_NORMED, t), 1, p, 0,
+                          thread);
+        flm_prepare_fn *prepare = flm_prepare_of(run, &s->experts[0].up.w);
+        if (prepare) prepare(flm_row(run, FLM_BUF_PREPARED, t), x, s->router.w.cols);
         softmax(run->kernels, p, s->n_experts);
         choose(s, p, run->scratch->expert_of + t * s->active);
     }
@@ -46,6 +49,10 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
     const flm_moe_step *s = &step->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
     uint32_t *begin = run->scratch->expert_begin;
+    const flm_matrix *w = &s->experts[0].up.w;
+    const int prepared = flm_prepare_of(run, w) != NULL;
+    const flm_buffer from = prepared ? FLM_BUF_PREPARED : FLM_BUF_NORMED;
+    const size_t bytes = prepared ? flm_input_bytes(w->format, w->cols) : w->cols * sizeof(float);
     (void)n_threads;
     if (thread != 0) return;
     memset(begin, 0, (s->n_experts + 2) * sizeof *begin);
@@ -53,8 +60,7 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
     for (uint32_t e = 2; e < s->n_experts + 2; e++) begin[e] += begin[e - 1];
     for (size_t i = 0; i < n_pairs; i++) { /* begin[e + 1] walks from the start of e to its end */
         run->scratch->pair_of[i] = begin[run->scratch->expert_of[i] + 1]++;
-        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, FLM_BUF_NORMED, i / s->active),
-               s->router.w.cols * sizeof(float));
+        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, from, i / s->active), bytes);
     }
 }
 
@@ -83,12 +89,11 @@ static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, siz
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     size_t row0 = strip0 * FLM_STRIP, row1 = strip1 * FLM_STRIP;
     if (row1 > x->up.w.rows) row1 = x->up.w.rows;
-    const float *in = flm_row(run, FLM_BUF_GATHERED, first);
+    const flm_inputs in = flm_inputs_of(run, FLM_BUF_GATHERED, first);
     float *gate = flm_row(run, FLM_BUF_GATE, first), *up = flm_row(run, FLM_BUF_UP, first);
-    size_t in_stride = flm_stride(run, FLM_BUF_GATHERED), gate_stride = flm_stride(run, FLM_BUF_GATE),
-           up_stride = flm_stride(run, FLM_BUF_UP);
-    flm_linear_strips(run, &x->gate, strip0, strip1, in, in_stride, n, gate, gate_stride, thread);
-    flm_linear_strips(run, &x->up, strip0, strip1, in, in_stride, n, up, up_stride, thread);
+    size_t gate_stride = flm_stride(run, FLM_BUF_GATE), up_stride = flm_stride(run, FLM_BUF_UP);
+    flm_linear_strips(run, &x->gate, strip0, strip1, in, n, gate, gate_stride, thread);
+    flm_linear_strips(run, &x->up, strip0, strip1, in, n, up, up_stride, thread);
     for (size_t i = 0; i < n; i++) {
         float *g = gate + i * gate_stride + row0;
         run->kernels->gate[s->activation](g, g, up + i * up_stride + row0, row1 - row0);
@@ -98,14 +103,24 @@ static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, siz
 static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
                         unsigned thread) {
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
-    flm_linear_strips(run, &s->experts[e].down, strip0, strip1, flm_row(run, FLM_BUF_GATE, first),
-                      flm_stride(run, FLM_BUF_GATE), n, flm_row(run, FLM_BUF_EXPERT_OUT, first),
+    const flm_linear *down = &s->experts[e].down;
+    const flm_buffer from = flm_prepare_of(run, &down->w) ? FLM_BUF_PREPARED : FLM_BUF_GATE;
+    flm_linear_strips(run, down, strip0, strip1, flm_inputs_of(run, from, first), n, flm_row(run, FLM_BUF_EXPERT_OUT, first),
                       flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
 }
 
 void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_moe_step *s = &step->as.moe;
     share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, thread, n_threads);
+}
+
+/* Pairs of the inner state, prepared for the matrices that read them. */
+void flm_run_expert_prepare(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_matrix *w = &step->as.moe.experts[0].down.w;
+    const size_t n = (size_t)run->n_tokens * step->as.moe.active;
+    flm_prepare_fn *prepare = flm_prepare_of(run, w);
+    for (size_t p = n * thread / n_threads; p < n * (thread + 1) / n_threads; p++)
+        prepare(flm_row(run, FLM_BUF_PREPARED, p), flm_row(run, FLM_BUF_GATE, p), w->cols);
 }
 
 void flm_run_expert_down(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
@@ -152,15 +167,19 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
                       .active = m->active,
                       .activation = m->activation,
                       .normalize = m->normalize};
+    const flm_format format = c->model->format;
+    const int prepare = c->model->context->kernels->product[format].prepare != NULL;
     if (m->active > c->plan->max_active) c->plan->max_active = m->active;
     if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
     flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
     flm_compile_use(c, FLM_BUF_GATHERED, hidden);
+    if (prepare) flm_compile_use(c, FLM_BUF_GATHERED, flm_input_bytes(format, hidden) / sizeof(float));
     flm_compile_use(c, FLM_BUF_GATE, m->width);
     flm_compile_use(c, FLM_BUF_UP, m->width);
     flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
-    flm_step_fn *const order[] = {flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_down,
-                                  flm_run_combine};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++) flm_compile_step(c, order[i])->as.moe = s;
+    flm_step_fn *const order[] = {flm_run_route,          flm_run_group,       flm_run_expert_up,
+                                  flm_run_expert_prepare, flm_run_expert_down, flm_run_combine};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (order[i] != flm_run_expert_prepare || prepare) flm_compile_step(c, order[i])->as.moe = s;
     flm_compile_join(c, sub);
 }

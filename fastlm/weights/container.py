@@ -22,7 +22,7 @@ MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
 ALIGN = 64
 STRIP_ROWS = 16
-FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3}  # a format's packed layout has the same number
+FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3, "int8": 4}  # a format's packed layout has the same number
 
 _BLOCK_BYTES = 16 << 20
 _HEADER = struct.Struct("<8sIIQI36x")
@@ -67,11 +67,12 @@ class Contents:
     files: Mapping[str, bytes]  # config.json, tokenizer.json, ...
 
 
-def _packed_bytes(rows: int, cols: int, is_matrix: bool, format: str) -> int:
-    if not is_matrix:
-        return 4 * rows * cols
-    columns_per_line = 1 if format == "float32" else 2
-    return -(-rows // STRIP_ROWS) * -(-cols // columns_per_line) * 64
+def _whole(tensor: PackedTensor) -> bool:
+    """Whether the data can be all of the tensor: the numbers of a vector, whole lines in every strip of a matrix."""
+    if not tensor.is_matrix:
+        return tensor.data.nbytes == 4 * tensor.rows * tensor.cols
+    strips = -(-tensor.rows // STRIP_ROWS)
+    return tensor.data.nbytes > 0 and tensor.data.nbytes % (strips * 64) == 0
 
 
 def _encode_vocabulary(v: Vocabulary) -> bytes:
@@ -124,9 +125,10 @@ class _Writer:
         """Write the tensors; returns their index."""
         first = self._align()
         index = bytearray()
-        for name, rows, cols, is_matrix, format, data in tensors:
+        for tensor in map(PackedTensor._make, tensors):
+            name, rows, cols, is_matrix, format, data = tensor
             encoded = name.encode("ascii")
-            if len(encoded) > 63 or data.nbytes != _packed_bytes(rows, cols, is_matrix, format):
+            if len(encoded) > 63 or not _whole(tensor):
                 raise ModelFormatError(f"tensor {name}: {rows} x {cols} in {format} cannot have {data.nbytes} bytes")
             offset = self._align()
             crc = self._put(data)

@@ -8,8 +8,7 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))),              \
-                             apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
@@ -17,6 +16,8 @@
 
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
+#define DOT_TOKENS 6
+#define DOT_STRIPS(tokens) ((tokens) <= 3 ? 4 : (tokens) == 4 ? 3 : 2)
 
 #include "../vec/vec_avx512.h"
 

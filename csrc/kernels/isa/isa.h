@@ -14,7 +14,10 @@
 extern const flm_kernels flm_kernels_scalar;
 #if FLM_ISA_X86
 extern const flm_kernels flm_kernels_avx2;
+extern const flm_kernels flm_kernels_avx2vnni;
 extern const flm_kernels flm_kernels_avx512;
+extern const flm_kernels flm_kernels_avx512vnni;
+extern const flm_kernels flm_kernels_amx;
 #endif
 
 /* The initialiser of a table, after the bodies. */
@@ -22,8 +25,11 @@ extern const flm_kernels flm_kernels_avx512;
     {                                                                                                                  \
         .isa = isa_name,                                                                                               \
         .vector_floats = VF,                                                                                           \
-        .matmul = {NULL, matmul_f32, matmul_f16, matmul_bf16},                                                         \
-        .unpack_row = {NULL, unpack_row_f32, unpack_row_f16, unpack_row_bf16},                                         \
+        .product = {{NULL, NULL, NULL, NULL},                                                                             \
+                    {NULL, matmul_f32, unpack_row_f32, NULL},                                                               \
+                    {NULL, matmul_f16, unpack_row_f16, NULL},                                                               \
+                    {PREPARE_BF16, MATMUL_BF16, unpack_row_bf16, NULL},                                                     \
+                    {quantize_row, MATMUL_I8, unpack_row_i8, quantize_strip_i8}},                                                       \
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \

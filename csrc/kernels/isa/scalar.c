@@ -6,6 +6,8 @@
 
 #define TILE_TOKENS 2
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
+#define DOT_TOKENS 1
+#define DOT_STRIPS(tokens) 1
 
 #include "../vec/vec_base.h"
 

@@ -42,4 +42,31 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
     _mm_storeu_si128((__m128i *)p, packed);
 }
 
+INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+
+INLINE void v_store_i8(int8_t *p, vi v) {
+    __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
+    int32_t halves[2] = {_mm256_extract_epi32(low, 0), _mm256_extract_epi32(low, 4)};
+    memcpy(p, halves, sizeof halves);
+}
+
+INLINE int32_t v_sum_int(vi v) {
+    __m128i a = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+    a = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
+    return _mm_cvtsi128_si32(a) + _mm_extract_epi32(a, 1);
+}
+
+#if VEC_VNNI
+INLINE vi v_dot(vi sum, vi codes, vi x) {
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)codes, (__m256i)x);
+}
+#else
+/* Even and odd bytes apart: pairs of 8-bit products could leave 16 bits. */
+INLINE vi v_dot(vi sum, vi codes, vi x) {
+    const __m256i w = (__m256i)codes, even = _mm256_and_si256(w, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(w, 8);
+    const __m256i x_odd = _mm256_srai_epi16((__m256i)x, 8), x_even = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)x, 8), 8);
+    return sum + (vi)_mm256_madd_epi16(even, x_even) + (vi)_mm256_madd_epi16(odd, x_odd);
+}
+#endif
+
 #endif

@@ -48,4 +48,27 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)v_bf16_bits(v)));
 }
 
+#if VEC_BF16
+INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
+    return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512)a, (__m512bh)(__m512)b);
+}
+#endif
+
+INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE void v_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
+INLINE int32_t v_sum_int(vi v) { return _mm512_reduce_add_epi32((__m512i)v); }
+
+#if VEC_VNNI
+INLINE vi v_dot(vi sum, vi codes, vi x) {
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)x);
+}
+#else
+/* Even and odd bytes apart: pairs of 8-bit products could leave 16 bits. */
+INLINE vi v_dot(vi sum, vi codes, vi x) {
+    const __m512i w = (__m512i)codes, even = _mm512_and_si512(w, _mm512_set1_epi16(255)), odd = _mm512_srli_epi16(w, 8);
+    const __m512i x_odd = _mm512_srai_epi16((__m512i)x, 8), x_even = _mm512_srai_epi16(_mm512_slli_epi16((__m512i)x, 8), 8);
+    return sum + (vi)_mm512_madd_epi16(even, x_even) + (vi)_mm512_madd_epi16(odd, x_odd);
+}
+#endif
+
 #endif

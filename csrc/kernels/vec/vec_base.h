@@ -51,4 +51,16 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
     for (int i = 0; i < VF; i++) p[i] = (uint16_t)u[i];
 }
 
+INLINE vi v_load_u8(const uint8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
+INLINE int32_t v_sum_int(vi v) { return v[0] + v[1] + v[2] + v[3]; }
+
+INLINE void v_store_i8(int8_t *p, vi v) {
+    for (int i = 0; i < VF; i++) p[i] = (int8_t)(v[i] & 0xff);
+}
+
+INLINE vi v_dot(vi sum, vi codes, vi x) {
+    for (int j = 0; j < 4; j++) sum += ((codes >> 8 * j) & 0xff) * ((x << (24 - 8 * j)) >> 24);
+    return sum;
+}
+
 #endif

@@ -1,0 +1,35 @@
+/* AVX2, FMA, F16C and AVX-VNNI: the bodies, compiled in a target region, so that no compiler flag names a processor. */
+#include "isa.h"
+
+#if FLM_ISA_X86
+
+#include <immintrin.h>
+#include <math.h>
+#include <string.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avxvnni"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avxvnni")
+#endif
+
+#define TILE_TOKENS 6
+#define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) <= 3 ? 2 : 1)
+#define DOT_TOKENS 3
+#define DOT_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
+#define VEC_VNNI 1
+
+#include "../vec/vec_avx2.h"
+
+#include "../body/all.inc"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const flm_kernels flm_kernels_avx2vnni = FLM_KERNEL_TABLE("avx2vnni");
+
+#endif
