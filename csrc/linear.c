@@ -62,11 +62,11 @@ static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, s
     size_t block = n > 1 ? BLOCK_STRIPS : strip1 - strip0;
     for (size_t at = strip0; at < strip1; at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
-        flm_linear_strips(run, &s->linear[i], at, end, x, n, flm_row(run, s->to[i], 0),
-                          flm_stride(run, s->to[i]), thread);
+        flm_linear_strips(run, &s->linear[i], at, end, x, n, flm_row(run, s->to[i], 0), flm_stride(run, s->to[i]),
+                          thread);
         if (s->epilogue == FLM_GATE)
-            flm_linear_strips(run, &s->linear[1], at, end, x, n, flm_row(run, s->to[1], 0),
-                              flm_stride(run, s->to[1]), thread);
+            flm_linear_strips(run, &s->linear[1], at, end, x, n, flm_row(run, s->to[1], 0), flm_stride(run, s->to[1]),
+                              thread);
         epilogue(run, s, at * FLM_STRIP, end_row(&s->linear[i], end), n);
     }
 }

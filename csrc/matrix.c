@@ -18,6 +18,7 @@ size_t flm_strip_bytes(flm_format format, size_t cols) {
     case FLM_FORMAT_F16:
     case FLM_FORMAT_BF16: return lines * FLM_LINE_BYTES;
     case FLM_FORMAT_I8: return flm_i8_codes_at(cols) + (cols + 3) / 4 * FLM_LINE_BYTES;
+    case FLM_FORMAT_I4: return flm_i4_codes_at(cols) + (cols + 7) / 8 * FLM_LINE_BYTES;
     }
     return 0;
 }
@@ -27,7 +28,8 @@ size_t flm_input_bytes(flm_format format, size_t cols) {
     case FLM_FORMAT_F32:
     case FLM_FORMAT_F16: return 0;
     case FLM_FORMAT_BF16: return flm_pad64(2 * cols);
-    case FLM_FORMAT_I8: return flm_quantized_row_bytes(cols);
+    case FLM_FORMAT_I8:
+    case FLM_FORMAT_I4: return flm_quantized_row_bytes(cols);
     }
     return 0;
 }
@@ -156,18 +158,22 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
 }
 
 int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
-                        size_t n_rows, size_t cols, float *rows) {
+                        size_t n_rows, size_t cols, float *columns) {
     const size_t strip_bytes = flm_strip_bytes(format, cols), padded = flm_padded_cols(cols);
     int finite = 1;
-    for (size_t row = 0; row < n_rows; row += FLM_STRIP) {
+    for (size_t row = 0; row < n_rows && finite; row += FLM_STRIP) {
         const size_t present = n_rows - row < FLM_STRIP ? n_rows - row : FLM_STRIP;
-        memset(rows, 0, FLM_STRIP * padded * sizeof *rows);
-        for (size_t r = 0; r < present; r++) {
-            widen(rows + r * padded, values, dtype, (row + r) * cols, cols);
-            finite &= all_finite(rows + r * padded, cols);
+        memset(columns, 0, FLM_STRIP * padded * sizeof *columns);
+        for (size_t at = 0; at < cols; at += CHUNK) {
+            const size_t n = cols - at < CHUNK ? cols - at : CHUNK;
+            for (size_t r = 0; r < present; r++) {
+                float chunk[CHUNK];
+                widen(chunk, values, dtype, (row + r) * cols + at, n);
+                finite &= all_finite(chunk, n);
+                for (size_t k = 0; k < n; k++) columns[(at + k) * FLM_STRIP + r] = chunk[k];
+            }
         }
-        if (!finite) return 0;
-        quantize((unsigned char *)dst + row / FLM_STRIP * strip_bytes, rows, cols, padded);
+        if (finite) quantize((unsigned char *)dst + row / FLM_STRIP * strip_bytes, columns, cols, padded);
     }
     return finite;
 }

@@ -15,7 +15,7 @@
 
 #define FLM_STRIP 16u
 #define FLM_LINE_BYTES 64u
-#define FLM_FORMAT_COUNT 5 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
+#define FLM_FORMAT_COUNT 6 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
 
 typedef struct flm_matrix {
     const unsigned char *data; /* [strips][strip_bytes], 64-byte aligned */

@@ -81,7 +81,7 @@ typedef struct pack_job {
     size_t row, n_rows;
     const unsigned char *values;
     flm_dtype dtype;
-    float *rows; /* [threads][16][padded columns] for quantised formats, else NULL */
+    float *columns; /* [threads][padded columns][16] for quantised formats, else NULL */
     int all_finite[FLM_MAX_THREADS];
 } pack_job;
 
@@ -111,10 +111,10 @@ static void pack_team(void *argument, unsigned thread, unsigned n_threads) {
         unsigned char *dst = slot->data + strip * flm_strip_bytes(slot->format, slot->cols);
         const unsigned char *values = job->values + first * row_bytes;
         job->all_finite[thread] =
-            job->rows ? flm_matrix_quantize(job->model->context->kernels->product[slot->format].quantize, slot->format,
-                                            dst, values, job->dtype, last - first, slot->cols,
-                                            job->rows + thread * FLM_STRIP * padded)
-                      : flm_matrix_pack(slot->format, dst, values, job->dtype, last - first, slot->cols);
+            job->columns ? flm_matrix_quantize(job->model->context->kernels->product[slot->format].quantize,
+                                               slot->format, dst, values, job->dtype, last - first, slot->cols,
+                                               job->columns + thread * FLM_STRIP * padded)
+                         : flm_matrix_pack(slot->format, dst, values, job->dtype, last - first, slot->cols);
     } else if (thread == 0) {
         float *out = (float *)slot->data + job->row * slot->cols;
         for (size_t i = 0; i < job->n_rows * slot->cols; i++) {
@@ -143,12 +143,12 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
                         slot->name, (size_t)slot->bytes);
     pack_job job = {.model = model, .slot = slot, .row = row, .n_rows = n_rows, .values = values, .dtype = dtype};
     if (model->context->kernels->product[slot->format].quantize) {
-        job.rows = flm_alloc_array(flm_pool_threads(model->context->pool),
-                                   FLM_STRIP * flm_padded_cols(slot->cols) * sizeof(float));
-        if (!job.rows) return flm_fail(error, FLM_ERR_MEMORY, "%s: out of memory to quantise it", slot->name);
+        job.columns = flm_alloc_array(flm_pool_threads(model->context->pool),
+                                      FLM_STRIP * flm_padded_cols(slot->cols) * sizeof(float));
+        if (!job.columns) return flm_fail(error, FLM_ERR_MEMORY, "%s: out of memory to quantise it", slot->name);
     }
     flm_status status = flm_context_run(model->context, pack_team, &job, error);
-    flm_free(job.rows);
+    flm_free(job.columns);
     if (status != FLM_OK) return status;
     for (unsigned t = 0; t < flm_pool_threads(model->context->pool); t++)
         if (!job.all_finite[t])

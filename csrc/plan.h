@@ -12,7 +12,7 @@ typedef enum flm_buffer {
     FLM_BUF_RESIDUAL2, /* ... and its next value in a parallel layer */
     FLM_BUF_NORMED,
     FLM_BUF_PREPARED, /* inputs as the kernels of the matrix format read them; of experts: one row per pair */
-    FLM_BUF_BRANCH, /* a sublayer's output before it is added */
+    FLM_BUF_BRANCH,   /* a sublayer's output before it is added */
     FLM_BUF_Q,
     FLM_BUF_K,
     FLM_BUF_V,

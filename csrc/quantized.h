@@ -1,40 +1,54 @@
 /* How the quantised formats lay out a strip and an input row: what packing, kernels and sizes agree on.
  *
- * Columns come in groups of FLM_GROUP, groups in blocks of FLM_BLOCK columns; the last of either may be short.
- *   I8  w[r][k] = scale[r] * multiplier[r][group] * code[r][k],  code -127 .. 127 (stored + 128), multiplier 1 .. 255
- * Within a block every product is an integer, sum over k of multiplier * code * x <= 255 * 127 * 127 * 256 < 2^31:
+ * Columns come in groups, groups in blocks of FLM_BLOCK columns; the last of either may be short.
+ *   I8  w[r][k] = scale[r] * multiplier[r][k / 32] * code[r][k]
+ *       code -127 .. 127 (stored + 128), multiplier 1 .. 255; scale bfloat16
+ *   I4  w[r][k] = scale[r][k / 256] * multiplier[r][k / 16] * (code[r][k] - zero[r][k / 16])
+ *       code and zero 0 .. 15, multiplier 1 .. 16 (stored - 1 in the low half of a byte, zero in the high); scale
+ * bfloat16 Within a block every product is an integer, and the sum over k of multiplier * code * x is less than 2^31:
  * kernels may add it in any order. Blocks are added as floats, in ascending order.
  *
- * I8 strip: scales bfloat16[16], multipliers uint8[groups][16], padding to a line, then the lines of codes. */
+ * I8 strip: scales [16], multipliers uint8[groups][16], padding to a line, then the lines of codes.
+ * I4 strip: scales [blocks][16], multipliers and zeros uint8[groups][16], padding to a line, then the lines of codes.
+ */
 #ifndef FLM_QUANTIZED_H
 #define FLM_QUANTIZED_H
 
 #include "matrix.h"
 
-#define FLM_GROUP 32u
 #define FLM_BLOCK 256u
+#define FLM_GROUP 32u  /* columns that share a multiplier of I8, and an offset of the inputs */
+#define FLM_GROUP4 16u /* the same of I4 */
 
 static inline size_t flm_groups(size_t cols) { return (cols + FLM_GROUP - 1) / FLM_GROUP; }
 static inline size_t flm_blocks(size_t cols) { return (cols + FLM_BLOCK - 1) / FLM_BLOCK; }
 static inline size_t flm_pad64(size_t bytes) { return (bytes + 63) / 64 * 64; }
+static inline size_t flm_padded_cols(size_t cols) { return flm_groups(cols) * FLM_GROUP; }
 
-enum { FLM_SCALES_BYTES = 2 * FLM_STRIP }; /* before the multipliers */
+enum { FLM_SCALES_BYTES = 2 * FLM_STRIP }; /* of one row each */
 
 static inline size_t flm_i8_codes_at(size_t cols) { return flm_pad64(FLM_SCALES_BYTES + FLM_STRIP * flm_groups(cols)); }
+static inline size_t flm_i4_groups_at(size_t cols) { return FLM_SCALES_BYTES * flm_blocks(cols); }
+static inline size_t flm_i4_codes_at(size_t cols) {
+    return flm_pad64(flm_i4_groups_at(cols) + FLM_STRIP * ((cols + FLM_GROUP4 - 1) / FLM_GROUP4));
+}
 
 /* A row of inputs as the integer kernels read it, x[k] = scale[block] * code[k], code -127 .. 127:
  * codes int8[cols padded to 64] (zeros past cols), offsets int32[groups], scales float[blocks], each padded to a line.
- * offset[g] = -128 * (sum of the group's codes): what the + 128 of the stored weights adds, to begin a sum with. */
+ * An offset is what the stored weights' zero adds, to take it off again:
+ *   for I8  -128 * (sum of the group's codes);  for I4  -(sum of the first 16 codes), -(sum of the others) as int16[2]
+ */
 static inline size_t flm_offsets_at(size_t cols) { return flm_pad64(cols); }
 static inline size_t flm_scales_at(size_t cols) { return flm_offsets_at(cols) + flm_pad64(4 * flm_groups(cols)); }
-static inline size_t flm_quantized_row_bytes(size_t cols) { return flm_scales_at(cols) + flm_pad64(4 * flm_blocks(cols)); }
+static inline size_t flm_quantized_row_bytes(size_t cols) {
+    return flm_scales_at(cols) + flm_pad64(4 * flm_blocks(cols));
+}
 
-/* Packs 16 rows of weights, [16][padded_cols] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */
+/* Packs the weights of 16 rows, [padded_cols][16] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */
 typedef void flm_quantize_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
 
-/* As flm_matrix_pack, strip by strip through quantize. rows: room for 16 * padded_cols floats. */
+/* As flm_matrix_pack, strip by strip through quantize. columns: room for 16 * padded_cols floats. */
 int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
-                        size_t n_rows, size_t cols, float *rows);
-static inline size_t flm_padded_cols(size_t cols) { return flm_groups(cols) * FLM_GROUP; }
+                        size_t n_rows, size_t cols, float *columns);
 
 #endif

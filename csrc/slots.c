@@ -126,7 +126,8 @@ static void add_stack(builder *b, const flm_stack_spec *stack, size_t hidden, co
     }
     snprintf(prefix, sizeof prefix, "%s.", name);
     add_norm(b, &stack->norm, hidden, prefix, "norm");
-    if (stack->relative_heads) add(b, stack->relative_heads, stack->relative_buckets, VECTOR, "%srelative_bias", prefix);
+    if (stack->relative_heads)
+        add(b, stack->relative_heads, stack->relative_buckets, VECTOR, "%srelative_bias", prefix);
 }
 
 static int by_name(const void *a, const void *b) {

@@ -29,6 +29,7 @@ cdef extern from "fastlm.h" nogil:
         FLM_FORMAT_F16
         FLM_FORMAT_BF16
         FLM_FORMAT_I8
+        FLM_FORMAT_I4
 
     ctypedef enum flm_dtype:
         FLM_DTYPE_F32

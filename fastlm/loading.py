@@ -21,7 +21,7 @@ from fastlm.weights.bind import Binding, bind
 from fastlm.weights.folder import Location, locate
 from fastlm.weights.safetensors import Checkpoint
 
-DTYPES = ("auto", "float32", "float16", "bfloat16", "int8")
+DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16")
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
 STRIP = 16  # rows come in multiples of it
@@ -46,7 +46,7 @@ def load(
     path
         A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache.
     dtype
-        Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16" or "int8".
+        Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
         None: one for tiny models, else one per usable processor (affinity and cgroup quota).
     context
@@ -107,8 +107,6 @@ def _load(
 
 
 def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) -> None:
-    if dtype == "int4":
-        raise UnsupportedError("dtype='int4': this version has no 4-bit matrices; use int8")
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     if not isinstance(kv_dtype, str) or kv_dtype not in KV_DTYPES:

@@ -105,8 +105,8 @@ static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, s
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     const flm_linear *down = &s->experts[e].down;
     const flm_buffer from = flm_prepare_of(run, &down->w) ? FLM_BUF_PREPARED : FLM_BUF_GATE;
-    flm_linear_strips(run, down, strip0, strip1, flm_inputs_of(run, from, first), n, flm_row(run, FLM_BUF_EXPERT_OUT, first),
-                      flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
+    flm_linear_strips(run, down, strip0, strip1, flm_inputs_of(run, from, first), n,
+                      flm_row(run, FLM_BUF_EXPERT_OUT, first), flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
 }
 
 void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {

@@ -1,4 +1,5 @@
-/* AVX-512 F, BW, VL, DQ, VNNI, BF16: the bodies, compiled in a target region, so that no compiler flag names a processor. */
+/* AVX-512 F, BW, VL, DQ, VNNI, BF16: the bodies, compiled in a target region, so that no compiler flag names a
+ * processor. */
 #include "isa.h"
 
 #if FLM_ISA_X86
@@ -8,7 +9,9 @@
 #include <string.h>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16"))), apply_to = function)
+#pragma clang attribute push(__attribute__((                                                                           \
+                                 target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16"))),   \
+                             apply_to = function)
 #else
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")

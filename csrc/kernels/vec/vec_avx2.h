@@ -5,6 +5,7 @@
 #define VF 8
 typedef float vf __attribute__((vector_size(32)));
 typedef int32_t vi __attribute__((vector_size(32)));
+typedef uint32_t vu __attribute__((vector_size(32)));
 
 #include "vec_common.h"
 
@@ -60,13 +61,17 @@ INLINE int32_t v_sum_int(vi v) {
 INLINE vi v_dot(vi sum, vi codes, vi x) {
     return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)codes, (__m256i)x);
 }
+INLINE vi v_dot16(vi sum, vi a, vi b) { return (vi)_mm256_dpwssd_avx_epi32((__m256i)sum, (__m256i)a, (__m256i)b); }
 #else
 /* Even and odd bytes apart: pairs of 8-bit products could leave 16 bits. */
 INLINE vi v_dot(vi sum, vi codes, vi x) {
     const __m256i w = (__m256i)codes, even = _mm256_and_si256(w, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(w, 8);
-    const __m256i x_odd = _mm256_srai_epi16((__m256i)x, 8), x_even = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)x, 8), 8);
+    const __m256i x_odd = _mm256_srai_epi16((__m256i)x, 8),
+                  x_even = _mm256_srai_epi16(_mm256_slli_epi16((__m256i)x, 8), 8);
     return sum + (vi)_mm256_madd_epi16(even, x_even) + (vi)_mm256_madd_epi16(odd, x_odd);
 }
+
+INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 #endif
 
 #endif

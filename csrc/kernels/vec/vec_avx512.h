@@ -5,6 +5,7 @@
 #define VF 16
 typedef float vf __attribute__((vector_size(64)));
 typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
 
 #include "vec_common.h"
 
@@ -59,16 +60,18 @@ INLINE void v_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_
 INLINE int32_t v_sum_int(vi v) { return _mm512_reduce_add_epi32((__m512i)v); }
 
 #if VEC_VNNI
-INLINE vi v_dot(vi sum, vi codes, vi x) {
-    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)x);
-}
+INLINE vi v_dot(vi sum, vi codes, vi x) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)x); }
+INLINE vi v_dot16(vi sum, vi a, vi b) { return (vi)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)a, (__m512i)b); }
 #else
 /* Even and odd bytes apart: pairs of 8-bit products could leave 16 bits. */
 INLINE vi v_dot(vi sum, vi codes, vi x) {
     const __m512i w = (__m512i)codes, even = _mm512_and_si512(w, _mm512_set1_epi16(255)), odd = _mm512_srli_epi16(w, 8);
-    const __m512i x_odd = _mm512_srai_epi16((__m512i)x, 8), x_even = _mm512_srai_epi16(_mm512_slli_epi16((__m512i)x, 8), 8);
+    const __m512i x_odd = _mm512_srai_epi16((__m512i)x, 8),
+                  x_even = _mm512_srai_epi16(_mm512_slli_epi16((__m512i)x, 8), 8);
     return sum + (vi)_mm512_madd_epi16(even, x_even) + (vi)_mm512_madd_epi16(odd, x_odd);
 }
+
+INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 #endif
 
 #endif

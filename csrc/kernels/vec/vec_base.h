@@ -5,6 +5,7 @@
 #define VF 4
 typedef float vf __attribute__((vector_size(16)));
 typedef int32_t vi __attribute__((vector_size(16)));
+typedef uint32_t vu __attribute__((vector_size(16)));
 
 #include "vec_common.h"
 
@@ -62,5 +63,7 @@ INLINE vi v_dot(vi sum, vi codes, vi x) {
     for (int j = 0; j < 4; j++) sum += ((codes >> 8 * j) & 0xff) * ((x << (24 - 8 * j)) >> 24);
     return sum;
 }
+
+INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16); }
 
 #endif

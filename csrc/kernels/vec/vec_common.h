@@ -6,6 +6,7 @@
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
  *   v_load_u8 v_store_i8 v_sum_int              8-bit integers in memory, stores keep the low byte; the sum of lanes
  *   v_dot(sum, codes, x)                        sum + products of a lane's four unsigned bytes and four signed ones
+ *   v_dot16(sum, a, b)                          sum + products of a lane's two signed 16-bit halves
  *   v_dot_bf16(sum, a, b)                       where VEC_BF16 is 1: sum + products of a lane's two bfloat16
  * The isa file may set, before it includes a vec header, what its target has: VEC_VNNI, VEC_BF16, VEC_AMX. */
 #ifndef FLM_VEC_COMMON_H
@@ -54,6 +55,12 @@ INLINE vf v_zero(void) { return (vf){0}; }
 /* The high halves of 32-bit lanes as float32; the low halves likewise. */
 INLINE vf v_high_bf16(vi v) { return v_float(v & (int32_t)0xffff0000); }
 INLINE vf v_low_bf16(vi v) { return v_float(v << 16); }
+
+/* Products of 16-bit halves, modulo 2^16. */
+INLINE vi v_mul16(vi a, vi b) {
+    typedef int16_t halves __attribute__((vector_size(sizeof(vi))));
+    return (vi)((halves)a * (halves)b);
+}
 
 #if !VEC_BF16
 INLINE vf v_dot_bf16(vf sum, vf a, vf b) { /* only named, never run, where there is no such instruction */
