@@ -7,16 +7,23 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support import CSRC, SHARED_MODELS, BuildC
 
-BASE_FLAGS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-Wall", "-Wextra", "-Werror", "-pthread")
+BASE_FLAGS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pthread")
 SANITIZERS = {
-    "plain": ("-O2",),
+    "plain": ("-O3", "-g0"),
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
+}
+# Of the unrolled kernels: checks of every pointer take minutes to compile; the address sanitizer sees what they read.
+KERNEL_SANITIZERS = {
+    "plain": (),
+    "address": ("-g0", "-fno-sanitize=alignment,null,object-size,pointer-overflow"),
+    "thread": (),
 }
 
 
@@ -39,24 +46,39 @@ def stories260k(shared_models: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def build_c(request: pytest.FixtureRequest) -> BuildC:
-    """Compiles sources into one program and keeps it in pytest's cache folder until a source or flag changes."""
+    """Programs from objects that stay in pytest's cache folder: programs built with the same flags share them."""
     folder = Path(request.config.cache.mkdir("c"))
     compiler = (os.environ.get("CC") or shutil.which("cc") or "gcc").split()
     headers = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.inc"), *Path(__file__).parent.glob("c/*.h")])
+    of_headers = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in headers)
+
+    def made(name: str, command: Sequence[str], files: Sequence[Path], extra: bytes = b"", suffix: str = "") -> Path:
+        """What the command makes of the files, named after both; what it made of older ones goes."""
+        kind = f"{name}-{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:8]}"
+        digest = hashlib.sha256(b"".join([extra, *(path.read_bytes() for path in files)])).hexdigest()
+        result = folder / f"{kind}-{digest[:16]}{suffix}"
+        if not result.exists():
+            for old in folder.glob(f"{kind}-*{suffix}"):
+                old.unlink(missing_ok=True)
+            partial = folder / f"{kind}.{os.getpid()}{suffix}"
+            libraries = [] if suffix == ".o" else ["-lm"]
+            subprocess.run([*command, *map(str, files), *libraries, "-o", str(partial)], check=True)
+            partial.replace(result)
+        return result
 
     def build(name: str, sources: Sequence[Path], *, sanitizer: str = "plain", flags: Sequence[str] = ()) -> Path:
-        command = [*compiler, *BASE_FLAGS, *SANITIZERS[sanitizer], f"-I{CSRC / 'include'}", f"-I{CSRC}", *flags]
-        digest = hashlib.sha256("\0".join([*command, *map(str, sources)]).encode())
-        for path in [*headers, *sources]:
-            digest.update(path.read_bytes())
-        program = folder / f"{name}-{sanitizer}-{digest.hexdigest()[:16]}"
-        if not program.exists():
-            for old in folder.glob(f"{name}-{sanitizer}-*"):
-                old.unlink(missing_ok=True)
-            partial = folder / f"{name}.{os.getpid()}"
-            subprocess.run([*command, *map(str, sources), "-lm", "-o", str(partial)], check=True)
-            partial.replace(program)
-        return program
+        linking = [flag for flag in flags if flag.startswith(("-Wl,", "-shared"))]
+        general = [*SANITIZERS[sanitizer], *(flag for flag in flags if flag not in linking)]
+
+        def compiled(source: Path) -> Path:
+            own = KERNEL_SANITIZERS[sanitizer] if source.is_relative_to(CSRC / "kernels") else ()
+            command = [*compiler, *BASE_FLAGS, *general, *own, f"-I{CSRC / 'include'}", f"-I{CSRC}", "-c"]
+            return made(f"{source.parent.name}.{source.stem}", command, [source], of_headers, ".o")
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, (source for source in sources if source.suffix == ".c")))
+        objects += [source for source in sources if source.suffix != ".c"]
+        return made(name, [*compiler, *BASE_FLAGS, *general, *linking], objects)
 
     return build
 
@@ -79,4 +101,4 @@ def sanitizer(request: pytest.FixtureRequest, build_c: BuildC, tmp_path_factory:
 @pytest.fixture(scope="session")
 def libfastlm(build_c: BuildC) -> Path:
     """The whole core as a shared library; programs may be linked with it."""
-    return build_c("libfastlm", sorted(CSRC.rglob("*.c")), flags=["-shared", "-fPIC", "-fvisibility=hidden"])
+    return build_c("libfastlm", sorted(CSRC.rglob("*.c")), flags=["-shared"])
