@@ -8,7 +8,7 @@ from typing import Any
 
 from support import CSRC, BuildC
 
-ISAS = ("scalar", "avx2", "avx512")
+ISAS = ("scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx")
 
 
 class Error(ctypes.Structure):
@@ -72,10 +72,18 @@ def sampler_library(build_c: BuildC) -> ctypes.CDLL:
     names = ["sampler", "sampler_filters", "text", "detok", "memory", "cgroup", "status", "matrix", "cpu"]
     sources = [CSRC.parent / "tests/c/unit_sampler.c", *(CSRC / f"{name}.c" for name in names)]
     sources += [*sorted((CSRC / "kernels").glob("*.c")), *sorted((CSRC / "kernels/isa").glob("*.c"))]
-    library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared", "-fPIC"])))
+    library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared"])))
     library.unit_text.restype = ctypes.c_long
-    library.flm_kernels_usable.restype = c_char_p
+    library.flm_kernels_usable.argtypes = [c_char_p, c_size_t]
+    library.flm_kernels_usable.restype = None
     return library
+
+
+def usable_isas(library: ctypes.CDLL) -> list[str]:
+    """The instruction sets that this processor can run, best last."""
+    names = ctypes.create_string_buffer(64)
+    library.flm_kernels_usable(names, len(names))
+    return names.value.decode().split()
 
 
 def sampling(library: ctypes.CDLL, **options: Any) -> Sampling:

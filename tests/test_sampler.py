@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from core_structs import ISAS, Error, Logprob, sampler_library, sampling
+from core_structs import ISAS, Error, Logprob, sampler_library, sampling, usable_isas
 from numpy.typing import NDArray
 from support import BuildC
 
@@ -22,7 +22,7 @@ def library(build_c: BuildC) -> ctypes.CDLL:
 
 @pytest.fixture(params=ISAS)
 def isa(request: pytest.FixtureRequest, library: ctypes.CDLL) -> bytes:
-    usable = library.flm_kernels_usable().decode().split()
+    usable = usable_isas(library)
     if request.param not in usable:
         pytest.skip(f"this processor runs {usable}")
     return str(request.param).encode()

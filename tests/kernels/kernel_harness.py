@@ -5,16 +5,18 @@ from __future__ import annotations
 import ctypes
 import mmap
 from ctypes import c_char_p, c_float, c_int, c_size_t, c_uint32, c_void_p
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-F32, F16, BF16 = 1, 2, 3
+F32, F16, BF16, I8, I4 = 1, 2, 3, 4, 5
 FORMATS = {"f32": F32, "f16": F16, "bf16": BF16}
+QUANTIZED = {"i8": I8, "i4": I4}
 RELU, GELU, GELU_TANH, SILU = 1, 2, 3, 4
 ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU}
 PAGE, SPLIT = 64, 256
 EPS = 2.0**-24  # half a unit in the last place of 1: the relative error of one float32 operation
+TINY = 2.0**-126  # what a dot product of bfloat16 may lose at each step: subnormals count as zeros
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mprotect.argtypes = [c_void_p, c_size_t, c_int]
@@ -60,8 +62,17 @@ class AttentionJob(ctypes.Structure):
 
 
 _F, _N = c_void_p, c_size_t
-_MATMUL = ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)
-_UNPACK_ROW = ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)
+
+
+class Product(ctypes.Structure):
+    """struct flm_product."""
+
+    _fields_ = [
+        ("prepare", ctypes.CFUNCTYPE(None, _F, _N, _N, _F, _N)),
+        ("matmul", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)),
+        ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
+        ("quantize", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
+    ]
 
 
 class Kernels(ctypes.Structure):
@@ -70,8 +81,7 @@ class Kernels(ctypes.Structure):
     _fields_ = [
         ("isa", c_char_p),
         ("vector_floats", ctypes.c_uint),
-        ("matmul", _MATMUL * 4),
-        ("unpack_row", _UNPACK_ROW * 4),
+        ("product", Product * 6),
         ("rms_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _N, c_float)),
         ("layer_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _F, _N, c_float)),
         ("add", ctypes.CFUNCTYPE(None, _F, _F, _N)),
@@ -93,7 +103,11 @@ def declare(lib: ctypes.CDLL) -> None:
     """Argument and result types of the functions that tests call."""
     lib.flm_kernels_select.argtypes = [c_char_p]
     lib.flm_kernels_select.restype = ctypes.POINTER(Kernels)
-    lib.flm_kernels_usable.restype = c_char_p
+    lib.flm_kernels_usable.argtypes = [c_char_p, _N]
+    lib.flm_kernels_usable.restype = None
+    lib.flm_input_bytes.argtypes = [c_int, _N]
+    lib.flm_input_bytes.restype = c_size_t
+    lib.flm_matrix_quantize.argtypes = [_F, c_int, _F, _F, c_int, _N, _N, _F]
     lib.flm_matrix_pack.argtypes = [c_int, _F, _F, c_int, _N, _N]
     lib.flm_matrix_bytes.argtypes = [c_int, _N, _N]
     lib.flm_matrix_bytes.restype = c_size_t
@@ -187,3 +201,42 @@ class Packed:
         strip_bytes = lib.flm_strip_bytes(number_format, cols)
         self.matrix = Matrix(address(self.data), rows, cols, number_format, strip_bytes)
         self.strips = (rows + 15) // 16
+
+
+class Multiplied(Protocol):
+    matrix: Matrix
+    strips: int
+
+
+def prepare(kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format: int, x: np.ndarray) -> np.ndarray:
+    """Inputs as uint8 [tokens, bytes], as the format's products read them; rows are made in any order."""
+    rows = guarded.copy(x)
+    if not kernels.product[number_format].prepare:
+        return rows.view(np.uint8)
+    n, cols = x.shape
+    prepared = guarded.empty((n, lib.flm_input_bytes(number_format, cols)), np.uint8)
+    for t in np.random.default_rng(n).permutation(n):
+        kernels.product[number_format].prepare(address(prepared), int(t), n, address(rows[t]), cols)
+    return prepared
+
+
+def multiply(
+    kernels: Kernels,
+    lib: ctypes.CDLL,
+    guarded: Guarded,
+    w: Multiplied,
+    x: np.ndarray,
+    *,
+    strips: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """y [tokens, 16 * strips]; outputs of strips not asked for stay NaN."""
+    inputs = prepare(kernels, lib, guarded, w.matrix.format, x)
+    first, last = strips or (0, w.strips)
+    n, width, gap = len(x), 16 * w.strips, 3
+    y = guarded.empty(n * (width + gap) - gap)  # rows start anywhere, and the last ends at the guard page
+    kernels.product[w.matrix.format].matmul(
+        ctypes.byref(w.matrix), first, last, address(inputs), inputs.shape[1], n, address(y), width + gap
+    )
+    rows = np.append(y, np.full(gap, np.nan, np.float32)).reshape(n, width + gap)
+    assert np.isnan(rows[:, width:]).all()
+    return rows[:, :width].copy()

@@ -6,29 +6,34 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_harness import EPS, FORMATS, Guarded, Kernels, Packed, address, same_bits
+from kernel_harness import (
+    BF16,
+    EPS,
+    FORMATS,
+    TINY,
+    Guarded,
+    Kernels,
+    Packed,
+    address,
+    multiply,
+    prepare,
+    rounded,
+    same_bits,
+)
 
 RNG_SEED = 20
 
 
-def multiply(
-    kernels: Kernels, guarded: Guarded, w: Packed, x: np.ndarray, *, strips: tuple[int, int] | None = None
-) -> np.ndarray:
-    """y [tokens, 16 * strips]; outputs of strips not asked for stay NaN."""
-    first, last = strips or (0, w.strips)
-    rows = guarded.copy(x)
-    y = guarded.empty((len(x), 16 * w.strips))
-    kernels.matmul[w.matrix.format](
-        ctypes.byref(w.matrix), first, last, address(rows), x.shape[1], len(x), address(y), y.shape[1]
-    )
-    return y
+def check_close(kernels: Kernels, y: np.ndarray, w: Packed, x: np.ndarray) -> None:
+    """Every number of a row takes part in at most K + 1 roundings, whether columns come one by one or in pairs.
 
-
-def check_close(y: np.ndarray, w: Packed, x: np.ndarray) -> None:
-    """A chain of K fused (or separately rounded) steps errs by at most about K units of the largest partial sum."""
+    A product of bfloat16 is exact; a dot product of pairs rounds once for each of the two, and flushes subnormals.
+    """
+    if kernels.product[w.matrix.format].prepare:
+        x = rounded(x, w.matrix.format)
     exact = x.astype(np.float64) @ w.dense.T.astype(np.float64)
     size = np.abs(x).astype(np.float64) @ np.abs(w.dense).T.astype(np.float64)
-    bound = (x.shape[1] + 1) * EPS * size + 1e-37
+    bound = (x.shape[1] + 1) * (EPS * size + TINY)
     assert np.all(np.abs(y[:, : exact.shape[1]] - exact) <= bound)
 
 
@@ -39,7 +44,7 @@ def test_every_length(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Gu
         rows, n_tokens = 1 + cols * 7 % 83, 1 + cols % 17
         w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal((rows, cols)))
         x = rng.standard_normal((n_tokens, cols)).astype(np.float32)
-        check_close(multiply(kernels, guarded, w, x), w, x)
+        check_close(kernels, multiply(kernels, kernel_library, guarded, w, x), w, x)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -50,28 +55,31 @@ def test_same_bits_in_any_company(
     rng = np.random.default_rng(RNG_SEED)
     w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal(shape))
     x = rng.standard_normal((40, shape[1])).astype(np.float32)
-    alone = np.concatenate([multiply(kernels, guarded, w, row[None]) for row in x])
-    check_close(alone, w, x)
-    for n_tokens in [*range(2, 18), 23, 40]:
-        assert same_bits(multiply(kernels, guarded, w, x[:n_tokens]), alone[:n_tokens]), n_tokens
+    alone = np.concatenate([multiply(kernels, kernel_library, guarded, w, row[None]) for row in x])
+    check_close(kernels, alone, w, x)
+    for n_tokens in range(2, 41):
+        assert same_bits(multiply(kernels, kernel_library, guarded, w, x[:n_tokens]), alone[:n_tokens]), n_tokens
     for first in range(w.strips):
         for last in range(first + 1, w.strips + 1):
             n_tokens = 1 + (3 * first + last) % 14
-            part = multiply(kernels, guarded, w, x[:n_tokens], strips=(first, last))
+            part = multiply(kernels, kernel_library, guarded, w, x[:n_tokens], strips=(first, last))
             assert same_bits(part[:, 16 * first : 16 * last], alone[:n_tokens, 16 * first : 16 * last])
             assert np.all(np.isnan(part[:, : 16 * first])) and np.all(np.isnan(part[:, 16 * last :]))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_strided_rows(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
-    """Rows of x and y that are parts of longer rows."""
+    """Rows of x (where they are floats) and of y that are parts of longer rows."""
     rng = np.random.default_rng(RNG_SEED)
     w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal((37, 29)))
     x = rng.standard_normal((9, 29)).astype(np.float32)
-    wide_x, wide_y = guarded.empty((9, 41)), guarded.empty((9, 61))
-    wide_x[:, :29] = x
-    kernels.matmul[w.matrix.format](ctypes.byref(w.matrix), 0, 3, address(wide_x), 41, 9, address(wide_y), 61)
-    assert same_bits(wide_y[:, :48], multiply(kernels, guarded, w, x))
+    inputs, wide_y = prepare(kernels, kernel_library, guarded, FORMATS[name], x), guarded.empty((9, 61))
+    if not kernels.product[FORMATS[name]].prepare:
+        inputs = np.ascontiguousarray(np.pad(inputs, ((0, 0), (0, 12))))
+    kernels.product[FORMATS[name]].matmul(
+        ctypes.byref(w.matrix), 0, 3, address(inputs), inputs.shape[1], 9, address(wide_y), 61
+    )
+    assert same_bits(wide_y[:, :48], multiply(kernels, kernel_library, guarded, w, x))
     assert np.all(np.isnan(wide_y[:, 48:]))
 
 
@@ -83,7 +91,39 @@ def test_long_sums_and_extreme_scales(
     for scale in (1e-4, 1.0, 1e4):
         w = Packed(kernel_library, guarded, FORMATS[name], scale * rng.standard_normal((48, 2048)))
         x = (rng.standard_normal((14, 2048)) * np.exp(rng.uniform(-12, 12, (14, 2048)))).astype(np.float32)
-        check_close(multiply(kernels, guarded, w, x), w, x)
+        check_close(kernels, multiply(kernels, kernel_library, guarded, w, x), w, x)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_nothing_hides_what_is_not_finite(
+    kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str
+) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    w = Packed(kernel_library, guarded, FORMATS[name], 1 + rng.random((21, 67)))
+    x = rng.standard_normal((19, 67)).astype(np.float32)
+    clean = multiply(kernels, kernel_library, guarded, w, x)
+    for at, bad in enumerate((np.nan, np.inf, -np.inf)):
+        for column in (0, 30 + at, 31 + at, 66):
+            broken, row = x.copy(), (column + at) % 19
+            broken[row, column] = bad
+            y = multiply(kernels, kernel_library, guarded, w, broken)
+            assert not np.isfinite(y[row, :21]).any()
+            assert same_bits(np.delete(y, row, 0), np.delete(clean, row, 0))
+
+
+def test_prepared_bfloat16(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded) -> None:
+    """Where inputs are rounded, it is to nearest even: seen through a matrix that picks them one by one."""
+    if not kernels.product[BF16].prepare:
+        pytest.skip(f"{kernels.isa.decode()} reads floats")
+    rng = np.random.default_rng(RNG_SEED)
+    for cols in (1, 2, 31, 32, 33, 64, 300):
+        w = Packed(kernel_library, guarded, BF16, np.eye(cols))
+        x = rng.standard_normal((40, cols)).astype(np.float32)
+        x[1].view(np.uint32)[:] = x[1].view(np.uint32) & 0xFFFF0000 | 0x8000  # halfway between two bfloat16 numbers
+        x[2] *= np.float32(2) ** rng.integers(-100, 110, cols)
+        for n in (1, 3, 17, 40):
+            y = multiply(kernels, kernel_library, guarded, w, x[:n])
+            assert same_bits(y[:, :cols], rounded(x[:n], BF16))
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -93,5 +133,5 @@ def test_unpack_row(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guar
         w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal((19, cols)))
         for row in (0, 5, 15, 16, 18):
             out = guarded.empty(cols)
-            kernels.unpack_row[FORMATS[name]](ctypes.byref(w.matrix), row, address(out))
+            kernels.product[FORMATS[name]].unpack_row(ctypes.byref(w.matrix), row, address(out))
             assert same_bits(out, w.dense[row])

@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_harness import BF16, F16, F32, FORMATS, Guarded, address, from_bf16, rounded, same_bits, to_bf16
+from kernel_harness import BF16, F16, F32, FORMATS, I4, I8, Guarded, address, from_bf16, rounded, same_bits, to_bf16
 
 ALL_HALVES = np.arange(65536, dtype=np.uint16)
 
@@ -55,7 +55,9 @@ def test_sizes(kernel_library: ctypes.CDLL) -> None:
     for huge in (2**60, 2**64 - 1):
         assert kernel_library.flm_matrix_bytes(F32, huge, 2**20) == 0
         assert kernel_library.flm_matrix_bytes(BF16, 2**20, huge) == 0
-    assert [kernel_library.flm_format_valid(f) for f in (0, 1, 2, 3, 4, 2**31)] == [0, 1, 1, 1, 0, 0]
+        assert kernel_library.flm_matrix_bytes(I8, 2**20, huge) == 0
+        assert kernel_library.flm_matrix_bytes(I4, huge, 2**20) == 0
+    assert [kernel_library.flm_format_valid(f) for f in (0, 1, 2, 3, 4, 5, 6, 2**31)] == [0, 1, 1, 1, 1, 1, 0, 0]
 
 
 def awkward_floats() -> np.ndarray:

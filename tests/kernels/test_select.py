@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from core_structs import ISAS, usable_isas
 
 CALL = """
 import ctypes, sys
@@ -28,21 +29,45 @@ def run(kernel_library: ctypes.CDLL, code: str, **environment: str) -> subproces
 SHOW = "p = lib.flm_kernels_select(None); print(p.contents.isa.decode() if p else None)"
 
 
+# What each table needs of the flags in /proc/cpuinfo; best last.
+AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
+DOTS = AVX512 | {"avx512_vnni", "avx512_bf16"}
+FLAGS = {
+    "scalar": set(),
+    "avx2": {"fma", "f16c"},
+    "avx2vnni": {"avx_vnni"},
+    "avx512": AVX512,
+    "avx512vnni": DOTS,
+    "amx": DOTS | {"amx_tile", "amx_int8", "amx_bf16"},
+}
+LANES = {"scalar": 4, "avx2": 8, "avx2vnni": 8, "avx512": 16, "avx512vnni": 16, "amx": 16}
+
+
 def test_names(kernel_library: ctypes.CDLL) -> None:
-    usable = kernel_library.flm_kernels_usable().decode().split()
-    assert usable == ["scalar", "avx2", "avx512"][: len(usable)]
-    for name, lanes in (("scalar", 4), ("avx2", 8), ("avx512", 16)):
-        table = kernel_library.flm_kernels_select(name.encode())
-        assert bool(table) == (name in usable)
+    usable = usable_isas(kernel_library)
+    assert usable[0] == "scalar" and usable == [isa for isa in ISAS if isa in usable]
+    for isa in ISAS:
+        table = kernel_library.flm_kernels_select(isa.encode())
+        assert bool(table) == (isa in usable)
         if table:
-            assert (table.contents.isa.decode(), table.contents.vector_floats) == (name, lanes)
+            assert (table.contents.isa.decode(), table.contents.vector_floats) == (isa, LANES[isa])
     assert kernel_library.flm_kernels_select(b"").contents.isa.decode() == usable[-1]
-    for unknown in (b"sse9", b"AVX2", b"avx", b"avx2 "):
+    for unknown in (b"sse9", b"AVX2", b"avx", b"avx2 ", b"avx512 vnni"):
         assert not kernel_library.flm_kernels_select(unknown)
 
 
+def test_names_fit(kernel_library: ctypes.CDLL) -> None:
+    """A buffer too small for all names is not overrun."""
+    assert len(" ".join(ISAS)) < 64
+    for n_bytes in range(1, 20):
+        names = ctypes.create_string_buffer(b"?" * 30)
+        kernel_library.flm_kernels_usable(names, n_bytes)
+        assert names.raw[n_bytes:] == (b"?" * 30 + b"\0")[n_bytes:]
+        assert b"\0" in names.raw[:n_bytes] and "scalar avx2".startswith(names.value.decode()[:11])
+
+
 def test_environment(kernel_library: ctypes.CDLL) -> None:
-    best = kernel_library.flm_kernels_usable().decode().split()[-1]
+    best = usable_isas(kernel_library)[-1]
     assert run(kernel_library, SHOW).stdout.strip() == best
     assert run(kernel_library, SHOW, FASTLM_ISA="").stdout.strip() == best
     assert run(kernel_library, SHOW, FASTLM_ISA="scalar").stdout.strip() == "scalar"
@@ -55,9 +80,9 @@ def test_flags_of_this_processor(kernel_library: ctypes.CDLL) -> None:
         if info.exists() else None  # fmt: skip
     if flags is None:
         pytest.skip("no flags in /proc/cpuinfo")
-    usable = kernel_library.flm_kernels_usable().decode().split()
-    assert ("avx2" in usable) == {"avx2", "fma", "f16c"}.issubset(flags)
-    assert ("avx512" in usable) == {"avx2", "avx512f", "avx512bw", "avx512vl", "avx512dq"}.issubset(flags)
+    assert FLAGS.keys() == LANES.keys() == set(ISAS)
+    expected = [isa for isa in ISAS if isa == "scalar" or {"avx2", *FLAGS[isa]} <= set(flags)]
+    assert usable_isas(kernel_library) == expected
 
 
 @pytest.mark.parametrize("length", [16, 17])
