@@ -71,35 +71,38 @@ static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, s
     }
 }
 
-/* Row t of a step's input, normalised and prepared into `prepared` by way of `normed`; either step may be missing. */
-static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, float *normed, void *prepared) {
+/* Row t of a step's n inputs, normalised and prepared into `prepared` by way of `normed`; either may be missing. */
+static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, size_t n, float *normed, void *prepared) {
     const float *x = flm_row(run, s->from, t);
     flm_prepare_fn *prepare = flm_prepare_of(run, &s->linear[0].w);
     if (s->norm.kind != FLM_NORM_NONE) {
         flm_norm_row(run->kernels, &s->norm, normed, x);
         x = normed;
     }
-    if (prepare) prepare(prepared, x, s->linear[0].w.cols);
+    if (prepare) prepare(prepared, t, n, x, s->linear[0].w.cols);
 }
 
 /* The step's inputs: each thread makes its own when they are few, else they share the work and meet. */
 static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, size_t n, unsigned thread,
                                unsigned n_threads) {
-    const int prepare = flm_prepare_of(run, &s->linear[0].w) != NULL;
+    const flm_matrix *w = &s->linear[0].w;
+    const int prepare = flm_prepare_of(run, w) != NULL;
     if (s->norm.kind == FLM_NORM_NONE && !prepare) return flm_inputs_of(run, s->from, 0);
-    const size_t floats = flm_stride(run, s->from), stride = prepare ? flm_stride(run, FLM_BUF_PREPARED) : floats;
+    const size_t floats = flm_stride(run, s->from);
+    const size_t stride = prepare ? flm_input_bytes(w->format, w->cols) / sizeof(float) : floats;
     const int alone = n_threads == 1 || n * stride + floats <= FLM_PRIVATE_FLOATS;
     float *own = run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
     if (n_threads > 1 && alone) {
         for (size_t t = 0; t < n; t++) /* its last `floats` hold one normalised row at a time on the way to prepared */
-            ready_row(run, s, t, prepare ? own + FLM_PRIVATE_FLOATS - floats : own + t * stride, own + t * stride);
+            ready_row(run, s, t, n, prepare ? own + FLM_PRIVATE_FLOATS - floats : own + t * stride, own);
         return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
     }
     const size_t begin = alone ? 0 : n * thread / n_threads, end = alone ? n : n * (thread + 1) / n_threads;
-    for (size_t t = begin; t < end; t++)
-        ready_row(run, s, t, flm_row(run, FLM_BUF_NORMED, t), prepare ? flm_row(run, FLM_BUF_PREPARED, t) : NULL);
+    float *prepared = flm_row(run, FLM_BUF_PREPARED, 0);
+    for (size_t t = begin; t < end; t++) ready_row(run, s, t, n, flm_row(run, FLM_BUF_NORMED, t), prepared);
     if (!alone) flm_run_barrier(run, thread, n_threads);
-    return flm_inputs_of(run, prepare ? FLM_BUF_PREPARED : FLM_BUF_NORMED, 0);
+    if (!prepare) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
+    return (flm_inputs){(const unsigned char *)prepared, stride * sizeof(float)};
 }
 
 void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {

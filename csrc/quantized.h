@@ -4,9 +4,11 @@
  *   I8  w[r][k] = scale[r] * multiplier[r][k / 32] * code[r][k]
  *       code -127 .. 127 (stored + 128), multiplier 1 .. 255; scale bfloat16
  *   I4  w[r][k] = scale[r][k / 256] * multiplier[r][k / 16] * (code[r][k] - zero[r][k / 16])
- *       code and zero 0 .. 15, multiplier 1 .. 16 (stored - 1 in the low half of a byte, zero in the high); scale
- * bfloat16 Within a block every product is an integer, and the sum over k of multiplier * code * x is less than 2^31:
- * kernels may add it in any order. Blocks are added as floats, in ascending order.
+ *       code and zero 0 .. 15, multiplier 1 .. 8, so that multiplier * (code - zero) is an int8; a group's byte holds
+ *       multiplier - 1 in its low bits, the zero in its high ones; scale bfloat16
+ *
+ * Within a block every product is an integer, and the sum over k of multiplier * code * x is less than 2^31: kernels
+ * may add it in any order. Blocks are added as floats, in ascending order.
  *
  * I8 strip: scales [16], multipliers uint8[groups][16], padding to a line, then the lines of codes.
  * I4 strip: scales [blocks][16], multipliers and zeros uint8[groups][16], padding to a line, then the lines of codes.
@@ -33,11 +35,13 @@ static inline size_t flm_i4_codes_at(size_t cols) {
     return flm_pad64(flm_i4_groups_at(cols) + FLM_STRIP * ((cols + FLM_GROUP4 - 1) / FLM_GROUP4));
 }
 
-/* A row of inputs as the integer kernels read it, x[k] = scale[block] * code[k], code -127 .. 127:
+/* Inputs as the integer kernels read them, x[k] = scale[block] * code[k], code -127 .. 127. A row has
  * codes int8[cols padded to 64] (zeros past cols), offsets int32[groups], scales float[blocks], each padded to a line.
  * An offset is what the stored weights' zero adds, to take it off again:
- *   for I8  -128 * (sum of the group's codes);  for I4  -(sum of the first 16 codes), -(sum of the others) as int16[2]
- */
+ *   for I8  -128 * (sum of the group's codes)
+ *   for I4  -(sum of its first 16 codes), -(sum of the others) as int16[2]
+ *
+ * Kernels may arrange the bytes of all rows together in another way (kernels.h: prepare). */
 static inline size_t flm_offsets_at(size_t cols) { return flm_pad64(cols); }
 static inline size_t flm_scales_at(size_t cols) { return flm_offsets_at(cols) + flm_pad64(4 * flm_groups(cols)); }
 static inline size_t flm_quantized_row_bytes(size_t cols) {

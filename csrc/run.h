@@ -60,7 +60,7 @@ void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, s
 
 flm_step_fn flm_run_embed, flm_run_linear, flm_run_row, flm_run_output;
 flm_step_fn flm_run_rotate, flm_run_attend;
-flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_prepare, flm_run_expert_down,
-    flm_run_combine;
+flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_inputs, flm_run_expert_inner,
+    flm_run_expert_down, flm_run_combine;
 
 #endif

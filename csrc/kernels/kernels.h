@@ -12,12 +12,13 @@
 #include "../quantized.h"
 #include "../spec.h"
 
-/* What products of one format read instead of a row of floats: dst has flm_input_bytes(format, cols) bytes. */
-typedef void flm_prepare_fn(void *dst, const float *x, size_t cols);
+/* Makes row `row` of the n_rows inputs that one product will read together: dst is the start of all of them, n_rows *
+ * flm_input_bytes(format, cols) bytes, arranged as the kernels like. */
+typedef void flm_prepare_fn(void *dst, size_t row, size_t n_rows, const float *x, size_t cols);
 /* y[t * y_stride + r] = sum_k w[r][k] * x[t][k] for rows r of strips [strip0, strip1) and tokens t < n_tokens. x: rows
- * of w->cols floats, or as the format's prepare wrote them, x_bytes apart. Each sum has one order, the same for every
- * n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column index is the absolute row, so
- * y_stride >= 16 * strips; padding rows are written. */
+ * of w->cols floats, x_bytes apart; or n_tokens inputs that the format's prepare wrote, of x_bytes each. Each sum has
+ * one order, the same for every n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column
+ * index is the absolute row, so y_stride >= 16 * strips; padding rows are written. */
 typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, const void *x, size_t x_bytes,
                            size_t n_tokens, float *y, size_t y_stride);
 /* dst[0 .. cols) = row `row` of w as float32. */

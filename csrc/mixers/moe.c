@@ -37,8 +37,6 @@ void flm_run_route(const flm_run *run, const flm_plan_step *step, unsigned threa
         flm_norm_row(run->kernels, &s->norm, x, flm_row(run, s->from, t));
         flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), flm_inputs_of(run, FLM_BUF_NORMED, t), 1, p, 0,
                           thread);
-        flm_prepare_fn *prepare = flm_prepare_of(run, &s->experts[0].up.w);
-        if (prepare) prepare(flm_row(run, FLM_BUF_PREPARED, t), x, s->router.w.cols);
         softmax(run->kernels, p, s->n_experts);
         choose(s, p, run->scratch->expert_of + t * s->active);
     }
@@ -49,10 +47,6 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
     const flm_moe_step *s = &step->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
     uint32_t *begin = run->scratch->expert_begin;
-    const flm_matrix *w = &s->experts[0].up.w;
-    const int prepared = flm_prepare_of(run, w) != NULL;
-    const flm_buffer from = prepared ? FLM_BUF_PREPARED : FLM_BUF_NORMED;
-    const size_t bytes = prepared ? flm_input_bytes(w->format, w->cols) : w->cols * sizeof(float);
     (void)n_threads;
     if (thread != 0) return;
     memset(begin, 0, (s->n_experts + 2) * sizeof *begin);
@@ -60,7 +54,8 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
     for (uint32_t e = 2; e < s->n_experts + 2; e++) begin[e] += begin[e - 1];
     for (size_t i = 0; i < n_pairs; i++) { /* begin[e + 1] walks from the start of e to its end */
         run->scratch->pair_of[i] = begin[run->scratch->expert_of[i] + 1]++;
-        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, from, i / s->active), bytes);
+        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, FLM_BUF_NORMED, i / s->active),
+               s->router.w.cols * sizeof(float));
     }
 }
 
@@ -83,13 +78,43 @@ static void share_experts(const flm_run *run, const flm_moe_step *s, size_t stri
     }
 }
 
+/* Prepares the pairs in `from`, expert by expert, for the matrices that read them. */
+static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_matrix *w, flm_buffer from,
+                          unsigned thread, unsigned n_threads) {
+    const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
+    const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
+    unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0);
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
+        for (size_t p = first > begin ? first : begin; p < last && p < end; p++)
+            flm_prepare_of(run, w)(to + first * bytes, p - first, last - first, flm_row(run, from, p), w->cols);
+    }
+}
+
+void flm_run_expert_inputs(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    prepare_pairs(run, s, &s->experts[0].up.w, FLM_BUF_GATHERED, thread, n_threads);
+}
+
+void flm_run_expert_inner(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, thread, n_threads);
+}
+
+/* Inputs of the expert whose pairs start at `first`: prepared, or the floats themselves. */
+static flm_inputs expert_inputs(const flm_run *run, const flm_matrix *w, flm_buffer floats, size_t first) {
+    if (!flm_prepare_of(run, w)) return flm_inputs_of(run, floats, first);
+    const size_t bytes = flm_input_bytes(w->format, w->cols);
+    return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0) + first * bytes, bytes};
+}
+
 static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
                       unsigned thread) {
     const flm_expert *x = &s->experts[e];
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     size_t row0 = strip0 * FLM_STRIP, row1 = strip1 * FLM_STRIP;
     if (row1 > x->up.w.rows) row1 = x->up.w.rows;
-    const flm_inputs in = flm_inputs_of(run, FLM_BUF_GATHERED, first);
+    const flm_inputs in = expert_inputs(run, &x->up.w, FLM_BUF_GATHERED, first);
     float *gate = flm_row(run, FLM_BUF_GATE, first), *up = flm_row(run, FLM_BUF_UP, first);
     size_t gate_stride = flm_stride(run, FLM_BUF_GATE), up_stride = flm_stride(run, FLM_BUF_UP);
     flm_linear_strips(run, &x->gate, strip0, strip1, in, n, gate, gate_stride, thread);
@@ -104,23 +129,13 @@ static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, s
                         unsigned thread) {
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     const flm_linear *down = &s->experts[e].down;
-    const flm_buffer from = flm_prepare_of(run, &down->w) ? FLM_BUF_PREPARED : FLM_BUF_GATE;
-    flm_linear_strips(run, down, strip0, strip1, flm_inputs_of(run, from, first), n,
+    flm_linear_strips(run, down, strip0, strip1, expert_inputs(run, &down->w, FLM_BUF_GATE, first), n,
                       flm_row(run, FLM_BUF_EXPERT_OUT, first), flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
 }
 
 void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_moe_step *s = &step->as.moe;
     share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, thread, n_threads);
-}
-
-/* Pairs of the inner state, prepared for the matrices that read them. */
-void flm_run_expert_prepare(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_matrix *w = &step->as.moe.experts[0].down.w;
-    const size_t n = (size_t)run->n_tokens * step->as.moe.active;
-    flm_prepare_fn *prepare = flm_prepare_of(run, w);
-    for (size_t p = n * thread / n_threads; p < n * (thread + 1) / n_threads; p++)
-        prepare(flm_row(run, FLM_BUF_PREPARED, p), flm_row(run, FLM_BUF_GATE, p), w->cols);
 }
 
 void flm_run_expert_down(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
@@ -167,19 +182,18 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
                       .active = m->active,
                       .activation = m->activation,
                       .normalize = m->normalize};
-    const flm_format format = c->model->format;
-    const int prepare = c->model->context->kernels->product[format].prepare != NULL;
+    const int prepare = c->model->context->kernels->product[c->model->format].prepare != NULL;
     if (m->active > c->plan->max_active) c->plan->max_active = m->active;
     if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
     flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
     flm_compile_use(c, FLM_BUF_GATHERED, hidden);
-    if (prepare) flm_compile_use(c, FLM_BUF_GATHERED, flm_input_bytes(format, hidden) / sizeof(float));
     flm_compile_use(c, FLM_BUF_GATE, m->width);
     flm_compile_use(c, FLM_BUF_UP, m->width);
     flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
-    flm_step_fn *const order[] = {flm_run_route,          flm_run_group,       flm_run_expert_up,
-                                  flm_run_expert_prepare, flm_run_expert_down, flm_run_combine};
+    flm_step_fn *const order[] = {flm_run_route,        flm_run_group,       flm_run_expert_inputs, flm_run_expert_up,
+                                  flm_run_expert_inner, flm_run_expert_down, flm_run_combine};
     for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (order[i] != flm_run_expert_prepare || prepare) flm_compile_step(c, order[i])->as.moe = s;
+        if (prepare || (order[i] != flm_run_expert_inputs && order[i] != flm_run_expert_inner))
+            flm_compile_step(c, order[i])->as.moe = s;
     flm_compile_join(c, sub);
 }

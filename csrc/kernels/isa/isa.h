@@ -29,8 +29,8 @@ extern const flm_kernels flm_kernels_amx;
                     {NULL, matmul_f32, unpack_row_f32, NULL},                                                          \
                     {NULL, matmul_f16, unpack_row_f16, NULL},                                                          \
                     {PREPARE_BF16, MATMUL_BF16, unpack_row_bf16, NULL},                                                \
-                    {quantize_row_i8, MATMUL_I8, unpack_row_i8, quantize_strip_i8},                                    \
-                    {quantize_row_i4, MATMUL_I4, unpack_row_i4, quantize_strip_i4}},                                   \
+                    {PREPARE_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8},                                         \
+                    {PREPARE_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4}},                                        \
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \
