@@ -1,3 +1,6 @@
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE /* syscall */
+#endif
 #include "cpu.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
