@@ -141,7 +141,7 @@ def test_padding_rows_are_zeros(kernel_library: ctypes.CDLL, guarded: Guarded, k
     assert not unpacked(kernels, guarded, QUANTIZED[name], data, 32, 300)[21:].any()
 
 
-@pytest.mark.parametrize("size", [1e-15, 1e-6, 1e6, 1e15])
+@pytest.mark.parametrize("size", [1e-25, 1e-15, 1e-6, 1e6, 1e15, 1e36])
 def test_sizes_of_weights(
     kernel_library: ctypes.CDLL, guarded: Guarded, kernels: Kernels, name: str, size: float
 ) -> None:
