@@ -1,4 +1,4 @@
-"""The command line: generate, chat, next, info, convert."""
+"""The command line: generate, chat, next, info, convert; train/options.py adds train, finetune, distill."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from fastlm import __version__
+    from fastlm.train.options import register as register_training
 
     parser = argparse.ArgumentParser(prog="fastlm", description="Language models on this computer's CPU.")
     parser.add_argument("--version", action="version", version=f"fastlm {__version__}")
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("out", metavar="OUT.flm")
     convert.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16, int8, int4")
     convert.set_defaults(run=_convert)
+
+    register_training(commands)
     return parser
 
 
