@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from quantized_formats import I4, I8, plainly, to_bf16
 from support import ROOT
 
 from fastlm.arch import registry
@@ -34,18 +35,19 @@ from fastlm.weights import bind, container
 from fastlm.weights.jsonfile import read_object
 from fastlm.weights.safetensors import Checkpoint
 
+QUANTIZED = {"int8": I8, "int4": I4}
+
 
 def to_bits(values: np.ndarray, format: str) -> np.ndarray:
     if format == "float32":
         return values.astype("<f4")
-    if format == "float16":
-        return values.astype("<f2")
-    bits = values.astype("<f4").view("<u4").astype(np.uint64)
-    return ((bits + 0x7FFF + (bits >> np.uint64(16) & np.uint64(1))) >> np.uint64(16)).astype("<u2")
+    return values.astype("<f2") if format == "float16" else to_bf16(values)
 
 
 def pack(values: np.ndarray, format: str) -> bytes:
-    """Strips of 16 rows; 64-byte lines of one column (float32) or two (float16 planar, bfloat16 in pairs)."""
+    """Strips of 16 rows; 64-byte lines of one column (float32) or two (float16 planar, bfloat16 in pairs), or codes."""
+    if format in QUANTIZED:
+        return plainly(QUANTIZED[format], values).encode(np.random.default_rng(1)).tobytes()
     rows, cols = values.shape
     per_line = 1 if format == "float32" else 2
     padded = np.zeros((-(-rows // 16) * 16, -(-cols // per_line) * per_line), np.float32)
@@ -53,6 +55,13 @@ def pack(values: np.ndarray, format: str) -> bytes:
     lines = to_bits(padded, format).reshape(-1, 16, padded.shape[1] // per_line, per_line)
     order = (0, 2, 1, 3) if format == "bfloat16" else (0, 2, 3, 1)
     return np.ascontiguousarray(lines.transpose(order)).tobytes()
+
+
+def format_of(name: str, format: str) -> str:
+    """Quantised models keep what is small and sensitive wide."""
+    if format in QUANTIZED and name.endswith("router"):
+        return "float32"
+    return "bfloat16" if format in QUANTIZED and name in ("embed.positions", "embed.types") else format
 
 
 def write_flm(
@@ -67,8 +76,8 @@ def write_flm(
     def tensors():
         for slot in slots(spec):
             values = np.asarray(weight(slot.name, slot.rows, slot.cols), np.float32).reshape(slot.rows, slot.cols)
-            data = pack(values, format) if slot.is_matrix else values.astype("<f4").tobytes()
-            kind = format if slot.is_matrix else "float32"
+            kind = format_of(slot.name, format) if slot.is_matrix else "float32"
+            data = pack(values, kind) if slot.is_matrix else values.astype("<f4").tobytes()
             yield container.PackedTensor(slot.name, slot.rows, slot.cols, slot.is_matrix, kind, memoryview(data))
 
     container.write(path, spec=encode(spec), tensors=tensors(), vocabulary=vocabulary, extras=extras)
@@ -142,15 +151,17 @@ def small_specs() -> dict[str, ModelSpec]:
 
 @pytest.fixture(scope="session")
 def small_files(tmp_path_factory) -> dict[str, Path]:
-    """A .flm file for each of `small_specs`, in all formats in turn."""
-    folder = tmp_path_factory.mktemp("small")
-    formats = ["float32", "bfloat16", "float16", "float32"]
-    return {
-        name: write_flm(
-            folder / f"{name}.flm", spec, random_weight, format=format, vocabulary=letters(40), extras={"a": b"{}"}
-        )
-        for (name, spec), format in zip(small_specs().items(), formats, strict=True)
-    }
+    """A .flm file for each of `small_specs`, in all formats in turn, and some in quantised ones."""
+    folder, specs = tmp_path_factory.mktemp("small"), small_specs()
+    formats = {"llama": "float32", "moe": "bfloat16", "t5": "float16", "bert": "float32"}
+    quantized = [("llama", "int8"), ("moe", "int4"), ("bert", "int4"), ("moe", "int8")]
+
+    def written(name: str, spec: str, format: str) -> Path:
+        path = folder / f"{name}.flm"
+        return write_flm(path, specs[spec], random_weight, format=format, vocabulary=letters(40), extras={"a": b"{}"})
+
+    files = {spec: written(spec, spec, format) for spec, format in formats.items()}
+    return files | {f"{spec}_{format}": written(f"{spec}_{format}", spec, format) for spec, format in quantized}
 
 
 @pytest.fixture(scope="session")

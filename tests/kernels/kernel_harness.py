@@ -8,8 +8,9 @@ from ctypes import c_char_p, c_float, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any, Protocol
 
 import numpy as np
+from quantized_formats import I4, I8, Weights, from_bf16, to_bf16
 
-F32, F16, BF16, I8, I4 = 1, 2, 3, 4, 5
+F32, F16, BF16 = 1, 2, 3
 FORMATS = {"f32": F32, "f16": F16, "bf16": BF16}
 QUANTIZED = {"i8": I8, "i4": I4}
 RELU, GELU, GELU_TANH, SILU = 1, 2, 3, 4
@@ -165,16 +166,6 @@ def address(array: np.ndarray | None) -> int | None:
     return None if array is None else array.ctypes.data
 
 
-def to_bf16(x: np.ndarray) -> np.ndarray:
-    """Nearest-even bfloat16 bits (uint16) of finite float32, by integer arithmetic on Python's side."""
-    u = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
-    return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16)
-
-
-def from_bf16(h: np.ndarray) -> np.ndarray:
-    return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
-
-
 def rounded(x: np.ndarray, number_format: int) -> np.ndarray:
     """x as float32 after a trip through a 16-bit format."""
     if number_format == F16:
@@ -201,6 +192,33 @@ class Packed:
         strip_bytes = lib.flm_strip_bytes(number_format, cols)
         self.matrix = Matrix(address(self.data), rows, cols, number_format, strip_bytes)
         self.strips = (rows + 15) // 16
+
+
+class PackedWeights:
+    """The bytes of `weights` where kernels read them, between guard pages."""
+
+    def __init__(self, guarded: Guarded, weights: Weights, seed: int = 0) -> None:
+        self.weights = weights
+        rows, cols = weights.code.shape
+        packed = weights.encode(np.random.default_rng(seed))
+        self.data = guarded.copy(packed, np.uint8)
+        self.matrix = Matrix(address(self.data), rows, cols, weights.layout.format, packed.shape[1])
+        self.strips = len(packed)
+
+
+def quantise(
+    lib: ctypes.CDLL, guarded: Guarded, kernels: Kernels, format: int, values: np.ndarray, dtype: int = F32
+) -> tuple[np.ndarray, int]:
+    """flm_matrix_quantize: packed bytes, and whether all values were finite."""
+    rows, cols = values.shape
+    data = guarded.empty(lib.flm_matrix_bytes(format, rows, cols), np.uint8)
+    source = guarded.copy(values, values.dtype)
+    columns = guarded.empty(16 * -(-cols // 32) * 32)
+    function = ctypes.cast(kernels.product[format].quantize, ctypes.c_void_p)
+    finite = lib.flm_matrix_quantize(
+        function, format, address(data), address(source), dtype, rows, cols, address(columns)
+    )
+    return data, finite
 
 
 class Multiplied(Protocol):

@@ -6,7 +6,8 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_harness import BF16, F16, F32, FORMATS, I4, I8, Guarded, address, from_bf16, rounded, same_bits, to_bf16
+from kernel_harness import BF16, F16, F32, FORMATS, Guarded, address, rounded, same_bits
+from quantized_formats import I4, I8, from_bf16, to_bf16
 
 ALL_HALVES = np.arange(65536, dtype=np.uint16)
 

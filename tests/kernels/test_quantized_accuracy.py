@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from block_formats import q4_k, q8_0
-from kernel_harness import I4, I8, Guarded, Kernels, Matrix, address, multiply
-from quantized_formats import LAYOUTS, decode, quantise
+from kernel_harness import Guarded, Kernels, Matrix, address, multiply, quantise
+from quantized_formats import I4, I8, LAYOUTS, decode
 
 ROWS, VECTORS = 256, 48
 

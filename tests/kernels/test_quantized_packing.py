@@ -6,8 +6,20 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_harness import BF16, F16, F32, I8, QUANTIZED, Guarded, Kernels, Matrix, address, same_bits, to_bf16
-from quantized_formats import LAYOUTS, PackedWeights, Weights, decode, quantise, random_weights
+from kernel_harness import (
+    BF16,
+    F16,
+    F32,
+    QUANTIZED,
+    Guarded,
+    Kernels,
+    Matrix,
+    PackedWeights,
+    address,
+    quantise,
+    same_bits,
+)
+from quantized_formats import I8, LAYOUTS, Weights, decode, random_weights, to_bf16, with_scales
 
 pytestmark = pytest.mark.parametrize("name", QUANTIZED)
 SEED = 22
@@ -94,27 +106,6 @@ def squared_errors(w: Weights, values: np.ndarray) -> np.ndarray:
     return padded.reshape(rows, -1, w.layout.group).sum(axis=2)
 
 
-def plain(w: Weights, values: np.ndarray) -> Weights:
-    """With the row's or block's scale as it is, the multiplier that just clips nothing, and a zero in the middle."""
-    layout, (rows, cols) = w.layout, values.shape
-    padded = np.zeros((rows, layout.groups(cols) * layout.group))
-    padded[:, :cols] = values
-    groups = padded.reshape(rows, -1, layout.group)
-    at = np.minimum(np.arange(layout.groups(cols)) * layout.group, cols - 1)
-    scale = np.maximum(w.column_scale[:, at].astype(np.float64), 1e-30)
-    if layout.format == I8:
-        multiplier, zero = np.ceil(np.abs(groups).max(axis=2) / (127 * scale)), np.zeros_like(scale)
-    else:
-        low, high = np.minimum(groups.min(axis=2), 0), np.maximum(groups.max(axis=2), 0)
-        multiplier = np.clip(np.ceil((high - low) / (15 * scale)), 1, layout.top)
-        zero = np.clip(np.rint(-low / (scale * multiplier)), 0, 15)
-    multiplier = np.clip(multiplier, 1, layout.top)
-    group = np.arange(cols) // layout.group
-    step = (scale * multiplier)[:, group]
-    code = np.clip(np.rint(values / step) + zero[:, group], layout.low, layout.high)
-    return Weights(layout, w.scale, multiplier.astype(np.int64), zero.astype(np.int64), code.astype(np.int64))
-
-
 @pytest.mark.parametrize("kind", ["normal", "mixed"])
 def test_groups_are_better_than_plain_ones(
     kernel_library: ctypes.CDLL, guarded: Guarded, kernels: Kernels, name: str, kind: str
@@ -123,7 +114,7 @@ def test_groups_are_better_than_plain_ones(
     values = weights_like(np.random.default_rng(SEED), 64, 768, kind)
     data, _ = quantise(kernel_library, guarded, kernels, QUANTIZED[name], values)
     w = decode(QUANTIZED[name], data, *values.shape)
-    found, simple = squared_errors(w, values), squared_errors(plain(w, values), values)
+    found, simple = squared_errors(w, values), squared_errors(with_scales(QUANTIZED[name], w.scale, values), values)
     assert (found <= simple * 1.001 + 1e-30).mean() > 0.98
     assert found.sum() < 0.97 * simple.sum()
 

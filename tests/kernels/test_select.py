@@ -13,7 +13,7 @@ from core_structs import ISAS, usable_isas
 
 CALL = """
 import ctypes, sys
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from kernel_harness import declare, Guarded, address
 lib = ctypes.CDLL({library!r})
 declare(lib)
@@ -21,7 +21,8 @@ declare(lib)
 
 
 def run(kernel_library: ctypes.CDLL, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    start = CALL.format(here=str(Path(__file__).parent), library=kernel_library._name)
+    here = Path(__file__).parent
+    start = CALL.format(folders=[str(here), str(here.parent)], library=kernel_library._name)
     env = {name: value for name, value in os.environ.items() if name != "FASTLM_ISA"} | environment
     return subprocess.run([sys.executable, "-c", start + code], env=env, capture_output=True, text=True, check=False)
 

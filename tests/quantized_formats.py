@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 
 import numpy as np
-from kernel_harness import EPS, F32, I4, I8, Guarded, Kernels, Matrix, address, from_bf16, to_bf16
 
-STRIP, BLOCK, OFFSET_GROUP = 16, 256, 32
+I8, I4 = 4, 5  # flm_format
+STRIP, BLOCK = 16, 256
+
+
+def to_bf16(x: np.ndarray) -> np.ndarray:
+    """Nearest-even bfloat16 bits (uint16) of finite float32, by integer arithmetic on Python's side."""
+    u = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((u + 0x7FFF + ((u >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def from_bf16(h: np.ndarray) -> np.ndarray:
+    return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,41 @@ def decode(format: int, packed: np.ndarray, rows: int, cols: int) -> Weights:
     return Weights(layout, scale, (groups & 15) + 1, groups >> 4, code)
 
 
+def with_scales(format: int, scale: np.ndarray, values: np.ndarray) -> Weights:
+    """Plain rounding: multipliers that just clip nothing, zeros so that the lowest weight of a group takes code 0."""
+    layout, (rows, cols) = LAYOUTS[format], values.shape
+    padded = np.zeros((rows, layout.groups(cols) * layout.group))
+    padded[:, :cols] = values
+    groups = padded.reshape(rows, -1, layout.group)
+    unit = np.repeat(scale, max(1, layout.scale_cols // layout.group), axis=1)[:, : layout.groups(cols)]
+    unit = np.maximum(np.broadcast_to(unit, groups.shape[:2]).astype(np.float64), 1e-30)
+    if format == I8:
+        multiplier, zero = np.ceil(np.abs(groups).max(axis=2) / (127 * unit)), np.zeros_like(unit)
+    else:
+        low, high = np.minimum(groups.min(axis=2), 0), np.maximum(groups.max(axis=2), 0)
+        multiplier = np.clip(np.ceil((high - low) / (15 * unit)), 1, layout.top)
+        zero = np.clip(np.rint(-low / (unit * multiplier)), 0, 15)
+    multiplier = np.clip(multiplier, 1, layout.top)
+    group = np.arange(cols) // layout.group
+    code = np.clip(np.rint(values / (unit * multiplier)[:, group]) + zero[:, group], layout.low, layout.high)
+    return Weights(layout, scale, multiplier.astype(np.int64), zero.astype(np.int64), code.astype(np.int64))
+
+
+def plainly(format: int, values: np.ndarray) -> Weights:
+    """`with_scales`, of scales by which the widest group takes nearly the largest multiplier."""
+    layout, cols = LAYOUTS[format], values.shape[1]
+    width = layout.scale_cols or cols
+    parts = [values[:, at : at + width] for at in range(0, cols, width)]
+    spread = [
+        np.abs(p).max(axis=1) / 127
+        if format == I8
+        else (np.maximum(p.max(axis=1), 0) - np.minimum(p.min(axis=1), 0)) / 15
+        for p in parts
+    ]
+    scale = np.stack(spread, axis=1) * (1.01 / layout.top)
+    return with_scales(format, from_bf16(to_bf16(scale.astype(np.float32))), values)
+
+
 def random_weights(format: int, rng: np.random.Generator, rows: int, cols: int, *, exact: bool = False) -> Weights:
     """Any numbers that the format can hold. exact: scales are powers of two, so that only sums round."""
     layout = LAYOUTS[format]
@@ -183,38 +227,3 @@ def chained(w: Weights, x: Inputs) -> np.ndarray:
     for of_block, scale in zip(sums, scales, strict=True):
         y = y + of_block * scale.astype(np.float32)
     return y * w.scale[:, 0] if w.layout.format == I8 else y
-
-
-def check_close(y: np.ndarray, w: Weights, x: Inputs) -> None:
-    """Each block's sum is rounded to a float, its scales multiplied, and it takes part in at most all additions."""
-    terms = block_sums(w, x) * scales_of_sums(w, x)
-    bound = (len(terms) + 5) * EPS * np.abs(terms).sum(axis=0) + 1e-37
-    rows = w.code.shape[0]
-    assert np.all(np.abs(y[:, :rows] - terms.sum(axis=0)) <= bound)
-
-
-class PackedWeights:
-    """The bytes of `weights` where kernels read them, between guard pages."""
-
-    def __init__(self, guarded: Guarded, weights: Weights, seed: int = 0) -> None:
-        self.weights = weights
-        rows, cols = weights.code.shape
-        packed = weights.encode(np.random.default_rng(seed))
-        self.data = guarded.copy(packed, np.uint8)
-        self.matrix = Matrix(address(self.data), rows, cols, weights.layout.format, packed.shape[1])
-        self.strips = len(packed)
-
-
-def quantise(
-    lib: ctypes.CDLL, guarded: Guarded, kernels: Kernels, format: int, values: np.ndarray, dtype: int = F32
-) -> tuple[np.ndarray, int]:
-    """flm_matrix_quantize: packed bytes, and whether all values were finite."""
-    rows, cols = values.shape
-    data = guarded.empty(lib.flm_matrix_bytes(format, rows, cols), np.uint8)
-    source = guarded.copy(values, values.dtype)
-    columns = guarded.empty(STRIP * -(-cols // OFFSET_GROUP) * OFFSET_GROUP)
-    function = ctypes.cast(kernels.product[format].quantize, ctypes.c_void_p)
-    finite = lib.flm_matrix_quantize(
-        function, format, address(data), address(source), dtype, rows, cols, address(columns)
-    )
-    return data, finite
