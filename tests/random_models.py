@@ -31,12 +31,17 @@ def _rope(pairs: int) -> Rope:
     return Rope(tuple(float(np.float32(10000.0 ** (-i / pairs))) for i in range(pairs)))
 
 
-def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSpec:
-    """A Llama: grouped heads of 64, gated feed-forward, untied head."""
-    attention = Attention(hidden // 64, max(1, hidden // 256), 64, 0.125, rope=_rope(32))
-    ffn = FeedForward(hidden + 137, Activation.SILU, gated=True)
+def llama_spec(hidden: int, layers: int, heads: int, kv_heads: int, width: int, vocab: int, *, tied: bool) -> ModelSpec:
+    head_dim = hidden // heads
+    attention = Attention(heads, kv_heads, head_dim, head_dim**-0.5, rope=_rope(head_dim // 2))
+    ffn = FeedForward(width, Activation.SILU, gated=True)
     layer = Layer((Sublayer(attention, pre_norm=RMS), Sublayer(ffn, pre_norm=RMS)))
-    return ModelSpec(Embed(vocab, hidden), 1024, decoder=Stack((layer,) * layers, RMS), head=Head(tied=False))
+    return ModelSpec(Embed(vocab, hidden), 1024, decoder=Stack((layer,) * layers, RMS), head=Head(tied=tied))
+
+
+def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSpec:
+    """Grouped heads of 64, an odd width, untied head."""
+    return llama_spec(hidden, layers, hidden // 64, max(1, hidden // 256), hidden + 137, vocab, tied=False)
 
 
 def exotic_spec() -> ModelSpec:
