@@ -1,10 +1,13 @@
 /* Paged KV cache: fixed-size, reference-counted pages that sequences share.
  *
  * A page holds FLM_PAGE consecutive positions of every KV layer of a stack. Within a page each (layer, K/V head) has a
- * key area and a value area, FLM_PAGE * head_dim elements each:
- *   keys    [FLM_PAGE / 16][head_dim][16]: lane = position, so 16 scores are one chain of multiply-adds
- *   values  [FLM_PAGE][head_dim]
- * Elements are kv_dtype (float32 or bfloat16), rounded when stored; attention reads nothing else. */
+ * key area and a value area, made of lines that products read as they lie:
+ *   float32   keys    [FLM_PAGE / 16][head_dim][16]         lane = position: 16 scores are one chain of multiply-adds
+ *             values  [FLM_PAGE][head_dim]
+ *   bfloat16  keys    [FLM_PAGE / 16][head_dim / 2][16][2]  pairs of dimensions, the operand of a bf16 dot product
+ *             values  [FLM_PAGE / 2][head_dim][2]           pairs of positions
+ * An odd last dimension is paired with zeros. Elements are rounded when stored; attention reads nothing else. Pages
+ * come zeroed, so what was never written counts for nothing. */
 #ifndef FLM_KV_PAGES_H
 #define FLM_KV_PAGES_H
 
@@ -18,6 +21,11 @@ typedef struct flm_kv_layer {
     size_t k_offset, v_offset, head_bytes;
     uint32_t kv_heads, head_dim;
 } flm_kv_layer;
+
+/* Bytes of a K/V head's key area, and of its value area. */
+static inline size_t flm_kv_area_bytes(flm_dtype kv_dtype, size_t head_dim) {
+    return FLM_PAGE * (kv_dtype == FLM_DTYPE_F32 ? 4 * head_dim : 2 * (head_dim + head_dim % 2));
+}
 
 typedef struct flm_kv_pool flm_kv_pool;
 

@@ -60,7 +60,7 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, size_t row0, 
 static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, size_t strip0, size_t strip1,
                        flm_inputs x, size_t n, unsigned thread) {
     size_t block = n > 1 ? BLOCK_STRIPS : strip1 - strip0;
-    for (size_t at = strip0; at < strip1; at += block) {
+    for (size_t at = strip0; at < strip1 && !(n > 1 && flm_run_stopping(run, thread)); at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
         flm_linear_strips(run, &s->linear[i], at, end, x, n, flm_row(run, s->to[i], 0), flm_stride(run, s->to[i]),
                           thread);

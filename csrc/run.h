@@ -2,6 +2,8 @@
 #ifndef FLM_RUN_H
 #define FLM_RUN_H
 
+#include <stdatomic.h>
+
 #include "context.h"
 #include "scratch.h"
 
@@ -15,8 +17,16 @@ typedef struct flm_run {
     uint32_t n_tokens;
     const flm_scratch *scratch;
     uint64_t *tiles;        /* per thread */
+    atomic_int *stopping;   /* set by thread 0 in the middle of a plan step: what is left of it need not be done */
     uint32_t abandon_after; /* set by thread 0: all leave after this plan step; UINT32_MAX: none */
 } flm_run;
+
+/* Between pieces of work of some milliseconds: 1 when the step will be abandoned. Only thread 0 asks. */
+static inline int flm_run_stopping(const flm_run *run, unsigned thread) {
+    if (thread == 0 && run->step->stop && run->step->stop(run->step->stop_user))
+        atomic_store_explicit(run->stopping, 1, memory_order_relaxed);
+    return atomic_load_explicit(run->stopping, memory_order_relaxed);
+}
 
 /* The share of thread t in n units, in whole multiples of grain while there are enough of them. */
 static inline size_t flm_share(size_t n, unsigned t, unsigned n_threads, size_t grain) {

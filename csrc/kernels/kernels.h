@@ -59,7 +59,7 @@ typedef struct flm_attention_job {
     float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
     size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
-#define FLM_ATTENTION_SCRATCH(head_dim) (8u * (FLM_SPLIT + 2u * (size_t)(head_dim) + 64u))
+#define FLM_ATTENTION_SCRATCH(head_dim) (16u * (FLM_SPLIT + FLM_SPLIT / 2 + 3u * (size_t)(head_dim) + 64u))
 
 typedef struct flm_kernels {
     const char *isa;        /* "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx" */

@@ -90,15 +90,16 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
     run->kernels->attention(&job);
 }
 
-/* Units of work: (item, tile of its tokens, K/V head), dealt round-robin because later tiles see more keys. With few
- * units the heads that share a K/V head are dealt one by one. */
+/* Units of work: (item, tile of its tokens, K/V head), dealt round-robin because later tiles see more keys. A few units
+ * that do not divide evenly among the threads are cut into heads. */
 void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_attention_step *s = &step->as.attention;
     size_t tiles = 0, token0 = 0;
     for (uint32_t i = 0; i < run->step->n_items; i++)
         tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
     uint32_t group = s->heads / s->kv_heads;
-    if (n_threads > 1 && tiles * s->kv_heads < 4 * (size_t)n_threads) group = 1;
+    const size_t units = tiles * s->kv_heads;
+    if (units < 4 * (size_t)n_threads && units % n_threads) group = 1;
     uint32_t groups = s->heads / group;
     size_t unit = 0;
     for (uint32_t i = 0; i < run->step->n_items; i++) {
@@ -106,7 +107,8 @@ void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thre
         for (uint32_t index = 0; index < item->n_tokens; index += TOKEN_TILE) {
             uint32_t count = item->n_tokens - index < TOKEN_TILE ? item->n_tokens - index : TOKEN_TILE;
             for (uint32_t g = 0; g < groups; g++)
-                if (unit++ % n_threads == thread) attend(run, s, item, token0, index, count, g * group, group, thread);
+                if (unit++ % n_threads == thread && !flm_run_stopping(run, thread))
+                    attend(run, s, item, token0, index, count, g * group, group, thread);
         }
         token0 += item->n_tokens;
     }
@@ -131,9 +133,8 @@ static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
 
 /* Room for one attention's keys and values in a page that is *page_bytes long so far. */
 static flm_kv_layer kv_layer(flm_compiler *c, const flm_attention_spec *a, size_t *page_bytes) {
-    size_t element = c->model->kv_dtype == FLM_DTYPE_F32 ? 4 : 2;
     flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim};
-    kv.head_bytes = (size_t)FLM_PAGE * a->head_dim * element;
+    kv.head_bytes = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim);
     kv.k_offset = *page_bytes;
     kv.v_offset = kv.k_offset + a->kv_heads * kv.head_bytes;
     *page_bytes = kv.v_offset + a->kv_heads * kv.head_bytes;

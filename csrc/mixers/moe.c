@@ -73,7 +73,7 @@ static void share_experts(const flm_run *run, const flm_moe_step *s, size_t stri
     for (uint32_t e = 0; e < s->n_experts && before < end; e++) {
         if (run->scratch->expert_begin[e + 1] == run->scratch->expert_begin[e]) continue;
         size_t from = begin > before ? begin - before : 0, to = end - before < strips ? end - before : strips;
-        if (from < to) fn(run, s, e, from, to, thread);
+        if (from < to && !flm_run_stopping(run, thread)) fn(run, s, e, from, to, thread);
         before += strips;
     }
 }

@@ -53,6 +53,12 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
 INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512)a, (__m512bh)(__m512)b);
 }
+
+INLINE vf v_store_rounded(uint16_t *p, vf v) {
+    const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)v);
+    _mm256_storeu_si256((__m256i *)p, halves);
+    return v_low_bf16((vi)_mm512_cvtepu16_epi32(halves));
+}
 #endif
 
 INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }

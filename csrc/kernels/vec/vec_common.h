@@ -8,6 +8,7 @@
  *   v_dot(sum, codes, x)                        sum + products of a lane's four unsigned bytes and four signed ones
  *   v_dot16(sum, a, b)                          sum + products of a lane's two signed 16-bit halves
  *   v_dot_bf16(sum, a, b)                       where VEC_BF16 is 1: sum + products of a lane's two bfloat16
+ *   v_store_rounded(p, v)                       the same: stores bfloat16, returns what it stored
  * The isa file may set, before it includes a vec header, what its target has: VEC_VNNI, VEC_BF16, VEC_AMX. */
 #ifndef FLM_VEC_COMMON_H
 #define FLM_VEC_COMMON_H
@@ -62,10 +63,15 @@ INLINE vi v_mul16(vi a, vi b) {
     return (vi)((halves)a * (halves)b);
 }
 
-#if !VEC_BF16
-INLINE vf v_dot_bf16(vf sum, vf a, vf b) { /* only named, never run, where there is no such instruction */
+#if !VEC_BF16 /* only named, never run, where there are no such instructions */
+INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
     (void)a, (void)b;
     return sum;
+}
+
+INLINE vf v_store_rounded(uint16_t *p, vf v) {
+    (void)p;
+    return v;
 }
 #endif
 
