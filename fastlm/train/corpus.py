@@ -35,6 +35,10 @@ class TextFile:
     train: list[str]
     held_out: list[str]
 
+    def whole(self) -> TextFile:
+        """The same with nothing held out."""
+        return TextFile(self.name, self.digest, self.weight, [*self.train, *self.held_out], [])
+
 
 def read_texts(paths: Sequence[str | Path], weights: Sequence[float] = ()) -> list[TextFile]:
     """Read files whose documents are separated by lines `<|endoftext|>`.
@@ -101,7 +105,7 @@ class Rows:
     def __init__(self, files: Sequence[TextFile], codec: Codec, *, length: int, batch: int, seed: int) -> None:
         self._documents = [ids for file in files for ids in codec.documents(file.train)]
         self._weights = np.concatenate([np.full(len(file.train), file.weight) for file in files])
-        self._length, self._batch, self._seed = length, batch, seed
+        self.length, self._batch, self._seed = length, batch, seed
         sizes = np.array([len(ids) for ids in self._documents])
         self.epoch_tokens = round(float(sizes @ self._weights))
         self._rows = self.epoch_tokens // length - 1  # one less: the random offset
@@ -114,7 +118,7 @@ class Rows:
 
     def steps(self, epochs: float) -> int:
         """How many batches show each document `epochs` times."""
-        return max(1, math.ceil(epochs * self.epoch_tokens / (self._length * self._batch)))
+        return max(1, math.ceil(epochs * self.epoch_tokens / (self.length * self._batch)))
 
     def batch(self, step: int) -> Ids:
         """int32 (batch, length + 1), the rows of a step."""
@@ -125,16 +129,16 @@ class Rows:
         epoch, row = divmod(index, self._rows)
         if self._stream is None or self._stream[0] != epoch:
             self._stream = (epoch, self._shuffled(epoch))
-        start = row * self._length
-        return self._stream[1][start : start + self._length + 1]
+        start = row * self.length
+        return self._stream[1][start : start + self.length + 1]
 
     def _shuffled(self, epoch: int) -> Ids:
         generator = np.random.default_rng([self._seed, epoch])
         copies = np.floor(self._weights + generator.random(len(self._weights))).astype(np.int64)
         order = generator.permutation(np.repeat(np.arange(len(copies)), copies))
-        offset = int(generator.integers(self._length))
+        offset = int(generator.integers(self.length))
         stream = np.concatenate([self._documents[i] for i in order] or self._documents)[offset:]
-        return np.resize(stream, (self._rows + 1) * self._length)  # repeats its start where lots fell short
+        return np.resize(stream, (self._rows + 1) * self.length)  # repeats its start where lots fell short
 
 
 @dataclass(frozen=True, slots=True)

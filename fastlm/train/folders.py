@@ -90,7 +90,7 @@ class Run:
         self.settings = json.loads(json.dumps(settings))
         self._lock: IO[bytes] | None = None
 
-    def open(self) -> bool:
+    def __enter__(self) -> bool:
         """Start or go on; False if the run has finished before.
 
         Raises
@@ -113,7 +113,10 @@ class Run:
             shutil.rmtree(partial, ignore_errors=True)
         return True
 
-    def close(self) -> None:
+    def __exit__(self, *raised: object) -> None:
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -123,7 +126,7 @@ class Run:
             self._lock = (self.folder / "settings.json").open("rb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            self.close()
+            self._unlock()
             raise StateError(f"{self.folder}: another process is training here") from None
 
     def _compare(self, path: Path) -> None:
@@ -171,5 +174,5 @@ class Run:
             write_json(folder / SUMMARY, {"settings": self.settings, "log": log})
 
         write_folder(self.out, whole)
-        self.close()
+        self._unlock()
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -70,7 +70,10 @@ def fit(job: Job, recipe: Recipe, where: Machine, run: Run) -> State:
     job.model.to(where.device)
     moving = optimizers(job.model, recipe)
     state = _restored(job.model, moving, where, run)
-    progress = Progress(steps, recipe.batch * (recipe.length or 0), state)
+    progress = Progress(steps, recipe.batch * job.rows.length, state)
+    if not state.log:
+        _validate(job, where, state, 0.0)
+        progress.line(state.log[-1])
     job.model.train()
     weights = [weight for weight in job.model.parameters() if weight.requires_grad]
     saved = time.monotonic()
@@ -106,7 +109,8 @@ def fit(job: Job, recipe: Recipe, where: Machine, run: Run) -> State:
 
 def _validate(job: Job, where: Machine, state: State, rate: float) -> None:
     found = job.held_out.bits_per_byte(job.model, job.logits, where)
-    entry = {"step": state.step, "loss": state.loss_sum / state.loss_steps, "lr": rate, "bits_per_byte": found}
+    loss = state.loss_sum / state.loss_steps if state.loss_steps else None
+    entry = {"step": state.step, "loss": loss, "lr": rate, "bits_per_byte": found}
     state.log.append(entry)
     state.loss_sum, state.loss_steps = 0.0, 0
 
@@ -147,8 +151,7 @@ class Progress:
 
     def line(self, entry: dict[str, Any]) -> None:
         self._bits = f"  held out {entry['bits_per_byte']['all']:.4f} bits/byte"
-        self._loss = entry["loss"]
-        self._told = False
+        self._loss = entry["loss"] or math.nan
 
     def show(self, state: State) -> None:
         fresh = state.loss_steps == 0

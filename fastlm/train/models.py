@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +79,7 @@ def create_llama(shape: Shape, vocab: int, start: int, end: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def decoder_at(path: str | Path, role: str) -> Location:
+def decoder_at(path: str | os.PathLike[str], role: str) -> Location:
     """Where a checkpoint is that is a decoder.
 
     Raises
@@ -98,7 +100,8 @@ def decoder_at(path: str | Path, role: str) -> Location:
 def load_decoder(folder: Path) -> Any:
     """The model of a checkpoint folder, in float32."""
     torch, transformers = need("torch"), need("transformers")
-    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    with _no_bars():
+        return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
 
 
 def logits_of(model: Any, ids: Any) -> Any:
@@ -119,6 +122,18 @@ def add_dropout(model: Any, share: float) -> None:
             module.register_forward_hook(lambda m, given, out: dropout(out, share, m.training))
 
 
+def create_from(path: Path) -> Any:
+    """A model with fresh weights by a config.json, or by that in a folder."""
+    transformers = need("transformers")
+    config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+    return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def context_of(model: Any) -> int:
+    """The longest sequence that a model was made for."""
+    return int(getattr(model.config, "max_position_embeddings", None) or 2048)
+
+
 def count(model: Any) -> int:
     """Number of weights, shared ones once."""
     return sum(weight.numel() for weight in model.parameters())
@@ -126,11 +141,27 @@ def count(model: Any) -> int:
 
 def save_model(model: Any, folder: Path) -> None:
     """config.json, generation_config.json and model.safetensors."""
+    with _no_bars():
+        model.save_pretrained(folder)
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers draws no bars of its own in the block."""
     logging = need("transformers").logging
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        model.save_pretrained(folder)
+        yield
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

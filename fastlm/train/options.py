@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fastlm.train.recipe import Recipe, Shape, add_options, from_options
+from fastlm.train.recipe import FINETUNING, Lora, Recipe, Shape, add_options, from_options
 
 TEXTS = "UTF-8 text files, documents separated by lines <|endoftext|>; the last 5 %% of each are held out"
 OUT = "folder to write; repeat the command to go on after an interruption"
@@ -21,11 +21,33 @@ def register(commands: Any) -> None:
     add_options(train, Recipe)
     train.set_defaults(run=_train)
 
+    distill = commands.add_parser("distill", help="train a small model on a teacher's logits")
+    distill.add_argument("teacher", metavar="TEACHER", help="checkpoint folder of a decoder")
+    _common(distill)
+    distill.add_argument("--student", metavar="CONFIG", help="config.json of the student, instead of the shape below")
+    distill.add_argument("--temperature", type=float, default=2.0, help="that softens both distributions (2)")
+    distill.add_argument("--share", type=float, default=0.7, help="of the teacher in the loss (0.7)")
+    distill.add_argument(
+        "--write", type=int, default=0, metavar="N", help="documents that the teacher writes first (0)"
+    )
+    add_options(distill, Shape)
+    add_options(distill, Recipe)
+    distill.set_defaults(run=_distill)
+
+    finetune = commands.add_parser("finetune", help="train a checkpoint on, whole or by an adapter")
+    finetune.add_argument("model", metavar="MODEL", help="checkpoint folder of a decoder")
+    _common(finetune)
+    finetune.add_argument("--lora", action="store_true", help="train a low-rank adapter and write a PEFT folder")
+    add_options(finetune, Lora)
+    add_options(finetune, Recipe, **FINETUNING)
+    finetune.set_defaults(run=_finetune)
+
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", metavar="TEXT", nargs="+", help=TEXTS)
     parser.add_argument("--out", required=True, metavar="FOLDER", help=OUT)
     parser.add_argument("--weights", type=float, nargs="+", default=[], help="how often an epoch shows each text (1)")
+    parser.add_argument("--extra", metavar="TEXT", nargs="+", default=[], help="text files to train on whole")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -38,6 +60,41 @@ def _train(args: argparse.Namespace) -> None:
         shape=from_options(args, Shape),
         recipe=from_options(args, Recipe),
         weights=args.weights,
+        extra=args.extra,
         tokenizer=args.tokenizer,
+    )
+    print(args.out)
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from fastlm.train.distill import distill
+
+    distill(
+        args.teacher,
+        args.texts,
+        args.out,
+        student=args.student,
+        shape=from_options(args, Shape),
+        recipe=from_options(args, Recipe),
+        weights=args.weights,
+        extra=args.extra,
+        temperature=args.temperature,
+        share=args.share,
+        write=args.write,
+    )
+    print(args.out)
+
+
+def _finetune(args: argparse.Namespace) -> None:
+    from fastlm.train.finetune import finetune
+
+    finetune(
+        args.model,
+        args.texts,
+        args.out,
+        lora=from_options(args, Lora) if args.lora else None,
+        recipe=from_options(args, Recipe),
+        weights=args.weights,
+        extra=args.extra,
     )
     print(args.out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from fastlm.errors import ParameterError
@@ -56,6 +56,9 @@ class Recipe:
         return {name: value for name, value in asdict(self).items() if name != "save_seconds"}
 
 
+FINETUNING: dict[str, Any] = {"optimizer": "adamw", "lr": 1e-3, "epochs": 3.0, "weight_decay": 0.0}  # its defaults
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """A small Llama."""
@@ -86,16 +89,30 @@ class Shape:
         return self.ffn if self.ffn is not None else max(1, round(self.width * 8 / 3 / 32)) * 32
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lora:
+    """A low-rank adapter."""
+
+    rank: int = option(8, "of the adapter's matrices", kind=int)
+    alpha: float = option(16.0, "the adapter counts alpha / rank", kind=float)
+    targets: str = option("all-linear", "matrices that get one: names with commas between, or all-linear")
+    merge: bool = option(False, "also write the model with the adapter added in, as OUT/merged", kind=bool)
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or not self.alpha > 0:
+            raise ParameterError(f"rank must be at least 1 and alpha over 0, not {self.rank} and {self.alpha}")
+
+
 def _at_least(name: str, value: float, low: int) -> None:
     if not value >= low:
         raise ParameterError(f"{name} must be at least {low}, not {value}")
 
 
-def add_options(parser: argparse.ArgumentParser, kind: Any) -> None:
-    """An option for each field of a dataclass."""
+def add_options(parser: argparse.ArgumentParser, kind: Any, **defaults: Any) -> None:
+    """An option for each field of a dataclass; `defaults` replace those of the fields."""
     for item in fields(kind):
         told = item.metadata["help"]
-        default = None if item.default is MISSING else item.default
+        default = defaults.get(item.name, item.default)
         shown = told if default is None or item.metadata["kind"] is bool else f"{told} ({default})"
         name = "--" + item.name.replace("_", "-")
         if item.metadata["kind"] is bool:

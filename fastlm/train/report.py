@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def draw_curves(path: Path, log: list[dict[str, Any]]) -> bool:
     FigureCanvasAgg(figure)
     left = figure.add_subplot()
     steps = [entry["step"] for entry in log]
-    left.plot(steps, [entry["loss"] for entry in log], color="tab:gray", label="training loss")
+    left.plot(steps, [entry["loss"] or math.nan for entry in log], color="tab:gray", label="training loss")
     left.set_xlabel("step")
     left.set_ylabel("training loss, nats per token")
     right = left.twinx()
