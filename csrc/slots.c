@@ -18,13 +18,12 @@ typedef struct builder {
     flm_error *error;
 } builder;
 
-/* What a matrix is for. Quantised models keep small and sensitive ones wide. */
+/* What a matrix is for. Small and sensitive ones stay wide. */
 typedef enum matrix_use { VECTOR, PRODUCT, ROUTER, LOOKUP } matrix_use;
 
 static flm_format format_of(flm_format model, matrix_use use) {
-    if (use == VECTOR) return FLM_FORMAT_F32;
-    if (use == PRODUCT || model < FLM_FORMAT_I8) return model;
-    return use == ROUTER ? FLM_FORMAT_F32 : FLM_FORMAT_BF16;
+    if (use == VECTOR || use == ROUTER) return FLM_FORMAT_F32;
+    return use == PRODUCT || model < FLM_FORMAT_I8 ? model : FLM_FORMAT_BF16;
 }
 
 static void add(builder *b, size_t rows, size_t cols, matrix_use use, const char *name, ...) FLM_PRINTF(5, 6);
