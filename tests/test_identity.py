@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from core_structs import ISAS
 from random_models import build, exotic_spec, plain_spec, run
 
 from fastlm import _core
@@ -29,8 +30,15 @@ CASES = [
     pytest.param(exotic_spec, "float32", "auto", id="exotic-float32"),
     pytest.param(exotic_spec, "float32", "bfloat16", id="exotic-float32-kv16"),
     pytest.param(exotic_spec, "float16", "bfloat16", id="exotic-float16"),
+    pytest.param(lambda: plain_spec(layers=1), "int8", "auto", id="plain-int8"),
+    pytest.param(lambda: plain_spec(layers=1), "int4", "float32", id="plain-int4-kv32"),
+    pytest.param(exotic_spec, "bfloat16", "float32", id="exotic-bfloat16-kv32"),
+    pytest.param(exotic_spec, "int8", "float32", id="exotic-int8-kv32"),
+    pytest.param(exotic_spec, "int4", "auto", id="exotic-int4"),
 ]
-WIDE_SCHEDULES, SCHEDULES = 20, 8  # of each thread count and case, wide models (240 in all) and others (96)
+QUANTIZED = ("int8", "int4")
+FORMATS = ("float32", "float16", "bfloat16", *QUANTIZED)
+WIDE_SCHEDULES, SCHEDULES = 20, 8  # of each thread count and case: wide models (240 in all), others and quantised ones
 
 
 class Texts:
@@ -131,7 +139,7 @@ def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv
     for threads in (1, 2, 3, 4):
         context, model = build(spec, threads=threads, format=format, kv=kv)
         rng = np.random.default_rng([threads, len(format), len(kv)])
-        for _ in range(WIDE_SCHEDULES if spec.embed.hidden >= 512 else SCHEDULES):
+        for _ in range(WIDE_SCHEDULES if spec.embed.hidden >= 512 and format not in QUANTIZED else SCHEDULES):
             walk_schedule(model, texts, rng)
         counters = context.counters()
         check_shares(counters, threads)
@@ -150,26 +158,30 @@ def usable(isa: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("isa", ["scalar", "avx2"])
-@pytest.mark.parametrize("format", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", FORMATS)
 def test_bits_do_not_depend_on_the_schedule_with_other_instructions(isa: str, format: str) -> None:
-    """The kernels that this processor would not choose by itself."""
+    """The kernels that this processor would not choose by itself; each meets both types of keys and values."""
     if not usable(isa):
         pytest.skip(f"this processor has no {isa}")
-    for spec in (plain_spec(layers=1, vocab=163), exotic_spec()):
-        texts = Texts(spec, format, "auto", isa, FEW_LENGTHS)
-        _, model = build(spec, threads=3, format=format, isa=isa)
+    kv = ("float32", "bfloat16")[(ISAS.index(isa) + FORMATS.index(format)) % 2]
+    for spec in (plain_spec(320, layers=1, vocab=163), exotic_spec()):
+        texts = Texts(spec, format, kv, isa, FEW_LENGTHS)
+        _, model = build(spec, threads=3, format=format, kv=kv, isa=isa)
         walk_schedule(model, texts, np.random.default_rng(5))
 
 
-@pytest.mark.parametrize("make_spec", [plain_spec, exotic_spec])
-def test_bits_do_not_depend_on_what_is_computed_again(make_spec: MakeSpec) -> None:
+@pytest.mark.parametrize(
+    ("make_spec", "format"),
+    [(plain_spec, "bfloat16"), (exotic_spec, "bfloat16"), (plain_spec, "int4"), (exotic_spec, "int8")],
+)
+def test_bits_do_not_depend_on_what_is_computed_again(make_spec: MakeSpec, format: str) -> None:
     """With few pages, sequences that rest lose theirs and are computed anew, in other chunks."""
     spec = make_spec()
-    texts = Texts(spec, "bfloat16", "auto")
-    _, probe = build(spec, threads=1, format="bfloat16")
+    texts = Texts(spec, format, "auto")
+    _, probe = build(spec, threads=1, format=format)
     page_bytes = PAGE * int(probe.info()["kv_bytes_per_token"] or 0)
-    context, model = build(spec, threads=2, format="bfloat16", kv_bytes=9 * page_bytes, prefix=False)
+    context, model = build(spec, threads=2, format=format, kv_bytes=9 * page_bytes, prefix=False)
     rng = np.random.default_rng(11)
     walks = [Walk(model.session(), texts, rng, i) for i in range(len(texts.tokens))]
     given = 0
@@ -190,12 +202,12 @@ def generate(model: _core.Model, prompts: list[np.ndarray], n: int) -> list[_cor
     return [request.wait(True) for request in requests]
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_generated_tokens_are_those_of_a_prompt(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "format"), [(1, "bfloat16"), (2, "bfloat16"), (3, "int8"), (2, "int4")])
+def test_generated_tokens_are_those_of_a_prompt(threads: int, format: str) -> None:
     spec = plain_spec()
     vocab = spec.embed.vocab
-    _, model = build(spec, threads=threads, format="bfloat16")
-    _, alone = build(spec, threads=1, format="bfloat16", prefix=False)
+    _, model = build(spec, threads=threads, format=format)
+    _, alone = build(spec, threads=1, format=format, prefix=False)
     rng = np.random.default_rng(threads)
     prompts = [rng.integers(0, vocab, n).astype(np.int32) for n in (5, 70, 130, 256)]
     for prompt, progress in zip(prompts, generate(model, prompts, 80), strict=True):
@@ -279,7 +291,10 @@ def make_tasks(spec: ModelSpec, format: str, n: int) -> list[Task]:
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize(("make_spec", "format"), [(plain_spec, "bfloat16"), (exotic_spec, "float32")])
+@pytest.mark.parametrize(
+    ("make_spec", "format"),
+    [(plain_spec, "bfloat16"), (exotic_spec, "float32"), (plain_spec, "int8"), (exotic_spec, "int4")],
+)
 def test_bits_in_a_crowd(make_spec: MakeSpec, format: str, threads: int) -> None:
     """Requests that join and leave at random moments, of several callers, among calls of forward."""
     spec = make_spec()
@@ -316,7 +331,10 @@ def test_bits_in_a_crowd(make_spec: MakeSpec, format: str, threads: int) -> None
     assert written > 300 and context.counters()["prefix_hit_tokens"] > 100
 
 
-@pytest.mark.parametrize(("make_spec", "format"), [(plain_spec, "float16"), (exotic_spec, "bfloat16")])
+@pytest.mark.parametrize(
+    ("make_spec", "format"),
+    [(plain_spec, "float16"), (exotic_spec, "bfloat16"), (plain_spec, "int4"), (exotic_spec, "int8")],
+)
 def test_what_was_generated_reads_the_same(make_spec: MakeSpec, format: str) -> None:
     """At every place the log-probabilities of a generation are those after the same tokens given as a prompt."""
     spec = make_spec()
