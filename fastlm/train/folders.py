@@ -66,6 +66,15 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
         _sync(target.parent)
 
 
+def remove_folder(target: Path) -> None:
+    """Take a folder's name away in one step, then what is in it."""
+    partial = target.with_name(target.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    if target.exists():
+        target.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -102,14 +111,15 @@ class Run:
         """
         if self.out.exists():
             self._compare(self.out / SUMMARY)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            remove_folder(self.folder)
             return False
         if self.folder.exists():
             self._compare(self.folder / "settings.json")
         else:
             write_folder(self.folder, lambda folder: write_json(folder / "settings.json", {"settings": self.settings}))
         self._take_lock()
-        for partial in [*self.folder.rglob("*" + PARTIAL), self.out.with_name(self.out.name + PARTIAL)]:
+        beside = [path.with_name(path.name + PARTIAL) for path in (self.out, self.folder)]
+        for partial in [*self.folder.glob("*" + PARTIAL), *beside]:
             shutil.rmtree(partial, ignore_errors=True)
         return True
 
@@ -157,7 +167,7 @@ class Run:
             write_folder(target, write)
         for path in older:
             if path != target:
-                shutil.rmtree(path, ignore_errors=True)
+                remove_folder(path)
 
     def newest(self) -> Path | None:
         """The newest checkpoint."""
@@ -175,4 +185,4 @@ class Run:
 
         write_folder(self.out, whole)
         self._unlock()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)

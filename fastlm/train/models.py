@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fastlm.arch import registry
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.train.extra import need
@@ -55,7 +57,8 @@ def seed_step(seed: int, step: int) -> None:
     """Every random draw of a step follows from the seed and its number: there is no generator state to keep."""
     import torch
 
-    torch.manual_seed((seed << 32) + step + 1)
+    # mixed first: torch's generator takes 32 bits of a seed
+    torch.manual_seed(int(np.random.SeedSequence([seed, step + 1]).generate_state(1)[0]))
 
 
 def create_llama(shape: Shape, vocab: int, start: int, end: int) -> Any:
