@@ -1,7 +1,7 @@
 /* Packed matrices: one layout per format for every instruction set.
  *
  * A matrix of rows x cols is cut into strips of 16 output rows (the last is padded with zero rows). A strip is a
- * sequence of 64-byte lines, 64-byte aligned, in ascending column order:
+ * sequence of 64-byte lines in ascending column order:
  *   F32   one column per line:   line[r]          = w[r][k]             r = 0..15
  *   F16   two columns per line:  line[16 * j + r] = w[r][k + j]         j = 0, 1: each half converts as it lies
  *   BF16  two columns per line:  line[2 * r + j]  = w[r][k + j]         pairs: the operand of a bf16 dot product

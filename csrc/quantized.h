@@ -10,8 +10,9 @@
  * Within a block every product is an integer, and the sum over k of multiplier * code * x is less than 2^31: kernels
  * may add it in any order. Blocks are added as floats, in ascending order.
  *
- * I8 strip: scales [16], multipliers uint8[groups][16], padding to a line, then the lines of codes.
- * I4 strip: scales [blocks][16], multipliers and zeros uint8[groups][16], padding to a line, then the lines of codes.
+ * I8 strip: scales [16], multipliers uint8[groups][16], padding (flm_codes_after), then the lines of codes.
+ * I4 strip: scales [blocks][16], multipliers and zeros uint8[groups][16], padding (flm_codes_after), then the lines of
+ * codes.
  */
 #ifndef FLM_QUANTIZED_H
 #define FLM_QUANTIZED_H
@@ -29,10 +30,15 @@ static inline size_t flm_padded_cols(size_t cols) { return flm_groups(cols) * FL
 
 enum { FLM_SCALES_BYTES = 2 * FLM_STRIP }; /* of one row each */
 
-static inline size_t flm_i8_codes_at(size_t cols) { return flm_pad64(FLM_SCALES_BYTES + FLM_STRIP * flm_groups(cols)); }
+/* What comes before the lines is padded to a line, but for strips so narrow that the padding would show. */
+static inline size_t flm_codes_after(size_t bytes) { return bytes <= 96 ? bytes : flm_pad64(bytes); }
+
+static inline size_t flm_i8_codes_at(size_t cols) {
+    return flm_codes_after(FLM_SCALES_BYTES + FLM_STRIP * flm_groups(cols));
+}
 static inline size_t flm_i4_groups_at(size_t cols) { return FLM_SCALES_BYTES * flm_blocks(cols); }
 static inline size_t flm_i4_codes_at(size_t cols) {
-    return flm_pad64(flm_i4_groups_at(cols) + FLM_STRIP * ((cols + FLM_GROUP4 - 1) / FLM_GROUP4));
+    return flm_codes_after(flm_i4_groups_at(cols) + FLM_STRIP * ((cols + FLM_GROUP4 - 1) / FLM_GROUP4));
 }
 
 /* Inputs as the integer kernels read them, x[k] = scale[block] * code[k], code -127 .. 127. A row has

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastlm.errors import FastlmError, ParameterError
 
+DTYPE_HELP = "of the matrices: auto, float32, float16, bfloat16, int8, int4"
 MODEL_HELP = "a model folder, a .flm file or a cached hub id"
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="write a .flm file, which opens at once")
     convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     convert.add_argument("out", metavar="OUT.flm")
-    convert.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16, int8, int4")
+    convert.add_argument("--dtype", default="auto", help=DTYPE_HELP)
     convert.set_defaults(run=_convert)
 
     register_training(commands)
@@ -84,7 +85,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _loading_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", default="auto", help="of the matrices: auto, float32, float16, bfloat16, int8, int4")
+    parser.add_argument("--dtype", default="auto", help=DTYPE_HELP)
     parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--context", type=int, help="longest sequence in tokens")

@@ -14,7 +14,7 @@ from fastlm.arch import registry
 from fastlm.arch.spec import ModelSpec, encode
 from fastlm.arguments import shown, whole
 from fastlm.chat import load_template
-from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError, memory_for
+from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
 from fastlm.model import Model, Parts
 from fastlm.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind

@@ -39,7 +39,8 @@ class Layout:
         return -(-cols // self.scale_cols) if self.scale_cols else 1
 
     def codes_at(self, cols: int) -> int:
-        return -(-(2 * STRIP * self.scales(cols) + STRIP * self.groups(cols)) // 64) * 64
+        header = 2 * STRIP * self.scales(cols) + STRIP * self.groups(cols)
+        return header if header <= 96 else -(-header // 64) * 64
 
     def strip_bytes(self, cols: int) -> int:
         return self.codes_at(cols) + 64 * -(-cols // self.line)

@@ -118,7 +118,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
 LOADS: list[tuple[str, Any, type[FastlmError]]] = [
     ("dtype", "float23", ParameterError),
     ("dtype", 32, ParameterError),
-    ("dtype", "int4", UnsupportedError),
+    ("dtype", "int3", ParameterError),
     ("threads", 0, ParameterError),
     ("threads", -1, ParameterError),
     ("threads", 10**9, ParameterError),

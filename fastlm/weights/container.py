@@ -22,7 +22,7 @@ MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
 ALIGN = 64
 STRIP_ROWS = 16
-FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3, "int8": 4, "int4": 5}  # a format's packed layout has the same number
+FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3, "int8": 4, "int4": 5}  # so are their layouts
 
 _BLOCK_BYTES = 16 << 20
 _HEADER = struct.Struct("<8sIIQI36x")
@@ -68,11 +68,11 @@ class Contents:
 
 
 def _whole(tensor: PackedTensor) -> bool:
-    """Whether the data can be all of the tensor: the numbers of a vector, whole lines in every strip of a matrix."""
+    """Whether the data can be all of the tensor: the numbers of a vector, equal strips of a matrix."""
     if not tensor.is_matrix:
         return tensor.data.nbytes == 4 * tensor.rows * tensor.cols
     strips = -(-tensor.rows // STRIP_ROWS)
-    return tensor.data.nbytes > 0 and tensor.data.nbytes % (strips * 64) == 0
+    return tensor.data.nbytes > 0 and tensor.data.nbytes % strips == 0
 
 
 def _encode_vocabulary(v: Vocabulary) -> bytes:
