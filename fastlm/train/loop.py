@@ -40,7 +40,7 @@ class Job:
     loss: Callable[[Any, Any], Any]
     rows: Rows
     held_out: HeldOut
-    logits: Callable[[Any, Any], Any] = logits_of
+    logits: Callable[[Any, Any], Any]
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from fastlm.errors import ParameterError
 from fastlm.train.corpus import Rows, TextFile, read_texts
 from fastlm.train.folders import Run
 from fastlm.train.loop import Job, State, fit, next_token_loss
-from fastlm.train.models import Machine, machine
+from fastlm.train.models import Machine, logits_of, machine
 from fastlm.train.recipe import Recipe
 from fastlm.train.validation import HeldOut
 from fastlm.train.vocabulary import FolderCodec
@@ -66,6 +66,7 @@ class Plan:
         context: int,
         *,
         loss: Callable[[Any, Any], Any] = next_token_loss,
+        logits: Callable[[Any, Any], Any] = logits_of,
         written: Sequence[TextFile] = (),
     ) -> Job:
         """Rows of the texts, of what was written besides, and the held-out part."""
@@ -75,7 +76,7 @@ class Plan:
             raise ParameterError(f"length {length} is over the model's context of {context}")
         files = [*self.texts.files, *self.texts.extra, *written]
         rows = Rows(files, codec, length=length, batch=recipe.batch, seed=recipe.seed)
-        return Job(model, loss, rows, HeldOut.of(self.texts.files, codec, length))
+        return Job(model, loss, rows, HeldOut.of(self.texts.files, codec, length), logits)
 
     def carry_out(self, job: Job, write: Callable[[Path, State], None]) -> None:
         """Train, and have the result written."""

@@ -1,0 +1,249 @@
+"""Language models side by side on the same held-out text: n-gram, recurrent network, transformers.
+
+    python examples/compare.py TEXT... --box FOLDER --teacher FOLDER [--students NAME...] [--stories260k FOLDER]
+
+Writes compare.json (every figure; rows that it has are not measured again), compare.png and the figures of
+docs/language-models.md, between its two marks. Needs `pip install fastlm[train,viz]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gru import train_gru, write_text
+from kneser_ney import KneserNey
+
+import fastlm
+from fastlm.train.corpus import TextFile, read_texts
+from fastlm.train.recipe import Recipe
+from fastlm.train.vocabulary import FolderCodec
+
+MARKS = ("<!-- figures: written by examples/compare.py -->", "<!-- end of figures -->")
+PROMPT = "Once upon a time"
+TEMPERATURE = 0.7
+SAMPLE_TOKENS = 90
+SPEED_TOKENS, SPEED_REPEATS = 256, 5
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One model's figures.
+
+    Attributes
+    ----------
+    bits
+        Bits per byte of each file's held-out text, and of all under "all".
+    read
+        Bytes of weights that writing a token reads, or None.
+    operations
+        Multiplications and additions per token, without attention over the text before; or None.
+    speed
+        Tokens per second with fastlm, the median of some runs; or None.
+    """
+
+    name: str
+    parameters: int
+    bits: dict[str, float]
+    sample: str
+    read: int | None = None
+    operations: int | None = None
+    speed: float | None = None
+    bytes_per_token: float | None = None
+
+
+def shares(files: Sequence[TextFile], bits: Callable[[str], float]) -> dict[str, float]:
+    """Bits per byte of each file's held-out documents, and of all."""
+    sizes = {file.name: sum(len(text.encode()) for text in file.held_out) for file in files}
+    sums = {file.name: sum(bits(text) for text in file.held_out) for file in files}
+    return {"all": sum(sums.values()) / sum(sizes.values()), **{name: sums[name] / sizes[name] for name in sums}}
+
+
+def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
+    """The n-gram model over the box model's tokens, of the order that does best on the held-out text itself."""
+    documents = [ids for file in files for ids in codec.documents(file.train)]
+    found = []
+    for order in (3, 4, 5):
+        model = KneserNey(documents, order=order, vocab=codec.size)
+
+        def bits(text: str, model: KneserNey = model) -> float:
+            return -float(model.log2_probabilities(codec.held_out(text)).sum())
+
+        found.append((shares(files, bits), order, model))
+    best, order, model = min(found, key=lambda item: item[0]["all"])
+    draw = np.random.default_rng(0)
+    ids = codec.held_out(PROMPT).tolist()
+    for _ in range(SAMPLE_TOKENS):
+        p = model.following(np.array(ids)) ** (1 / TEMPERATURE)
+        ids.append(int(draw.choice(len(p), p=p / p.sum())))
+    return Row(f"Kneser-Ney {order}-gram", model.size, best, codec.tokenizer.decode(ids))
+
+
+def gru_row(folder: Path) -> Row:
+    """The recurrent network: its own log has the figures."""
+    summary = json.loads((folder / "training.json").read_text())
+    from safetensors import safe_open
+
+    with safe_open(folder / "model.safetensors", "numpy") as weights:
+        size = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    sample = write_text(folder, summary["settings"], PROMPT, SAMPLE_TOKENS, TEMPERATURE, 0)
+    return Row("GRU", size, summary["log"][-1]["bits_per_byte"], sample)
+
+
+def transformer_row(name: str, files: Sequence[TextFile], path: Path, dtype: str) -> Row:
+    """A checkpoint or .flm file in fastlm."""
+    with fastlm.load(path, dtype=dtype, threads=1) as model:
+        tokenizer = model.tokenizer
+        assert tokenizer is not None
+        tokens = 0
+
+        def bits(text: str) -> float:
+            nonlocal tokens
+            scored = tokenizer.count(text) - 1
+            tokens += scored
+            return math.log2(model.perplexity(text)) * scored
+
+        found = shares(files, bits)
+        size = sum(len(text.encode()) for file in files for text in file.held_out)
+        matrices = sum(rows * columns for rows, columns in matrix_shapes(model))
+        runs = [
+            model.generate(PROMPT, max_tokens=SPEED_TOKENS, temperature=0, ignore_eos=True)
+            for _ in range(SPEED_REPEATS)
+        ]
+        speed = statistics.median(len(run.token_ids) / run.timings.decode_seconds for run in runs)
+        sample = model.generate(PROMPT, max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, seed=0).text
+        read = model.memory()["weight_bytes"]
+        return Row(name, parameters(model), found, PROMPT + sample, read, 2 * matrices, speed, size / tokens)
+
+
+def matrix_shapes(model: fastlm.Model) -> list[tuple[int, int]]:
+    from fastlm.arch.slots import slots
+
+    return [(slot.rows, slot.cols) for slot in slots(model.spec) if slot.rows > 1]
+
+
+def parameters(model: fastlm.Model) -> int:
+    from fastlm.describe import describe
+
+    return int(describe(model)["parameters"])
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """The figures in Markdown."""
+    files = [name for name in rows[0].bits if name != "all"]
+    head = [
+        "model",
+        "parameters",
+        "bits per byte",
+        *files,
+        "weights read per token",
+        "operations per token",
+        "tokens/s",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for row in rows:
+        cells = [row.name, f"{row.parameters:,}", f"**{row.bits['all']:.4f}**"]
+        cells += [f"{row.bits[name]:.4f}" for name in files]
+        cells.append("" if row.read is None else f"{row.read / 1e6:.2f} MB")
+        cells.append("" if row.operations is None else f"{row.operations / 1e6:.1f} M")
+        cells.append("" if row.speed is None else f"{row.speed:,.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def samples(rows: Sequence[Row]) -> list[str]:
+    """What each model makes of the same beginning."""
+    lines = []
+    for row in rows:
+        quoted = "\n".join(f"> {line}" for line in row.sample.strip().split("\n"))
+        lines += [f"**{row.name}**", "", quoted, ""]
+    return lines
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Bits per byte as bars."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.45 * len(rows) + 1), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    names = [row.name for row in rows][::-1]
+    values = [row.bits["all"] for row in rows][::-1]
+    axes.barh(names, values, color="tab:blue")
+    for at, value in enumerate(values):
+        axes.text(value, at, f" {value:.3f}", va="center")
+    axes.set_xlim(0, max(values) * 1.12)
+    axes.set_xlabel("bits per byte of held-out text (less is better)")
+    figure.savefig(path, dpi=120)
+
+
+def put(document: Path, lines: Sequence[str]) -> None:
+    """Replace what stands between the marks of a document."""
+    text = document.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    document.write_text(
+        "\n".join([before + MARKS[0], "", *lines, MARKS[1]]) + rest.split(MARKS[1])[1], encoding="utf-8"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="+", type=Path)
+    parser.add_argument("--box", type=Path, required=True, help="the distilled student")
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--students", type=Path, nargs="*", default=[], help="further students")
+    parser.add_argument("--stories260k", type=Path)
+    parser.add_argument("--gru", type=Path, help="folder of the recurrent network; trained if it is not there")
+    parser.add_argument("--gru-epochs", type=float, default=6.0)
+    parser.add_argument("--weights", type=float, nargs="+", default=[], help="of the texts, as the box was trained")
+    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="of the box model")
+    parser.add_argument("--work", type=Path, default=Path("compare"), help="folder for compare.json and compare.png")
+    parser.add_argument("--document", type=Path, help="where to put the figures (docs/language-models.md)")
+    args = parser.parse_args()
+
+    args.work.mkdir(parents=True, exist_ok=True)
+    files = read_texts(args.texts, args.weights)
+    codec = FolderCodec(args.box, {})
+    jobs: dict[str, Callable[[], Row]] = {"n-gram": lambda: ngram_row(files, codec)}
+    if args.gru:
+        recipe = Recipe(epochs=args.gru_epochs, lr=3e-3, batch=8, dropout=0.1, optimizer="adamw", weight_decay=0.01)
+        train_gru(args.texts, args.gru, tokenizer=args.box, recipe=recipe, weights=args.weights)
+        jobs["GRU"] = lambda: gru_row(args.gru)
+    folders: list[tuple[str, Path, str]] = []
+    if args.stories260k:
+        folders.append(("stories260k (has seen TinyStories)", args.stories260k, "float32"))
+    folders += [(f"box, {dtype}", args.box, dtype) for dtype in args.dtypes]
+    folders += [(path.name, path, "float32") for path in args.students]
+    folders.append(("teacher", args.teacher, "float32"))
+    for name, path, dtype in folders:
+        jobs[name] = lambda name=name, path=path, dtype=dtype: transformer_row(name, files, path, dtype)  # type: ignore[misc]
+
+    rows = measured(jobs, args.work / "compare.json")
+    draw(rows, args.work / "compare.png")
+    print("\n".join(table(rows)))
+    if args.document:
+        picture = args.document.with_suffix(".png")
+        draw(rows, picture)
+        put(args.document, [f"![bits per byte]({picture.name})", "", *table(rows), "", *samples(rows)])
+
+
+def measured(jobs: dict[str, Callable[[], Row]], path: Path) -> list[Row]:
+    """A row of each job; those that the file has are taken from there."""
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    for key, job in jobs.items():
+        if key not in known:
+            known[key] = asdict(job())
+            path.write_text(json.dumps(known, indent=1) + "\n")
+    return [Row(**known[key]) for key in jobs]
+
+
+if __name__ == "__main__":
+    main()
