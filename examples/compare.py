@@ -63,7 +63,8 @@ def shares(files: Sequence[TextFile], bits: Callable[[str], float]) -> dict[str,
     """Bits per byte of each file's held-out documents, and of all."""
     sizes = {file.name: sum(len(text.encode()) for text in file.held_out) for file in files}
     sums = {file.name: sum(bits(text) for text in file.held_out) for file in files}
-    return {"all": sum(sums.values()) / sum(sizes.values()), **{name: sums[name] / sizes[name] for name in sums}}
+    each = {name: sums[name] / sizes[name] for name in sums}
+    return {"all": sum(sums.values()) / sum(sizes.values()), **(each if len(each) > 1 else {})}
 
 
 def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
