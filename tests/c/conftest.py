@@ -58,8 +58,8 @@ def pack(values: np.ndarray, format: str) -> bytes:
 
 
 def format_of(name: str, format: str) -> str:
-    """Quantised models keep what is small and sensitive wide."""
-    if format in QUANTIZED and name.endswith("router"):
+    """What is small and sensitive stays wide."""
+    if name.endswith("router"):
         return "float32"
     return "bfloat16" if format in QUANTIZED and name in ("embed.positions", "embed.types") else format
 
