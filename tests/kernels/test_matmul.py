@@ -68,6 +68,20 @@ def test_same_bits_in_any_company(
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_more_tokens_than_fit_any_buffer(
+    kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str
+) -> None:
+    rng = np.random.default_rng(RNG_SEED)
+    for rows, cols, tokens in ((40, 1101, 300), (150, 34, 530)):
+        w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal((rows, cols)))
+        x = rng.standard_normal((tokens, cols)).astype(np.float32)
+        y = multiply(kernels, kernel_library, guarded, w, x)
+        check_close(kernels, y, w, x)
+        for t in (0, 31, 32, 255, 256, 287, tokens - 1):
+            assert same_bits(multiply(kernels, kernel_library, guarded, w, x[t : t + 1])[0], y[t])
+
+
+@pytest.mark.parametrize("name", FORMATS)
 def test_strided_rows(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
     """Rows of x (where they are floats) and of y that are parts of longer rows."""
     rng = np.random.default_rng(RNG_SEED)

@@ -124,12 +124,13 @@ def test_more_tokens_than_fit_any_buffer(
     kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str
 ) -> None:
     rng = np.random.default_rng(SEED)
-    w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, 40, 290))
-    x = rng.standard_normal((1100, 290)).astype(np.float32)
-    y = multiply(kernels, kernel_library, guarded, w, x)
-    check_close(y, w.weights, quantised(x))
-    for t in (0, 255, 256, 511, 512, 777, 1099):
-        assert same_bits(multiply(kernels, kernel_library, guarded, w, x[t : t + 1])[0], y[t])
+    for rows, cols, tokens in ((40, 290, 1100), (90, 1025, 300)):
+        w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, rows, cols))
+        x = rng.standard_normal((tokens, cols)).astype(np.float32)
+        y = multiply(kernels, kernel_library, guarded, w, x)
+        check_close(y, w.weights, quantised(x))
+        for t in (0, 31, 32, 255, 256, 287, tokens - 1):
+            assert same_bits(multiply(kernels, kernel_library, guarded, w, x[t : t + 1])[0], y[t])
 
 
 def picking(format: int, n: int) -> Weights:
