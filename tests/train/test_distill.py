@@ -57,19 +57,17 @@ def test_a_student_of_itself_has_nothing_to_learn(trained: Path) -> None:
 def test_the_teacher_replaces_the_text(trained: Path, corpus: Path, tmp_path: Path) -> None:
     """Trained on another text by the logits alone, the student learns of the teacher what that text lacks."""
     other = write_corpus(tmp_path / "other.txt", verb="lost")
-    how = recipe(steps=150)
+    how = recipe(steps=250)
     learned = {}
     for share in (0.0, 1.0):
-        out = distill(
-            trained, [other], tmp_path / f"s{share}", shape=SMALL, recipe=how, extra=[], share=share, temperature=1.0
-        )
+        out = distill(trained, [other], tmp_path / f"s{share}", shape=SMALL, recipe=how, share=share, temperature=1.0)
         learned[share] = load_decoder(out)
     tokenizer = transformers.AutoTokenizer.from_pretrained(trained)
     ids = torch.tensor([tokenizer("One day Tom")["input_ids"]])
     found = tokenizer(" found")["input_ids"][1]
     with torch.no_grad():
         told, untold = (float(learned[share](ids).logits[0, -1].softmax(-1)[found]) for share in (1.0, 0.0))
-    assert told > 0.5 > 0.1 > untold
+    assert told > 0.3 > 0.01 > untold
 
 
 def test_a_student_on_the_teachers_words(trained: Path, corpus: Path, tmp_path: Path) -> None:

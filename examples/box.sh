@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The model in the box, from the text to its card's figures: examples/box.sh CORPUS WORK
+# CORPUS holds tinystories.txt, storybooks.txt and books.txt. Hours on one processor; repeat it to go on after a break.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+corpus=$(cd "$1" && pwd)
+mkdir -p "$2"
+cd "$2"
+
+texts=("$corpus/tinystories.txt" "$corpus/storybooks.txt" "$corpus/books.txt")
+weights=(1.5 1 0.7) # how often an epoch shows each: stories more often than novels
+common=(--weights "${weights[@]}" --context 512 --batch 8 --lr 3e-3 --eval-every 250 --save-seconds 120)
+student=(--width 256 --layers 4 --heads 4 --kv-heads 2 --ffn 608 --epochs 6)
+
+fastlm train "${texts[@]}" "${common[@]}" --out teacher --vocab 3072 --width 320 --layers 6 --heads 5 --ffn 864 \
+    --epochs 8 --dropout 0.1
+for seed in 0 1; do
+    fastlm distill teacher "${texts[@]}" "${common[@]}" --out "distilled-$seed" "${student[@]}" --seed "$seed" \
+        --temperature 1.5 --share 0.8
+    fastlm train "${texts[@]}" "${common[@]}" --out "plain-$seed" "${student[@]}" --seed "$seed" --tokenizer teacher
+done
+fastlm convert distilled-0 box.flm --dtype int8
+python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box distilled-0 --teacher teacher --gru gru \
+    --students distilled-1 plain-0 plain-1 --dtypes float32 int8 int4 --work .
