@@ -27,7 +27,7 @@ size_t flm_input_bytes(flm_format format, size_t cols) {
     switch (format) {
     case FLM_FORMAT_F32:
     case FLM_FORMAT_F16: return 0;
-    case FLM_FORMAT_BF16: return flm_pad64(2 * cols);
+    case FLM_FORMAT_BF16: return 2 * flm_pad64(2 * cols);
     case FLM_FORMAT_I8:
     case FLM_FORMAT_I4: return flm_quantized_row_bytes(cols);
     }
