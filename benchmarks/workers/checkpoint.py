@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,16 @@ class Folder:
     def read(self, name: str) -> Array:
         entry = self.header[name]
         raw = self.bytes[slice(*entry["data_offsets"])]
-        if entry["dtype"] == "F32":
-            return raw.view("<f4").reshape(entry["shape"])
-        if entry["dtype"] == "F16":
-            return raw.view("<f2").astype(np.float32).reshape(entry["shape"])
-        return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(entry["shape"])
+        if entry["dtype"] == "BF16":
+            values: Array = (raw.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        else:
+            values = raw.view({"F32": "<f4", "F16": "<f2"}[entry["dtype"]]).astype(np.float32, copy=False)
+        return values.reshape(entry["shape"])
+
+    def share_per_token(self) -> float:
+        """Part of all parameters that one token reads: all but an embedding that is not the head, too."""
+        sizes = {name: math.prod(entry["shape"]) for name, entry in self.header.items() if name != "__metadata__"}
+        return 1.0 if self.tied else 1.0 - sizes["model.embed_tokens.weight"] / sum(sizes.values())
 
     def layer(self, i: int, part: str, heads: int = 0) -> Array:
         """A layer's weight; with heads, rows in the interleaved rope order that both peers use."""
@@ -47,7 +53,7 @@ class Folder:
 
 
 def to_gguf(folder: Path, out: Path, kind: str) -> Path:
-    """Write a GGUF file (kind "F32", "F16", "BF16", "Q8_0", ...: a quantisation type of the gguf package)."""
+    """Write a GGUF file (kind: F32, F16, BF16, a quantisation type of the gguf package)."""
     import gguf
 
     m, c = Folder(folder), Folder(folder).config

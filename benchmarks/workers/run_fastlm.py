@@ -1,0 +1,78 @@
+"""fastlm by its public API, timed by its own clock in C, sampling and text included."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from checkpoint import Folder
+from serve import NotAvailable, serve, token_ids
+
+import fastlm
+from fastlm.describe import describe
+
+WRITE = {"temperature": 0, "ignore_eos": True}
+
+
+class Fastlm:
+    def __init__(self) -> None:
+        self.start: Any = None  # a session at the depth where decoding starts
+        self.model: Any = None
+        self.prompts = 0  # read so far: each is another one, or the cache of prefixes would know it
+
+    def about(self) -> dict[str, str]:
+        facts = describe(self.model)
+        return {"version": f"fastlm {fastlm.__version__}", "details": f"{facts['isa']}, KV {facts['kv_dtype']}"}
+
+    def prepare(self, folder: str, format: str, cache: str, threads: int) -> dict[str, Any]:
+        return {"path": folder}
+
+    def load(self, path: str, format: str, threads: int, context: int, settings: dict[str, str]) -> dict[str, float]:
+        start = time.perf_counter()
+        try:
+            self.model = fastlm.load(path, dtype=format, threads=threads)
+        except fastlm.UnsupportedError as error:
+            raise NotAvailable(str(error)) from None
+        seconds = time.perf_counter() - start
+        memory = self.model.memory()
+        read = memory["weight_bytes"] * Folder(Path(path)).share_per_token()
+        return {"seconds": seconds, "bytes_per_token": read, "kv_bytes_per_token": memory["kv_bytes_per_token"]}
+
+    def _ids(self, n: int) -> list[int]:
+        self.prompts += 1
+        return token_ids(n, self.prompts)
+
+    def prompt(self, tokens: int) -> dict[str, float]:
+        ids = self._ids(tokens)
+        start = time.perf_counter()
+        done = self.model.generate(ids, max_tokens=1, **WRITE)
+        seconds = time.perf_counter() - start
+        assert done.usage.cached_tokens == 0
+        return {"seconds": seconds, "tokens": tokens}
+
+    def decode(self, depth: int, tokens: int) -> dict[str, float]:
+        if self.start is None or len(self.start) != depth:
+            self.start = self.model.session()
+            self.start.generate(self._ids(depth), max_tokens=1, **WRITE)
+            self.start.rewind(len(self.start) - depth)
+        with self.start.fork() as session:
+            done = session.generate([42], max_tokens=tokens + 1, **WRITE)
+        assert len(done.token_ids) == tokens + 1
+        return {"seconds": done.timings.decode_seconds, "tokens": tokens}
+
+    def batch(self, lengths: list[int], tokens: int) -> dict[str, float]:
+        read = self._batch_seconds(lengths, 1)
+        return {"seconds": self._batch_seconds(lengths, tokens + 1) - read, "tokens": tokens * len(lengths)}
+
+    def _batch_seconds(self, lengths: list[int], tokens: int) -> float:
+        prompts = [self._ids(n) for n in lengths]
+        start = time.perf_counter()
+        done = self.model.batch(prompts, max_tokens=tokens, **WRITE)
+        seconds = time.perf_counter() - start
+        assert all(len(d.token_ids) == tokens and d.usage.cached_tokens == 0 for d in done)
+        return seconds
+
+
+if __name__ == "__main__":
+    serve(Fastlm())

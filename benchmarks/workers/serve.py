@@ -1,0 +1,65 @@
+"""The loop of a worker: one process that keeps one engine alive and answers requests, a JSON line each, over pipes.
+
+Workers are started as scripts by the interpreter of the environment that has their engine, so they import nothing but
+their engine, NumPy and their neighbours in this folder. Requests and answers:
+
+    {"do": "prepare", "folder", "format", "cache", "threads"} -> {"path": ...}
+    {"do": "load", "path", "format", "threads", "context", "settings"} -> {"seconds": ...}
+    {"do": "about"}                                        -> {"version": ..., "details": ...}
+    {"do": "decode", "depth", "tokens"}                    -> {"seconds": ..., "tokens": ...}   written tokens
+    {"do": "prompt", "tokens"}                             -> {"seconds": ..., "tokens": ...}   read tokens
+    {"do": "batch", "lengths", "tokens"}                   -> {"seconds": ..., "tokens": ...}   written, all sequences
+    {"do": "memory"}                                       -> {"peak": bytes}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+
+class NotAvailable(Exception):
+    """This engine, in this version, cannot do what was asked; the table says so."""
+
+
+def token_ids(n: int, seed: int = 0) -> list[int]:
+    """n token ids, the same for every engine; another seed makes others, which no cache of prompts knows."""
+    return [1] + [(7 * i + 3 + seed) % 500 for i in range(n - 1)]
+
+
+def peak_memory() -> int:
+    """Most bytes that this process has had in memory, mapped files included."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def serve(engine: Any) -> None:
+    """Answer requests by the engine's methods of the same names until the pipe closes."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what a library prints must not stand between the answers
+    for line in sys.stdin:
+        request = json.loads(line)
+        what = request.pop("do")
+        try:
+            if what == "memory":
+                answer = {"peak": peak_memory()}
+            else:
+                method = getattr(engine, what, None)
+                if method is None:
+                    raise NotAvailable(f"no {what} with this engine")
+                answer = method(**request)
+        except NotAvailable as error:
+            answer = {"unavailable": str(error)}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
