@@ -22,8 +22,8 @@ def measure(model: str, folder: Path, bits: int, cache: Path, threads: int, runs
     file = cache / f"{format}.flm"
     if not file.exists():
         say(f"{model}: {file}")
-        command = [sys.executable, "-m", "fastlm", "convert", "--dtype", format, str(folder), str(file)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "fastlm", "convert", "--dtype", format, str(folder.resolve()), str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cache)  # not where fastlm is not built
     found: dict[str, list[float]] = {}
     for run in range(runs + 1):
         command = [sys.executable, str(WORKERS / "first_token.py"), str(file), str(threads)]
