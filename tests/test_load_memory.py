@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from models import Shape, save_llama
 
-SHAPE = Shape(hidden=512, layers=8, heads=8, kv_heads=4, width=1536, vocab=4000)
+SHAPE = Shape(hidden=512, layers=16, heads=8, kv_heads=4, width=2048, vocab=4000)
 LARGEST_TENSOR = 2 * max(int(np.prod(size)) for size in SHAPE.tensors().values())  # bytes in the checkpoint
 
 # What the kernel says of the process: bytes in memory before, the most that there were until after.
