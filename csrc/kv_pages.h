@@ -6,6 +6,7 @@
  *             values  [FLM_PAGE][head_dim]
  *   bfloat16  keys    [FLM_PAGE / 16][head_dim / 2][16][2]  pairs of dimensions, the operand of a bf16 dot product
  *             values  [FLM_PAGE / 2][head_dim][2]           pairs of positions
+ *   int8      the elements of bfloat16 pages as codes -127 .. 127, then float32 [FLM_PAGE]: the scales of the positions
  * An odd last dimension is paired with zeros. Elements are rounded when stored; attention reads nothing else. Pages
  * come zeroed, so what was never written counts for nothing. */
 #ifndef FLM_KV_PAGES_H
@@ -22,9 +23,12 @@ typedef struct flm_kv_layer {
     uint32_t kv_heads, head_dim;
 } flm_kv_layer;
 
-/* Bytes of a K/V head's key area, and of its value area. */
+/* Bytes of a K/V head's key area, and of its value area; where the scales of an int8 one are. */
+static inline size_t flm_kv_scales_at(size_t head_dim) { return FLM_PAGE * (head_dim + head_dim % 2); }
 static inline size_t flm_kv_area_bytes(flm_dtype kv_dtype, size_t head_dim) {
-    return FLM_PAGE * (kv_dtype == FLM_DTYPE_F32 ? 4 * head_dim : 2 * (head_dim + head_dim % 2));
+    if (kv_dtype == FLM_DTYPE_F32) return FLM_PAGE * sizeof(float) * head_dim;
+    if (kv_dtype == FLM_DTYPE_BF16) return FLM_PAGE * 2 * (head_dim + head_dim % 2);
+    return flm_kv_scales_at(head_dim) + FLM_PAGE * sizeof(float);
 }
 
 typedef struct flm_kv_pool flm_kv_pool;

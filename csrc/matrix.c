@@ -87,15 +87,12 @@ uint16_t flm_f32_to_bf16(float f) { return bf16_rounded(f); }
 /* Source values [at, at + n) as float32; exact. */
 static void widen(float *dst, const void *values, flm_dtype dtype, size_t at, size_t n) {
     const uint16_t *halves = (const uint16_t *)values + (dtype == FLM_DTYPE_F32 ? 0 : at);
-    switch (dtype) {
-    case FLM_DTYPE_F32: memcpy(dst, (const float *)values + at, n * sizeof *dst); break;
-    case FLM_DTYPE_F16:
+    if (dtype == FLM_DTYPE_F32)
+        memcpy(dst, (const float *)values + at, n * sizeof *dst);
+    else if (dtype == FLM_DTYPE_F16)
         for (size_t i = 0; i < n; i++) dst[i] = float_of(f16_widened(halves[i]));
-        break;
-    case FLM_DTYPE_BF16:
+    else
         for (size_t i = 0; i < n; i++) dst[i] = float_of((uint32_t)halves[i] << 16);
-        break;
-    }
 }
 
 static int all_finite(const float *x, size_t n) {

@@ -15,8 +15,9 @@ static flm_status take_options(flm_model *m, const flm_model_options *o, flm_err
         return flm_fail(error, FLM_ERR_ARGUMENT, "options.size_bytes is not sizeof(flm_model_options)");
     if (!flm_format_valid((unsigned)o->format))
         return flm_fail(error, FLM_ERR_ARGUMENT, "format %u is not one of this library", (unsigned)o->format);
-    if (o->kv_dtype != 0 && o->kv_dtype != FLM_DTYPE_F32 && o->kv_dtype != FLM_DTYPE_BF16)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "kv_dtype must be float32 or bfloat16");
+    if (o->kv_dtype != 0 && o->kv_dtype != FLM_DTYPE_F32 && o->kv_dtype != FLM_DTYPE_BF16 &&
+        o->kv_dtype != FLM_DTYPE_I8)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "kv_dtype must be float32, bfloat16 or int8");
     m->format = o->format;
     m->kv_dtype = o->kv_dtype ? o->kv_dtype : o->format == FLM_FORMAT_F32 ? FLM_DTYPE_F32 : FLM_DTYPE_BF16;
     m->kv_bytes_cap = o->kv_bytes;

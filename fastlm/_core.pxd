@@ -35,6 +35,7 @@ cdef extern from "fastlm.h" nogil:
         FLM_DTYPE_F32
         FLM_DTYPE_F16
         FLM_DTYPE_BF16
+        FLM_DTYPE_I8
 
     ctypedef enum flm_kind:
         FLM_KIND_DECODER

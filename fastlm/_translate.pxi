@@ -20,7 +20,7 @@ FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bflo
            "int8": <int>FLM_FORMAT_I8, "int4": <int>FLM_FORMAT_I4}
 cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
 cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
-cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16}
+cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16, "int8": FLM_DTYPE_I8}
 cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
                     FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
 cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",

@@ -22,7 +22,7 @@ from fastlm.weights.folder import Location, locate
 from fastlm.weights.safetensors import Checkpoint
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
-KV_DTYPES = ("auto", "float32", "bfloat16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
 STRIP = 16  # rows come in multiples of it
 SMALL = 2_000_000  # parameters up to which one thread is fastest: barriers would cost more than they win
@@ -52,7 +52,8 @@ def load(
     context
         Longest sequence in tokens; None: what the model was made for.
     kv_dtype
-        Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32" or "bfloat16".
+        Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32", "bfloat16", or "int8" (a
+        scale for each position and head: half of bfloat16's memory, prompts a little slower).
     progress
         Called after each block of rows with (bytes done, bytes in all, tensor name), so that it may end the loading by
         raising; True draws a bar on stderr.

@@ -98,14 +98,15 @@ typedef enum flm_format {
     FLM_FORMAT_I4 = 5  /* some 4.6 */
 } flm_format;
 
-typedef enum flm_dtype { FLM_DTYPE_F32 = 1, FLM_DTYPE_F16 = 2, FLM_DTYPE_BF16 = 3 } flm_dtype; /* of plain numbers */
+/* Of plain numbers; int8 (codes with a scale for each position and head) of keys and values only. */
+typedef enum flm_dtype { FLM_DTYPE_F32 = 1, FLM_DTYPE_F16 = 2, FLM_DTYPE_BF16 = 3, FLM_DTYPE_I8 = 4 } flm_dtype;
 
 typedef enum flm_kind { FLM_KIND_DECODER = 1, FLM_KIND_ENCODER = 2, FLM_KIND_ENCODER_DECODER = 3 } flm_kind;
 
 typedef struct flm_model_options {
     size_t size_bytes;
     flm_format format;     /* of matrices; ignored by flm_model_open (the file says it) */
-    flm_dtype kv_dtype;    /* F32 or BF16; 0: F32 for F32 matrices, else BF16 */
+    flm_dtype kv_dtype;    /* F32, BF16 or I8; 0: F32 for F32 matrices, else BF16 */
     uint32_t context;      /* longest sequence in tokens; 0: what the spec says */
     uint64_t kv_bytes;     /* cap on the memory of KV pages; 0: chosen from the machine's memory */
     uint32_t verify;       /* flm_model_open: 1 also checks the payload's checksum */

@@ -40,6 +40,7 @@ typedef struct flm_product {
  * in ascending order (online softmax); fully hidden splits are skipped and hidden keys of a visible split add
  * exactly 0. So the bits for a query do not depend on n_tokens, group, or how pages came to be. */
 #define FLM_SPLIT 256u
+#define FLM_ATTENTION_BLOCKS 8u /* of queries, that go through the splits together */
 typedef struct flm_attention_job {
     const float *q; /* [n_tokens][q_stride]: this group's heads, [group][head_dim] contiguous */
     float *out;     /* as q, with out_stride */
@@ -59,7 +60,9 @@ typedef struct flm_attention_job {
     float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
     size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
-#define FLM_ATTENTION_SCRATCH(head_dim) (16u * (FLM_SPLIT + FLM_SPLIT / 2 + 3u * (size_t)(head_dim) + 64u))
+/* Floats: a split of pages as bfloat16, its scores and exponentials of 16 rows, sums, and two rows' worth per block. */
+#define FLM_ATTENTION_SCRATCH(head_dim)                                                                                \
+    ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_BLOCKS)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2))
 
 typedef struct flm_kernels {
     const char *isa;        /* "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx" */

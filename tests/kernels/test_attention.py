@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_harness import BF16, EPS, F32, PAGE, SPLIT, AttentionJob, Guarded, Kernels, address, rounded, same_bits
+from quantized_formats import to_bf16
 
+I8 = 4  # of keys and values, beside F32 and BF16
+KV_DTYPES = [F32, BF16, I8]
 POISON = np.uint8(0xFF)  # fills pages where nothing was stored: NaN in either type
 
 
@@ -52,12 +55,28 @@ class Case:
 
 def area_bytes(kv_dtype: int, head_dim: int) -> int:
     """Of one head's keys, and of its values."""
-    return PAGE * (4 * head_dim if kv_dtype == F32 else 2 * (head_dim + head_dim % 2))
+    even = head_dim + head_dim % 2
+    return PAGE * {F32: 4 * head_dim, BF16: 2 * even, I8: even + 4}[kv_dtype]
+
+
+def stored(x: np.ndarray, kv_dtype: int) -> np.ndarray:
+    """Heads [..., head_dim] as pages hold them, in float32 (int8: within the rounding of code * scale)."""
+    if kv_dtype != I8:
+        return rounded(x, kv_dtype)
+    codes, scales = coded(x)
+    return np.asarray(codes * scales, np.float32)
+
+
+def coded(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    top = np.abs(x).max(-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        inverse = np.where(top > 0, np.float32(127) / top, np.float32(0))
+    return np.rint(x * inverse), top * np.float32(1 / 127)
 
 
 def rounds(kernels: Kernels, case: Case) -> bool:
     """Whether queries and exponentials are rounded to bfloat16, the operands of its dot products."""
-    return case.kv_dtype == BF16 and kernels.isa.decode() in ("avx512vnni", "amx")
+    return case.kv_dtype != F32 and kernels.isa.decode() in ("avx512vnni", "amx")
 
 
 class Pages:
@@ -68,9 +87,7 @@ class Pages:
         self.pages = []
         for start in range(0, max(case.n_keys, 1), PAGE):
             page = guarded.empty(2 * self.area, np.uint8)
-            page[:] = (
-                POISON if case.kv_dtype == F32 else 0
-            )  # bfloat16 products take whole steps of a page that came zeroed
+            page[:] = POISON if case.kv_dtype == F32 else 0  # the others' products take whole steps of a zeroed page
             for p in range(start, min(start + PAGE, case.n_keys)):
                 k, v = guarded.copy(case.arrays["k"][p]), guarded.copy(case.arrays["v"][p])
                 kernels.kv_store(
@@ -97,7 +114,8 @@ def attend(
     q = guarded.empty((n_tokens, group * head_dim + 3))
     q[:, : group * head_dim] = chosen.reshape(n_tokens, -1)
     out = guarded.empty((n_tokens, group * head_dim + 5))
-    scratch = guarded.empty(16 * (SPLIT + SPLIT // 2 + 3 * head_dim + 64))
+    width = (head_dim + 15) // 16 * 16
+    scratch = guarded.empty((SPLIT + 16 * 17) * width + 16 * (SPLIT + SPLIT // 2))
     keys = guarded.empty((group, n_tokens, case.n_keys + 1))
     alibi = guarded.copy(a["alibi"][heads]) if case.alibi else None
     relative = guarded.copy(a["relative"][heads]) if case.reach is not None else None
@@ -122,11 +140,11 @@ def oracle(case: Case, rounding: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     a = {name: array.astype(np.float64) for name, array in case.arrays.items()}
     if rounding:
         a["q"] = rounded(case.arrays["q"], BF16).astype(np.float64)
-    k, v = (rounded(case.arrays[name], case.kv_dtype).astype(np.float64) for name in "kv")
+    k, v = (stored(case.arrays[name], case.kv_dtype).astype(np.float64) for name in "kv")
     position = case.start + np.arange(case.n_tokens)
     distance = np.arange(case.n_keys)[None] - position[:, None]
     s = np.float32(case.scale) * np.einsum("tgd,jd->gtj", a["q"], k)
-    error = (case.head_dim + 4) * EPS * case.scale * np.einsum("tgd,jd->gtj", abs(a["q"]), abs(k))
+    error = (case.head_dim + 8) * EPS * case.scale * np.einsum("tgd,jd->gtj", abs(a["q"]), abs(k))
     if case.softcap:
         s = case.softcap * np.tanh(s / case.softcap)
     if case.alibi:
@@ -175,7 +193,7 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "causal")
 def test_options(kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv_dtype: int) -> None:
     for n_keys, n_tokens, group, head_dim in [
@@ -189,7 +207,7 @@ def test_options(kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv
         check(kernels, guarded, Case(head_dim, group, n_keys, n_tokens, kv_dtype=kv_dtype, **options))
 
 
-@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_every_length(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
     lengths = [*range(1, 40), *range(60, 70), *range(120, 132), *range(250, 262), 320, 511, 512, 513, 577, 600]
     for n_keys in lengths:
@@ -197,7 +215,7 @@ def test_every_length(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None
         check(kernels, guarded, Case(12, 1 + n_keys % 3, n_keys, n_tokens, kv_dtype=kv_dtype, window=n_keys % 4 * 30))
 
 
-@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_head_dims(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
     for head_dim in (1, 2, 4, 7, 8, 15, 16, 17, 20, 31, 36, 48, 64, 80, 96, 112, 128, 129, 256):
         check(kernels, guarded, Case(head_dim, 3, 70, 4, kv_dtype=kv_dtype, scale=head_dim**-0.5))
@@ -216,7 +234,7 @@ def test_nothing_visible_gives_zeros(kernels: Kernels, guarded: Guarded) -> None
         assert not out.any() and not p.any()
 
 
-@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 @pytest.mark.parametrize(
     "options",
     [{}, {"window": 130}, {"window": 300}, {"alibi": True, "softcap": 9.0}, {"reach": 33}],
@@ -272,36 +290,55 @@ def test_very_negative_scores_give_exact_zeros(kernels: Kernels, guarded: Guarde
 
 
 def test_nan_is_not_hidden(kernels: Kernels, guarded: Guarded) -> None:
-    for what in "qkv":
-        case = Case(n_keys=30, causal=False).draw()
-        case.arrays[what][0] = np.nan
-        out, _ = attend(kernels, guarded, case, Pages(kernels, guarded, case))
-        assert np.all(np.isnan(out))
+    for kv_dtype in KV_DTYPES:
+        for what, bad in (("q", np.nan), ("k", np.nan), ("v", np.nan), ("k", np.inf), ("v", -np.inf)):
+            case = Case(n_keys=30, causal=False, kv_dtype=kv_dtype).draw()
+            case.arrays[what][0] = bad
+            out, _ = attend(kernels, guarded, case, Pages(kernels, guarded, case))
+            assert not np.any(np.isfinite(out)) or (what == "k" and bad == np.inf and kv_dtype != I8)
 
 
-def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded) -> None:
-    """Positions of the page layout, and rounding to bfloat16."""
+def element_order(keys: np.ndarray, values: np.ndarray, head_dim: int) -> tuple[np.ndarray, np.ndarray]:
+    """Areas of bfloat16 or int8 pages as [PAGE, head_dim]; what pads an odd head_dim must be zero."""
+    pairs = keys.reshape(PAGE // 16, -1, 16, 2).transpose(0, 2, 1, 3).reshape(PAGE, -1)
+    assert not pairs[:, head_dim:].any()
+    lines = values[: PAGE * head_dim].reshape(-1, head_dim, 2).swapaxes(1, 2).reshape(PAGE, head_dim)
+    return np.ascontiguousarray(pairs[:, :head_dim]), lines
+
+
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
+    """Positions of the page layout, rounding to bfloat16, codes and scales of int8."""
     rng = np.random.default_rng(3)
     for head_dim in (1, 5, 8, 16, 33):
-        for kv_dtype, dtype in ((F32, np.float32), (BF16, np.uint16)):
-            keys, values = (np.zeros(area_bytes(kv_dtype, head_dim), np.uint8).view(dtype) for _ in range(2))
-            keys, values = guarded.copy(keys, dtype), guarded.copy(values, dtype)
-            k, v = rng.standard_normal((2, PAGE, head_dim)).astype(np.float32)
+        areas = [guarded.copy(np.zeros(area_bytes(kv_dtype, head_dim), np.uint8), np.uint8) for _ in range(2)]
+        k, v = rng.standard_normal((2, PAGE, head_dim)).astype(np.float32)
+        if kv_dtype == BF16:
             for halves in (k.view(np.uint32), v.view(np.uint32)):
                 halves[::2] = halves[::2] & 0xFFFF0000 | 0x8000  # halfway between two bfloat16 numbers
-            for slot in rng.permutation(PAGE):
-                ends = guarded.copy(k[slot]), guarded.copy(v[slot])
-                kernels.kv_store(
-                    address(keys), address(values), kv_dtype, int(slot), address(ends[0]), address(ends[1]), head_dim
-                )
-            if kv_dtype == BF16:
-                keys, values = ((a.astype(np.uint32) << 16).view(np.float32) for a in (keys, values))
-                pairs = keys.reshape(PAGE // 16, -1, 16, 2).transpose(0, 2, 1, 3).reshape(PAGE, -1)
-                assert not pairs[:, head_dim:].any()
-                stored_k = np.ascontiguousarray(pairs[:, :head_dim])
-                stored_v = values[: PAGE * head_dim].reshape(-1, head_dim, 2).swapaxes(1, 2).reshape(PAGE, head_dim)
-            else:
-                stored_k = keys.reshape(PAGE // 16, head_dim, 16).transpose(0, 2, 1).reshape(PAGE, head_dim)
-                stored_v = values.reshape(PAGE, head_dim)
-            assert same_bits(stored_k, rounded(k, kv_dtype))
-            assert same_bits(stored_v, rounded(v, kv_dtype))
+        for slot in rng.permutation(PAGE):
+            ends = [address(guarded.copy(x[slot])) for x in (k, v)]
+            kernels.kv_store(address(areas[0]), address(areas[1]), kv_dtype, int(slot), *ends, head_dim)
+        if kv_dtype == F32:
+            keys, values = (area.view(np.float32) for area in areas)
+            assert same_bits(keys.reshape(PAGE // 16, head_dim, 16).transpose(0, 2, 1).reshape(PAGE, head_dim), k)
+            assert same_bits(values.reshape(PAGE, head_dim), v)
+        elif kv_dtype == BF16:
+            keys, values = element_order(*(area.view(np.uint16) for area in areas), head_dim)
+            assert same_bits(keys, to_bf16(k)) and same_bits(values, to_bf16(v))
+        else:
+            scales = [area[-4 * PAGE :].view(np.float32)[:, None] for area in areas]
+            codes = element_order(*(area[: -4 * PAGE].view(np.int8) for area in areas), head_dim)
+            for x, code, scale in zip((k, v), codes, scales, strict=True):
+                assert np.array_equal(code, coded(x)[0]) and same_bits(scale, coded(x)[1])
+
+
+def test_int8_of_zeros_and_of_what_is_not_finite(kernels: Kernels, guarded: Guarded) -> None:
+    """Zeros have scale 0; a number that is not finite shows in the scale, whatever the codes are."""
+    area = area_bytes(I8, 8)
+    for bad, k in ((0.0, np.zeros(8)), (np.inf, [1, 2, np.inf, 4, 5, 6, 7, 8]), (np.nan, [np.nan] * 8)):
+        areas = [guarded.copy(np.zeros(area, np.uint8), np.uint8) for _ in range(2)]
+        row = guarded.copy(np.asarray(k, np.float32))
+        kernels.kv_store(address(areas[0]), address(areas[1]), I8, 3, address(row), address(row), 8)
+        scale = areas[0][-4 * PAGE :].view(np.float32)[3]
+        assert scale == 0.0 if bad == 0.0 else not np.isfinite(scale)

@@ -44,6 +44,7 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
 }
 
 INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
+INLINE vi v_load_i8(const int8_t *p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }
 
 INLINE void v_store_i8(int8_t *p, vi v) {
     __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));

@@ -54,14 +54,11 @@ INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512)a, (__m512bh)(__m512)b);
 }
 
-INLINE vf v_store_rounded(uint16_t *p, vf v) {
-    const __m256i halves = (__m256i)_mm512_cvtneps_pbh((__m512)v);
-    _mm256_storeu_si256((__m256i *)p, halves);
-    return v_low_bf16((vi)_mm512_cvtepu16_epi32(halves));
-}
+INLINE vf v_join_bf16(vf low, vf high) { return (vf)(__m512)(__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
 #endif
 
 INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE vi v_load_i8(const int8_t *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE void v_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
 INLINE int32_t v_sum_int(vi v) { return _mm512_reduce_add_epi32((__m512i)v); }
 
