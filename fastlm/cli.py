@@ -1,4 +1,4 @@
-"""The command line: generate, chat, next, info, convert; train/options.py adds train, finetune, distill."""
+"""The command line: generate, chat, next, info, bench, convert; train/options.py adds train, finetune, distill."""
 
 from __future__ import annotations
 
@@ -68,6 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     _loading_options(info)
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_info)
+
+    bench = commands.add_parser("bench", help="time a model on this computer")
+    bench.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    _loading_options(bench)
+    bench.add_argument("--prompt", type=int, help="tokens to read (512, or what the context has room for)")
+    bench.add_argument("--tokens", type=int, default=64, help="tokens to write after it (64)")
+    bench.add_argument("--runs", type=int, default=5, help="that count, after one that does not (5)")
+    bench.add_argument("--json", action="store_true")
+    bench.set_defaults(run=_bench)
 
     convert = commands.add_parser("convert", help="write a .flm file, which opens at once")
     convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
@@ -203,6 +212,13 @@ def _info(args: argparse.Namespace) -> None:
 
     with _load(args) as model:
         found = describe(model)
+    print(json.dumps(found, indent=2) if args.json else summary(found))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from fastlm.bench import bench, summary
+
+    found = bench(lambda: _load(args), prompt=args.prompt, tokens=args.tokens, runs=args.runs)
     print(json.dumps(found, indent=2) if args.json else summary(found))
 
 

@@ -1,0 +1,153 @@
+"""How fast a model is here, for `fastlm bench`: prompt and decoding, beside what the machine reads."""
+
+from __future__ import annotations
+
+import ctypes
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastlm.arch.spec import MixtureOfExperts
+from fastlm.describe import describe
+from fastlm.errors import ParameterError, UnsupportedError
+
+if TYPE_CHECKING:
+    from fastlm.model import Model
+
+PROMPT, TOKENS, RUNS = 512, 64, 5
+READ_BYTES = 128 << 20  # in a measurement of the read rate: a few milliseconds
+
+
+def bench(
+    load: Callable[[], Model], *, prompt: int | None = None, tokens: int = TOKENS, runs: int = RUNS
+) -> dict[str, Any]:
+    """Load a decoder and time it: `runs` times (after a warm-up) a prompt of other tokens, then `tokens` written ones.
+
+    Rates are tokens per second of each run; bytes per second for `read`, taken after each run.
+
+    Raises
+    ------
+    ParameterError
+        A number is below 1, or prompt and tokens do not fit the context.
+    """
+    for name, value in (("prompt", prompt), ("tokens", tokens), ("runs", runs)):
+        if value is not None and value < 1:
+            raise ParameterError(f"{name} must be at least 1, not {value}")
+    start = time.perf_counter()
+    with load() as model:
+        load_seconds = time.perf_counter() - start
+        if model.kind != "decoder":
+            raise UnsupportedError(f"bench: times decoders; this model is an {model.kind}")
+        length = _prompt_length(model, prompt, tokens)
+        facts = describe(model)
+        weights = weights_per_token(model)
+        rates: dict[str, list[float]] = {"prompt": [], "decode": [], "read": []}
+        peak = 0
+        for run in range(runs + 1):
+            read_rate, write_rate = _run(model, length, tokens, seed=run)
+            peak = peak or peak_bytes()  # before the measuring of reads adds to it
+            bandwidth = read_bandwidth(weights or facts["memory"]["weight_bytes"], facts["threads"])
+            if run:
+                for name, rate in (("prompt", read_rate), ("decode", write_rate), ("read", bandwidth)):
+                    rates[name].append(rate)
+    return {
+        **{name: facts[name] for name in ("model_type", "parameters", "dtype", "kv_dtype", "threads", "isa")},
+        "prompt_tokens": length,
+        "written_tokens": tokens,
+        "load_seconds": load_seconds,
+        "weight_bytes": facts["memory"]["weight_bytes"],
+        "weight_bytes_per_token": weights,
+        "peak_bytes": peak,
+        "rates": rates,
+    }
+
+
+def _prompt_length(model: Model, prompt: int | None, tokens: int) -> int:
+    room = model.context - tokens - 1
+    length = min(PROMPT, room) if prompt is None else prompt
+    if not 1 <= length <= room:
+        raise ParameterError(f"prompt, tokens: {length} and {tokens} do not fit the context of {model.context}")
+    return length
+
+
+def _run(model: Model, length: int, tokens: int, *, seed: int) -> tuple[float, float]:
+    """Tokens per second of a prompt and of what follows; another seed makes a prompt that no cache knows."""
+    ids = [(7 * i + 5 * seed) % model.vocab for i in range(length)]
+    done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True)
+    fresh = length - done.usage.cached_tokens
+    return fresh / done.timings.prompt_seconds, (len(done.token_ids) - 1) / done.timings.decode_seconds
+
+
+def weights_per_token(model: Model) -> int | None:
+    """Bytes of weights that a decoding step reads: all but an embedding that is not the head, too.
+
+    None for mixtures of experts, whose steps read different ones.
+    """
+    decoder = model.spec.decoder
+    layers = decoder.layers if decoder else ()
+    if any(isinstance(s.mixer, MixtureOfExperts) for layer in layers for s in layer.sublayers):
+        return None
+    tied = bool(model.spec.head and model.spec.head.tied)
+    return sum(t.bytes for t in model._core.tensors() if tied or not t.name.startswith("embed."))
+
+
+def peak_bytes() -> int:
+    """Most bytes that this process has had in memory, mapped files included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def read_bandwidth(n_bytes: int, threads: int) -> float:
+    """Bytes per second that so many threads read from a buffer of n_bytes, by comparing its halves with the C library.
+
+    The best of three passes.
+    """
+    compare = ctypes.CDLL(None).memcmp
+    compare.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    half = max(n_bytes // threads // 2, 4096)
+    buffer = np.zeros(2 * half * threads, np.uint8)
+    buffer.fill(1)
+    passes = READ_BYTES // buffer.nbytes + 1
+
+    def read(thread: int) -> None:
+        at = buffer.ctypes.data + 2 * half * thread
+        for _ in range(passes):
+            compare(at, at + half, half)
+
+    best = 0.0
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(3):
+            start = time.perf_counter()
+            list(pool.map(read, range(threads)))
+            best = max(best, passes * buffer.nbytes / (time.perf_counter() - start))
+    return best
+
+
+def summary(found: dict[str, Any]) -> str:
+    """The same for people: medians and ranges."""
+
+    def line(name: str, what: str) -> str:
+        rates = found["rates"][name]
+        middle = statistics.median(rates)
+        return f"  {what:<26}{middle:>10,.1f} tokens/s   ({min(rates):,.1f} - {max(rates):,.1f})"
+
+    reads, weights = statistics.median(found["rates"]["read"]), found["weight_bytes_per_token"]
+    lines = [
+        f"{found['model_type']}, {found['parameters']:,} parameters, {found['dtype']}, keys and values "
+        f"{found['kv_dtype']}, {found['threads']} thread(s), {found['isa']}",
+        line("prompt", f"prompt of {found['prompt_tokens']}"),
+        line("decode", f"{found['written_tokens']} tokens after it"),
+        f"  {'load':<26}{found['load_seconds']:>10.2f} s",
+        f"  {'weights':<26}{found['weight_bytes'] / 1e6:>10,.0f} MB",
+        f"  {'most memory':<26}{found['peak_bytes'] / 1e6:>10,.0f} MB",
+    ]
+    if weights:
+        rate = statistics.median(found["rates"]["decode"]) * weights
+        share = f"{100 * rate / reads:.0f} % of the {reads / 1e9:.1f} GB/s that these threads read"
+        lines.append(f"  {'decoding reads weights at':<26}{rate / 1e9:>10.1f} GB/s, {share}")
+    return "\n".join(lines)
