@@ -9,7 +9,6 @@ from typing import Any
 
 from fastlm.errors import ParameterError
 from fastlm.train.corpus import SEPARATOR, TextFile, split_documents
-from fastlm.train.folders import Run
 from fastlm.train.loop import State
 from fastlm.train.models import (
     add_dropout,
@@ -96,7 +95,7 @@ def _distill(plan: Plan, location: Location, codec: FolderCodec, student: PathLi
         model = create_llama(shape, master.config.vocab_size, codec.start, codec.end)
     add_dropout(model, plan.recipe.dropout)
     context = min(context_of(model), context_of(master))
-    written = [_written(plan.run, location.path, codec, settings["write"], context, plan.recipe)]
+    written = [_written(location.path, codec, settings["write"], context, plan)]
     loss = softened_loss(master, settings["temperature"], settings["share"])
     job = plan.job(model, codec, context, loss=loss, written=[file for file in written if file.train])
 
@@ -143,7 +142,7 @@ def _check_student(student: Path, teacher: Location, codec: FolderCodec) -> None
         )
 
 
-def _written(run: Run, teacher: Path, codec: FolderCodec, count: int, context: int, recipe: Recipe) -> TextFile:
+def _written(teacher: Path, codec: FolderCodec, count: int, context: int, plan: Plan) -> TextFile:
     """Documents in the teacher's own words, sampled as it is (temperature 1), a folder of the run per shard."""
     from fastlm.loading import load
     from fastlm.model import Model
@@ -154,8 +153,8 @@ def _written(run: Run, teacher: Path, codec: FolderCodec, count: int, context: i
 
         def fill(folder: Path, first: int = first) -> None:
             nonlocal writer
-            writer = writer or load(teacher, threads=recipe.threads)
-            seeds = [recipe.seed + (n << 20) for n in range(first, min(first + SHARD, count))]
+            writer = writer or load(teacher, threads=plan.where.threads)
+            seeds = [plan.recipe.seed + (n << 20) for n in range(first, min(first + SHARD, count))]
             done = [
                 writer.generate([codec.start], max_tokens=context - 1, temperature=1.0, top_k=0, top_p=1.0, seed=seed)
                 for seed in seeds
@@ -163,7 +162,7 @@ def _written(run: Run, teacher: Path, codec: FolderCodec, count: int, context: i
             text = "".join(f"{found.text.strip()}\n{SEPARATOR}\n" for found in done)
             (folder / "text.txt").write_text(text, encoding="utf-8")
 
-        folder = run.once(f"written-{first:09d}", fill)
+        folder = plan.run.once(f"written-{first:09d}", fill)
         documents += split_documents((folder / "text.txt").read_text(encoding="utf-8"))
     if writer is not None:
         writer.close()

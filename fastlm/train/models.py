@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fastlm._core import usable_processors
 from fastlm.arch import registry
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.train.extra import need
@@ -25,6 +26,7 @@ class Machine:
 
     device: str
     bfloat16: bool
+    threads: int
 
     @contextlib.contextmanager
     def products(self) -> Iterator[None]:
@@ -38,7 +40,8 @@ class Machine:
 def machine(recipe: Recipe) -> Machine:
     """What `device` and `precision` mean here."""
     torch = need("torch")
-    torch.set_num_threads(recipe.threads)
+    threads = recipe.threads or usable_processors()
+    torch.set_num_threads(threads)
     has_cuda = bool(torch.cuda.is_available())
     device = ("cuda" if has_cuda else "cpu") if recipe.device == "auto" else recipe.device
     if device not in ("cpu", "cuda"):
@@ -46,11 +49,11 @@ def machine(recipe: Recipe) -> Machine:
     if device == "cuda" and not has_cuda:
         raise ParameterError("device: this torch sees no CUDA device; leave --device out to train on the CPU")
     if recipe.precision != "auto":
-        return Machine(device, recipe.precision == "bfloat16")
+        return Machine(device, recipe.precision == "bfloat16", threads)
     if device == "cuda":
-        return Machine(device, bool(torch.cuda.is_bf16_supported()))
+        return Machine(device, bool(torch.cuda.is_bf16_supported()), threads)
     probe = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
-    return Machine(device, bool(probe is not None and probe()))
+    return Machine(device, bool(probe is not None and probe()), threads)
 
 
 def seed_step(seed: int, step: int) -> None:

@@ -55,7 +55,11 @@ class Plan:
     @staticmethod
     def of(command: str, out: PathLike, texts: Texts, recipe: Recipe, settings: Mapping[str, Any]) -> Plan:
         where = machine(recipe)
-        fixed = {"device": where.device, "precision": "bfloat16" if where.bfloat16 else "float32"}
+        fixed = {
+            "device": where.device,
+            "precision": "bfloat16" if where.bfloat16 else "float32",
+            "threads": where.threads,
+        }
         whole = {"command": command, "texts": texts.settings(), **settings, **recipe.settings(), **fixed}
         return Plan(Run(out, whole), texts, recipe, where, whole)
 

@@ -34,16 +34,16 @@ class Recipe:
     precision: str = option(
         "auto", "of products; auto: bfloat16 where it is fast", choices=("auto", "float32", "bfloat16")
     )
-    threads: int = option(1, "processor threads", kind=int)
+    threads: int | None = option(None, "processor threads (all that are usable)", kind=int)
     eval_every: int = option(200, "steps between validations", kind=int)
     save_seconds: float = option(60.0, "between checkpoints", kind=float)
 
     def __post_init__(self) -> None:
-        for name in ("batch", "threads", "eval_every"):
+        for name in ("batch", "eval_every"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("steps", "length"):
+        for name, low in (("steps", 1), ("length", 2), ("threads", 1)):
             if getattr(self, name) is not None:
-                _at_least(name, getattr(self, name), 1 if name == "steps" else 2)
+                _at_least(name, getattr(self, name), low)
         for name in ("warmup", "weight_decay", "save_seconds", "seed"):
             _at_least(name, getattr(self, name), 0)
         if not 0 <= self.dropout < 1:

@@ -46,6 +46,7 @@ def recipe(**changes: Any) -> Recipe:
         "warmup": 5,
         "precision": "float32",
         "device": "cpu",
+        "threads": 1,
         "eval_every": 100,
     }
     return Recipe(**{**base, **changes})
