@@ -14,12 +14,12 @@ from fastlm import _core
 from fastlm.arch.spec import ModelSpec
 from fastlm.arguments import items, shown, whole
 from fastlm.chat import ChatTemplate
-from fastlm.errors import ParameterError, StateError, UnsupportedError
+from fastlm.errors import Cancelled, ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, Request, resolve
 from fastlm.inspection import Outputs, Wanted, best_tokens, run_forward
 from fastlm.prompts import Prompt, Prompts
 from fastlm.results import Chunk, Completion
-from fastlm.running import Run
+from fastlm.running import Flags, Run
 from fastlm.scoring import loglikelihood, perplexity
 from fastlm.session import Session
 from fastlm.tokenizer import Tokenizer
@@ -101,10 +101,14 @@ class Model:
         ids = self._prompts.ids(prompt)
         echo = self._prompts.echo(prompt, ids, p.echo)
         session = self._core.session()
-        if self.kind == "encoder-decoder":
+        if self.kind == "decoder":
+            return Run(session, ids, p, self.tokenizer, echo)
+        start = [self._decoder_start()]
+        try:
             session.encode(np.array(ids, np.int32), p.cancel)
-            ids = [self._decoder_start()]
-        return Run(session, ids, p, self.tokenizer, echo)
+        except Cancelled:
+            return Run(None, start, p, self.tokenizer, echo, len(ids))
+        return Run(session, start, p, self.tokenizer, echo, len(ids))
 
     def _decoder_start(self) -> int:
         start = self._info["decoder_start"]
@@ -155,6 +159,9 @@ class Model:
                 fresh = self._several(prompt, p) if p.n > 1 else [self._run(prompt, p)]
                 runs += fresh
                 sizes.append(len(fresh))
+            flags = Flags(flagged for run in runs for flagged in run.flags.flagged)
+            for run in runs:
+                run.flags = flags
             done = [run.completion() for run in runs]
         finally:
             for run in runs:
@@ -174,15 +181,19 @@ class Model:
     def _several(self, prompt: Prompt, p: Parameters) -> list[Run]:
         """n requests with seeds of their own on forks of one sequence, whose prompt is read once."""
         if self.kind != "decoder":
-            return [self._run(prompt, replace(p, seed=p.seed + i, n=1)) for i in range(p.n)]
+            return [self._run(prompt, replace(p, seed=(p.seed + i) % 2**64, n=1)) for i in range(p.n)]
         ids = self._prompts.ids(prompt)
         echo = self._prompts.echo(prompt, ids, p.echo)
         first = self._core.session()
-        if len(ids) > 1:
-            _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
-        forks = [first, *(first.fork() for _ in range(p.n - 1))]
+        forks: list[_core.Session | None] = [None] * p.n
+        try:
+            if len(ids) > 1:
+                _core.forward(self._core, [_core.Item(first, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
+            forks = [first, *(first.fork() for _ in range(p.n - 1))]
+        except Cancelled:
+            pass
         return [
-            Run(fork, ids[-1:], replace(p, seed=(p.seed + i) % 2**64, n=1), self.tokenizer, echo, len(ids) - 1)
+            Run(fork, ids[-1:], replace(p, seed=(p.seed + i) % 2**64, n=1), self.tokenizer, echo, len(ids))
             for i, fork in enumerate(forks)
         ]
 

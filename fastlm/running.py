@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastlm import _core
 from fastlm.errors import ParameterError
-from fastlm.generation import Parameters
+from fastlm.generation import CancelFlag, Parameters
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
 
 if TYPE_CHECKING:
     from fastlm.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
+UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0)
 
 
 class DecodedText:
@@ -56,31 +57,45 @@ class DecodedText:
         return held
 
 
+class Flags:
+    """The `cancel` flags of some requests, to be asked while any of them is waited for: each cancels its own."""
+
+    def __init__(self, flagged: Iterable[tuple[CancelFlag, _core.Request]]) -> None:
+        self.flagged = tuple(flagged)
+
+    def is_set(self) -> bool:
+        """False: who waits goes on until the own request has ended."""
+        for flag, request in self.flagged:
+            if flag.is_set():
+                request.cancel()
+        return False
+
+
 class Run:
     """A generation in progress on a core session, which it owns until it is closed.
 
     Parameters
     ----------
     session
-        The sequence that the prompt continues.
+        The sequence that the prompt continues; None: the request was cancelled while its prompt was read for it.
     ids
-        The prompt's token ids.
+        Token ids to read.
     tokenizer
         For text and the texts of logprobs; None: token ids only.
     echo
         Text to put before what is written.
-    read
-        Tokens of the prompt that the session has read already.
+    prompt_tokens
+        Of the whole prompt, where `ids` are not all of it.
     """
 
     def __init__(
         self,
-        session: _core.Session,
+        session: _core.Session | None,
         ids: list[int],
         p: Parameters,
         tokenizer: Tokenizer | None,
         echo: str = "",
-        read: int = 0,
+        prompt_tokens: int | None = None,
     ) -> None:
         table = tokenizer is not None and tokenizer.table is not None
         if p.stop and tokenizer is None:
@@ -88,27 +103,30 @@ class Run:
         self._decoded = DecodedText(tokenizer, p.stop) if tokenizer is not None and not table else None
         stops = [s.encode("utf-8") for s in p.stop] if table else []
         sampling = {**p.sampling, "stops": stops, "seed": p.seed}
-        self._request = _core.Request(session, np.array(ids, np.int32), sampling)
+        self._request = None if session is None else _core.Request(session, np.array(ids, np.int32), sampling)
         self._tokenizer = tokenizer
         self._p = p
         self._echo = echo
-        self._read = read
-        self._last: _core.Progress | None = None
+        self._prompt_tokens = len(ids) if prompt_tokens is None else prompt_tokens
+        self._last = UNSTARTED
+        self.flags = Flags([(p.cancel, self._request)] if p.cancel is not None and self._request is not None else [])
         self.finish: str | None = None
 
     def close(self) -> None:
         """Cancel if it still runs, and give the session back."""
-        self._request.close()
+        if self._request is not None:
+            self._request.close()
 
     def advance(self, wait_all: bool) -> Chunk:
         """Wait for at least one more token, or for the end."""
         whole = wait_all and not (self._decoded is not None and self._p.stop)
-        progress = self._request.wait(whole, self._p.cancel)
+        self.flags.is_set()  # a flag that was set before counts, however soon all is written
+        progress = UNSTARTED if self._request is None else self._request.wait(whole, self.flags)
         self._last, self.finish = progress, progress.finish
         text = progress.text.decode("utf-8")
         if self._decoded is not None:
             text = self._decoded.push(progress.tokens, progress.finish is not None)
-            if self._decoded.stopped:
+            if self._decoded.stopped and self._request is not None:
                 self._request.cancel()
                 self.finish = "stop"
         text, self._echo = self._echo + text, ""
@@ -147,12 +165,12 @@ class Run:
         finally:
             self.close()
         last = self._last
-        assert last is not None and self.finish is not None
+        assert self.finish is not None
         return Completion(
             text="".join(text),
             token_ids=tokens,
             finish_reason=self.finish,
-            usage=Usage(self._read + last.prompt_tokens, len(tokens), last.prefix_hit_tokens),
+            usage=Usage(self._prompt_tokens, len(tokens), last.prefix_hit_tokens),
             timings=Timings(last.prompt_seconds, last.decode_seconds),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
