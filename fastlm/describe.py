@@ -7,6 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fastlm.arch.spec import Attention, FeedForward, Layer, Mixer, MixtureOfExperts, Norm, Rope, Stack
+from fastlm.arguments import shown
+from fastlm.generation import not_honoured
 
 if TYPE_CHECKING:
     from fastlm.model import Model
@@ -94,6 +96,7 @@ def describe(model: Model) -> dict[str, Any]:
         "isa": model._context.isa,
         "parts": {part: {"parameters": counts[part], "bytes": sizes[part]} for part in counts},
         "memory": model.memory(),
+        "not_honoured": not_honoured(model._generation_config),
     }
 
 
@@ -107,6 +110,9 @@ def summary(d: dict[str, Any]) -> str:
     for name, stack in d["stacks"].items():
         lines += [f"  {name}: {n} x ({layer}), norms: {stack['norms']}" for layer, n in stack["layers"].items()]
     lines.append(f"  matrices {d['dtype']}, keys and values {d['kv_dtype']}, {d['threads']} thread(s), {d['isa']}")
+    if d["not_honoured"]:
+        ignored = ", ".join(f"{name} {shown(value)}" for name, value in d["not_honoured"].items())
+        lines.append(f"  of generation_config.json, not honoured: {ignored}")
     lines.append("")
     lines.append(f"  {'part':<14}{'parameters':>16}{'memory':>14}")
     for part, p in sorted(d["parts"].items(), key=lambda item: -item[1]["bytes"]):

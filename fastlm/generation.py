@@ -20,8 +20,19 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "n", "seed", "stop",
     "stop_token_ids", "min_tokens", "ignore_eos", "logit_bias", "logprobs", "echo", "adapter", "draft", "cancel",
 )
+FILTERS = {"top_k": (0, 1), "top_p": (1,), "min_p": (0,), "typical_p": (1,)}  # values that greedy honours, too
+# Settings of generation_config.json: what is taken from it, and under which name; ...
+RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
+TAKEN = ("repetition_penalty", "no_repeat_ngram_size", *RENAMED)
+SAMPLING = ("do_sample", "temperature", *FILTERS)
+# ... beginnings of names that say nothing about which tokens follow; ...
+ASIDE = ("_", "bos_", "eos_", "pad_", "decoder_start_", "transformers_", "output_", "return_", "cache_", "use_cache")
+# ... and values, beside empty, false and zero ones, that ask for nothing.
+NEUTRAL = {
+    "max_length": 20, "num_beams": 1, "num_beam_groups": 1, "num_return_sequences": 1, "length_penalty": 1,
+    "guidance_scale": 1, "encoder_repetition_penalty": 1, "renormalize_logits": True,
+}
 # fmt: on
-FILTERS = ("top_k", "top_p", "min_p", "typical_p")  # they act on sampling only
 DEFAULT_MAX_TOKENS = 256
 MAX_N = 64
 MAX_LOGPROBS = 1000
@@ -71,10 +82,6 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
     _refuse(given)
     p = _Reader(given, _defaults(config))
     temperature = p.number("temperature", 0.0, low=0.0)
-    if temperature == 0.0 and "temperature" not in given:
-        ineffective = [name for name in FILTERS if name in given]
-        if ineffective:
-            raise ParameterError(f"{ineffective[0]} acts on sampling, but this model is greedy: give temperature too")
     logprobs = p.integer("logprobs", None, 0, min(MAX_LOGPROBS, vocab))
     sampling: dict[str, object] = {
         "max_tokens": p.integer("max_tokens", DEFAULT_MAX_TOKENS, 0, UINT32),
@@ -93,6 +100,10 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
         "biases": p.biases(vocab),
         "stop_tokens": p.ids("stop_token_ids", vocab),
     }
+    if temperature == 0.0 and "temperature" not in given:
+        for name, greedy in FILTERS.items():
+            if name in given and sampling[name] not in greedy:
+                raise ParameterError(f"{name} acts on sampling, but this model is greedy: give temperature too")
     seed = p.integer("seed", None, 0, 2**64 - 1)
     return Parameters(
         sampling=sampling,
@@ -126,25 +137,33 @@ def _refuse(given: Mapping[str, Any]) -> None:
     """Parameters that this version knows but cannot honour."""
     if whole(given.get("num_beams", 1), "num_beams", 1, UINT32) != 1:
         raise ParameterError("num_beams: this version decodes without beams; leave it out or give 1")
-    for name in ("length_penalty", "adapter", "draft"):
+    if number(given.get("length_penalty", 1.0), "length_penalty") != 1.0:
+        raise ParameterError("length_penalty: this version decodes without beams; leave it out or give 1")
+    for name in ("adapter", "draft"):
         if name in given:
-            raise ParameterError(f"{name}: this version has no {'beams' if name == 'length_penalty' else name + 's'}")
+            raise ParameterError(f"{name}: this version has no {name}s")
 
 
 def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
     """What generation_config.json says, in our names. It is greedy unless it says do_sample."""
-    renamed = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
-    kept = ("repetition_penalty", "no_repeat_ngram_size", *renamed)
-    found: dict[str, Any] = {renamed.get(k, k): config[k] for k in kept if config.get(k) is not None}
+    found: dict[str, Any] = {RENAMED.get(k, k): config[k] for k in TAKEN if config.get(k) is not None}
     if config.get("do_sample") is True:
         found["temperature"] = 1.0
-        found.update({k: config[k] for k in ("temperature", *FILTERS) if config.get(k) is not None})
-    beams = config.get("num_beams")
-    if isinstance(beams, int) and beams > 1:
-        import logging  # here, because it costs every import of fastlm several milliseconds
-
-        logging.getLogger("fastlm").warning("generation_config.json asks for %d beams; this version is greedy", beams)
+        found.update({k: config[k] for k in SAMPLING[1:] if config.get(k) is not None})
     return found
+
+
+def not_honoured(config: Mapping[str, object]) -> dict[str, object]:
+    """Settings of generation_config.json that ask for something that `resolve` does not take from it."""
+    return {
+        name: value
+        for name, value in config.items()
+        if name not in TAKEN
+        and name not in SAMPLING
+        and not name.startswith(ASIDE)
+        and value
+        and NEUTRAL.get(name) != value
+    }
 
 
 class _Reader:

@@ -15,7 +15,7 @@ from fastlm.arch.spec import ModelSpec
 from fastlm.arguments import items, shown, whole
 from fastlm.chat import ChatTemplate
 from fastlm.errors import Cancelled, ParameterError, StateError, UnsupportedError
-from fastlm.generation import Parameters, Request, resolve
+from fastlm.generation import Parameters, Request, not_honoured, resolve
 from fastlm.inspection import Outputs, Wanted, best_tokens, run_forward
 from fastlm.prompts import Prompt, Prompts
 from fastlm.results import Chunk, Completion
@@ -57,6 +57,11 @@ class Model:
         self.tokenizer = parts.tokenizer
         self._prompts = Prompts(parts.tokenizer, self.vocab)
         self._closed = False
+        if ignored := not_honoured(parts.generation_config):
+            import logging  # here, because it costs every import of fastlm several milliseconds
+
+            text = "generation_config.json: this version does not honour %s"
+            logging.getLogger("fastlm").warning(text, ", ".join(ignored))
 
     def __enter__(self) -> Model:
         return self

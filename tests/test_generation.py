@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from models import save_llama
 
 import fastlm
+from fastlm.describe import describe, summary
 from fastlm.errors import ParameterError
-from fastlm.generation import resolve
+from fastlm.generation import not_honoured, resolve
 
 PROMPT = "Once upon a time"
 
@@ -166,6 +169,23 @@ def test_unknown_names_get_a_hint(model: fastlm.Model) -> None:
             model.generate(PROMPT, **{name: value})
 
 
+OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0, "typical_p": 1, "num_beams": 1, "length_penalty": 1.0}
+ACTING = {"top_k": 5, "top_p": 0.9, "min_p": 0.1, "typical_p": 0.5}
+
+
+def test_filters_of_a_greedy_model() -> None:
+    """What is off asks for nothing; what would act cannot be honoured."""
+    plain = resolve({"seed": 1}, {}, 512)
+    assert resolve({**OFF, "seed": 1}, {}, 512) == plain
+    assert all(resolve({name: value, "seed": 1}, {}, 512) == plain for name, value in OFF.items())
+    assert resolve({"top_k": 1}, {}, 512).sampling["temperature"] == 0.0  # the best token is what greedy takes
+    for name, value in ACTING.items():
+        with pytest.raises(ParameterError, match=f"{name} acts on sampling"):
+            resolve({**OFF, name: value}, {}, 512)
+        assert resolve({name: value}, {"do_sample": True}, 512).sampling[name] == value
+        assert resolve({name: value, "temperature": 0.5}, {}, 512).sampling[name] == value
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -207,3 +227,67 @@ def test_generation_config_counts_after_explicit_values() -> None:
     assert (p["temperature"], p["max_tokens"]) == (0.0, 3)
     assert resolve({}, {"temperature": 0.6, "top_k": 50}, 512).sampling["temperature"] == 0.0
     assert resolve({}, {"do_sample": True}, 512).sampling["temperature"] == 1.0
+
+
+HONOURED = {
+    "do_sample": True,
+    "temperature": 0.6,
+    "top_k": 20,
+    "top_p": 0.95,
+    "min_p": 0.1,
+    "typical_p": 0.9,
+    "repetition_penalty": 1.1,
+    "no_repeat_ngram_size": 3,
+    "max_new_tokens": 9,
+    "min_new_tokens": 2,
+}
+MEANINGLESS = {
+    "_from_model_config": True,
+    "transformers_version": "4.40.0",
+    "bos_token_id": 1,
+    "eos_token_id": [2, 3],
+    "pad_token_id": 0,
+    "decoder_start_token_id": 0,
+    "use_cache": True,
+    "cache_implementation": "hybrid",
+    "output_attentions": True,
+    "return_dict_in_generate": True,
+}
+NEUTRAL = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "length_penalty": 1.0,
+    "max_length": 20,
+    "guidance_scale": 1.0,
+    "suppress_tokens": [],
+    "forced_bos_token_id": None,
+    "diversity_penalty": 0.0,
+    "early_stopping": False,
+}
+IGNORED = {
+    "suppress_tokens": [5],
+    "forced_bos_token_id": 7,
+    "num_beams": 4,
+    "max_length": 448,
+    "early_stopping": True,
+    "a_setting_of_next_year": "x",
+}
+
+
+def test_settings_that_are_not_honoured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert not_honoured({**HONOURED, **MEANINGLESS, **NEUTRAL}) == {}
+    assert not_honoured({**HONOURED, **MEANINGLESS, **IGNORED}) == IGNORED
+    save_llama(tmp_path)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({**HONOURED, **IGNORED}))
+    with fastlm.load(tmp_path) as model:
+        model.generate([1], max_tokens=1)
+        found = describe(model)
+        assert found["not_honoured"] == IGNORED
+        assert "of generation_config.json, not honoured: suppress_tokens [5], forced_bos_token_id 7" in summary(found)
+    (record,) = caplog.records
+    assert record.name == "fastlm" and "suppress_tokens, forced_bos_token_id, num_beams" in record.getMessage()
+    path.write_text(json.dumps({**HONOURED, **NEUTRAL}))
+    with fastlm.load(tmp_path) as model:
+        assert "not honoured" not in summary(describe(model))
+    assert len(caplog.records) == 1
