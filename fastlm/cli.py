@@ -14,6 +14,7 @@ from fastlm.errors import FastlmError, ParameterError
 
 DTYPE_HELP = "of the matrices: auto, float32, float16, bfloat16, int8, int4"
 MODEL_HELP = "a model folder, a .flm file or a cached hub id"
+PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 
@@ -64,13 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     following.set_defaults(run=_next)
 
     info = commands.add_parser("info", help="show what a model is made of")
-    info.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    info.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
     _loading_options(info)
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_info)
 
     bench = commands.add_parser("bench", help="time a model on this computer")
-    bench.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    bench.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
     _loading_options(bench)
     bench.add_argument("--prompt", type=int, help="tokens to read (512, or what the context has room for)")
     bench.add_argument("--tokens", type=int, default=64, help="tokens to write after it (64)")
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help=MODEL_HELP)
+    parser.add_argument("--model", help=PACKAGED_HELP)
     _loading_options(parser)
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from fastlm import _core
@@ -23,6 +24,7 @@ from fastlm.weights.safetensors import Checkpoint
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
+PACKAGED = Path(__file__).with_name("box") / "box.flm"  # the model that the package carries
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
 STRIP = 16  # rows come in multiples of it
 SMALL = 2_000_000  # parameters up to which one thread is fastest: barriers would cost more than they win
@@ -44,7 +46,8 @@ def load(
     Parameters
     ----------
     path
-        A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache.
+        A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model in
+        the package, which writes simple stories.
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
@@ -66,7 +69,9 @@ def load(
         The weights do not fit into memory.
     """
     if path is None:
-        raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
+        path = PACKAGED
+        if not path.is_file():
+            raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
     _check(dtype, threads, context, kv_dtype)
     with memory_for(f"{path} (a lower `context`, a smaller dtype or fewer threads need less)"):
         return _load(locate(path), dtype, threads, context, kv_dtype, progress)

@@ -82,7 +82,6 @@ def test_info_counts_every_parameter(stories260k: Path) -> None:
     [
         (("generate", "--model", "/nowhere"), 1, "/nowhere"),
         (("generate", "--model", "MODEL", "--top-p", "7"), 2, "top_p"),
-        (("generate",), 2, "--model"),
         (("chat", "--model", "MODEL"), 0, ""),
         (("next", "--model", "MODEL", "-k", "0"), 2, "k must be"),
         (("unknown",), 2, "unknown"),

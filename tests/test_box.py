@@ -1,0 +1,49 @@
+"""The model that the package carries: what load() and the commands take when they are told no other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import fastlm
+from fastlm import loading
+from fastlm.cli import main
+from fastlm.errors import ModelFileError
+
+
+@pytest.fixture
+def packaged(stories260k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that carries stories260k."""
+    path = tmp_path / "box.flm"
+    with fastlm.load(stories260k) as model:
+        loading.save(model, path)
+    monkeypatch.setattr(loading, "PACKAGED", path)
+    return path
+
+
+def test_no_path_is_the_packaged_model(packaged: Path) -> None:
+    with fastlm.load() as model:
+        assert model.generate("Once upon", temperature=0, max_tokens=8).text.startswith(" a time")
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["generate", "Once upon", "--temperature", "0", "--max-tokens", "8"], "Once upon a time"),
+        (["next", "Once upon a"], "' time'"),
+        (["info"], "260,032 parameters"),
+        (["bench", "--prompt", "8", "--tokens", "8", "--runs", "1"], "tokens/s"),
+    ],
+)
+def test_commands_without_a_model(
+    packaged: Path, capsys: pytest.CaptureFixture[str], command: list[str], says: str
+) -> None:
+    assert main(command) == 0
+    assert says in capsys.readouterr().out
+
+
+def test_a_build_without_one_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "PACKAGED", tmp_path / "box.flm")
+    with pytest.raises(ModelFileError, match="no packaged model: give the path"):
+        fastlm.load()
