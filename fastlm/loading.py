@@ -46,8 +46,8 @@ def load(
     Parameters
     ----------
     path
-        A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model in
-        the package, which writes simple stories.
+        A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model
+        in the package, which writes simple stories.
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
