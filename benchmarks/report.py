@@ -130,8 +130,9 @@ def model_section(runs: Sequence[Json]) -> list[str]:
     if ratios:
         lines += ["fastlm with as many bits / the peer; last, fastlm's best format / the peer's best:", ""]
         lines += markdown(["", *works], ratios)
-    lines += ["Part of the bounds that fastlm reaches:", ""]
-    lines += markdown(["", *works], _rows(table.names, works, share))
+    if shares := _rows(table.names, works, share):
+        lines += ["Part of the bounds that fastlm reaches:", ""]
+        lines += markdown(["", *works], shares)
     lines += ["Who took part:", ""]
     lines += markdown(["", "version", "chosen settings", "load", "peak memory"], _entrants(table))
     lines += [f"- {what}: {why}" for what, why in sorted(table.missing.items())]
