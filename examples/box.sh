@@ -9,8 +9,8 @@ cd "$2"
 
 texts=("$corpus/tinystories.txt" "$corpus/storybooks.txt" "$corpus/books.txt")
 weights=(1.5 1 0.7) # how often an epoch shows each: stories more often than novels
-common=(--weights "${weights[@]}" --context 512 --batch 8 --lr 3e-3 --eval-every 250 --save-seconds 120)
-student=(--width 256 --layers 4 --heads 4 --kv-heads 2 --ffn 608 --epochs 6)
+common=(--weights "${weights[@]}" --context 512 --batch 8 --lr 3e-3 --eval-every 250 --save-seconds 120 --threads 1)
+student=(--width 256 --layers 4 --heads 4 --kv-heads 2 --ffn 608 --epochs 4)
 
 fastlm train "${texts[@]}" "${common[@]}" --out teacher --vocab 3072 --width 320 --layers 6 --heads 5 --ffn 864 \
     --epochs 8 --dropout 0.1
@@ -19,6 +19,13 @@ for seed in 0 1; do
         --temperature 1.5 --share 0.8
     fastlm train "${texts[@]}" "${common[@]}" --out "plain-$seed" "${student[@]}" --seed "$seed" --tokenizer teacher
 done
-fastlm convert distilled-0 box.flm --dtype int8
-python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box distilled-0 --teacher teacher --gru gru \
-    --students distilled-1 plain-0 plain-1 --dtypes float32 int8 int4 --work .
+
+rm -rf box
+cp -r distilled-0 box
+cat > box/generation_config.json << 'END'
+{"bos_token_id": 0, "eos_token_id": 0, "do_sample": true, "temperature": 0.7, "top_p": 0.95}
+END
+fastlm convert box box.flm --dtype int8
+
+python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --teacher teacher --distilled distilled-0 distilled-1 \
+    --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --shipped int8 --dtypes int8 int4 --work .

@@ -1,9 +1,10 @@
 """Language models side by side on the same held-out text: n-gram, recurrent network, transformers.
 
-    python examples/compare.py TEXT... --box FOLDER --teacher FOLDER [--students NAME...] [--stories260k FOLDER]
+    python examples/compare.py TEXT... --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru FOLDER...
 
-Writes compare.json (every figure; rows that it has are not measured again), compare.png and the figures of
-docs/language-models.md, between its two marks. Needs `pip install fastlm[train,viz]`.
+examples/box.sh makes the folders. Writes compare.json (every figure; rows that it has are not measured again),
+compare.png, and with --document and --card the figures between the two marks of docs/language-models.md and of the
+model card. Needs `pip install fastlm[train,viz]`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ PROMPT = "Once upon a time"
 TEMPERATURE = 0.7
 SAMPLE_TOKENS = 90
 SPEED_TOKENS, SPEED_REPEATS = 256, 5
+ORDERS = (3, 4, 5, 6)  # of the n-gram
+GRU: dict[str, Any] = {"batch": 16, "length": 256, "optimizer": "adamw", "weight_decay": 0.01, "dropout": 0.1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
     """The n-gram model over the box model's tokens, of the order that does best on the held-out text itself."""
     documents = [ids for file in files for ids in codec.documents(file.train)]
     found = []
-    for order in (3, 4, 5):
+    for order in ORDERS:
         model = KneserNey(documents, order=order, vocab=codec.size)
 
         def bits(text: str, model: KneserNey = model) -> float:
@@ -87,15 +90,15 @@ def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
     return Row(f"Kneser-Ney {order}-gram", model.size, best, codec.tokenizer.decode(ids))
 
 
-def gru_row(folder: Path) -> Row:
-    """The recurrent network: its own log has the figures."""
+def gru_row(name: str, folder: Path) -> Row:
+    """A recurrent network: its own log has the figures."""
     summary = json.loads((folder / "training.json").read_text())
     from safetensors import safe_open
 
     with safe_open(folder / "model.safetensors", "numpy") as weights:
         size = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     sample = write_text(folder, summary["settings"], PROMPT, SAMPLE_TOKENS, TEMPERATURE, 0)
-    return Row("GRU", size, summary["log"][-1]["bits_per_byte"], sample)
+    return Row(name, size, summary["log"][-1]["bits_per_byte"], sample)
 
 
 def transformer_row(name: str, files: Sequence[TextFile], path: Path, dtype: str) -> Row:
@@ -195,55 +198,93 @@ def put(document: Path, lines: Sequence[str]) -> None:
     )
 
 
-def main() -> None:
+def verdicts(rows: Mapping[str, Row], shipped: str) -> list[str]:
+    """What the figures say of the box model: beside the others, of its teacher, and of its format."""
+
+    def all_of(kind: str) -> list[float]:
+        return [row.bits["all"] for key, row in rows.items() if key.startswith(kind)]
+
+    def told(values: Sequence[float]) -> str:
+        return " and ".join(f"{value:.4f}" for value in values)
+
+    whole, box = all_of("distilled")[0], rows[f"box {shipped}"].bits["all"]
+    lines = [f"- As shipped ({shipped}), the box model takes {box:.4f} bits per byte:"]
+    others = {"the n-gram model": all_of("n-gram"), "the better recurrent network": all_of("gru")}
+    lines += [f"  {100 * (1 - box / min(bits)):.1f} % less than {name}," for name, bits in others.items() if bits]
+    lines += [f"  {100 * (box / whole - 1):+.2f} % against itself in float32."]
+    if all_of("plain"):
+        lines.append(f"- With the teacher (two seeds): {told(all_of('distilled'))}; without: {told(all_of('plain'))}.")
+    return lines
+
+
+def jobs_of(args: argparse.Namespace, files: Sequence[TextFile]) -> dict[str, Callable[[], Row]]:
+    """How to get the row of each model, the transformers in float32 but for the box model's other formats."""
+    codec = FolderCodec(args.distilled[0], {})
+    jobs: dict[str, Callable[[], Row]] = {"n-gram": lambda: ngram_row(files, codec)}
+    for path in args.gru:
+        jobs[f"gru {path.name}"] = lambda path=path: gru_row(f"GRU ({path.name})", path)  # type: ignore[misc]
+    folders: dict[str, tuple[str, Path, str]] = {}
+    if args.stories260k:
+        folders["stories260k"] = ("stories260k (has seen TinyStories)", args.stories260k, "float32")
+    for dtype in dict.fromkeys([args.shipped, *args.dtypes]):
+        folders[f"box {dtype}"] = (f"box, {dtype}", args.distilled[0], dtype)
+    for kind, paths in (("distilled", args.distilled), ("plain", args.plain), ("teacher", [args.teacher])):
+        for path in paths:
+            folders[f"{kind} {path.name}"] = (path.name, path, "float32")
+    for key, (name, path, dtype) in folders.items():
+        jobs[key] = lambda name=name, path=path, dtype=dtype: transformer_row(name, files, path, dtype)  # type: ignore[misc]
+    return jobs
+
+
+def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", nargs="+", type=Path)
-    parser.add_argument("--box", type=Path, required=True, help="the distilled student")
+    parser.add_argument("--weights", type=float, nargs="+", default=[], help="of the texts, as in training")
     parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--students", type=Path, nargs="*", default=[], help="further students")
+    parser.add_argument("--distilled", type=Path, nargs="+", required=True, help="students; the first is the box model")
+    parser.add_argument("--plain", type=Path, nargs="*", default=[], help="the same students without the teacher")
+    parser.add_argument(
+        "--gru", type=Path, nargs="*", default=[], help="recurrent networks; trained if they are not there"
+    )
+    parser.add_argument("--epochs", type=float, default=4.0, help="of the recurrent networks (4)")
     parser.add_argument("--stories260k", type=Path)
-    parser.add_argument("--gru", type=Path, help="folder of the recurrent network; trained if it is not there")
-    parser.add_argument("--gru-epochs", type=float, default=6.0)
-    parser.add_argument("--weights", type=float, nargs="+", default=[], help="of the texts, as the box was trained")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="of the box model")
+    parser.add_argument("--shipped", default="int8", help="format of the box model (int8)")
+    parser.add_argument("--dtypes", nargs="*", default=[], help="further formats of it")
     parser.add_argument("--work", type=Path, default=Path("compare"), help="folder for compare.json and compare.png")
-    parser.add_argument("--document", type=Path, help="where to put the figures (docs/language-models.md)")
-    args = parser.parse_args()
+    parser.add_argument("--document", type=Path, help="where to put picture, figures and samples")
+    parser.add_argument("--card", type=Path, help="where to put the figures alone")
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parsed()
     args.work.mkdir(parents=True, exist_ok=True)
     files = read_texts(args.texts, args.weights)
-    codec = FolderCodec(args.box, {})
-    jobs: dict[str, Callable[[], Row]] = {"n-gram": lambda: ngram_row(files, codec)}
-    if args.gru:
-        recipe = Recipe(epochs=args.gru_epochs, lr=3e-3, batch=8, dropout=0.1, optimizer="adamw", weight_decay=0.01)
-        train_gru(args.texts, args.gru, tokenizer=args.box, recipe=recipe, weights=args.weights)
-        jobs["GRU"] = lambda: gru_row(args.gru)
-    folders: list[tuple[str, Path, str]] = []
-    if args.stories260k:
-        folders.append(("stories260k (has seen TinyStories)", args.stories260k, "float32"))
-    folders += [(f"box, {dtype}", args.box, dtype) for dtype in args.dtypes]
-    folders += [(path.name, path, "float32") for path in args.students]
-    folders.append(("teacher", args.teacher, "float32"))
-    for name, path, dtype in folders:
-        jobs[name] = lambda name=name, path=path, dtype=dtype: transformer_row(name, files, path, dtype)  # type: ignore[misc]
-
-    rows = measured(jobs, args.work / "compare.json")
+    for seed, path in enumerate(args.gru):
+        how = Recipe(epochs=args.epochs, seed=seed, threads=1, eval_every=250, **GRU)
+        if not path.exists():
+            train_gru(args.texts, path, tokenizer=args.teacher, recipe=how, weights=args.weights)
+    found = measured(jobs_of(args, files), args.work / "compare.json")
+    rows = list(found.values())
+    figures = [*table(rows), "", *verdicts(found, args.shipped), ""]
+    print("\n".join(figures))
     draw(rows, args.work / "compare.png")
-    print("\n".join(table(rows)))
     if args.document:
         picture = args.document.with_suffix(".png")
         draw(rows, picture)
-        put(args.document, [f"![bits per byte]({picture.name})", "", *table(rows), "", *samples(rows)])
+        put(args.document, [f"![bits per byte]({picture.name})", "", *figures, *samples(rows)])
+    if args.card:
+        put(args.card, figures)
 
 
-def measured(jobs: dict[str, Callable[[], Row]], path: Path) -> list[Row]:
+def measured(jobs: dict[str, Callable[[], Row]], path: Path) -> dict[str, Row]:
     """A row of each job; those that the file has are taken from there."""
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     for key, job in jobs.items():
         if key not in known:
             known[key] = asdict(job())
             path.write_text(json.dumps(known, indent=1) + "\n")
-    return [Row(**known[key]) for key in jobs]
+    return {key: Row(**known[key]) for key in jobs}
 
 
 if __name__ == "__main__":
