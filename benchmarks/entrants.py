@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
+from .works import KINDS
+
 WORKERS = Path(__file__).parent / "workers"
 LLAMA_CPP = tuple({"flash": flash, "repack": repack} for flash, repack in product(("on", "off"), repeat=2))
 OPENVINO = (
@@ -21,12 +23,13 @@ OPENVINO = (
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """script: of workers/; formats: by bits of a stored weight; settings: the choices to try."""
+    """script: of workers/; formats: by bits of a stored weight; settings: the choices to try; kinds: of works."""
 
     name: str
     script: str
     formats: dict[int, tuple[str, ...]]
     settings: tuple[dict[str, str], ...] = field(default=({},))
+    kinds: tuple[str, ...] = KINDS
 
 
 ENGINES = {
@@ -39,14 +42,14 @@ ENGINES = {
             {32: ("F32",), 16: ("F16", "BF16"), 8: ("Q8_0",), 4: ("Q4_0", "Q4_K_M")},
             LLAMA_CPP,
         ),
-        Engine("openvino", "run_openvino.py", {8: ("int8",), 4: ("int4",)}, OPENVINO),
+        Engine("openvino", "run_openvino.py", {8: ("int8",), 4: ("int4",)}, OPENVINO, KINDS[:2]),
         Engine(
             "ctranslate2",
             "run_ctranslate2.py",
             {32: ("float32",), 16: ("bfloat16",), 8: ("int8", "int8_bfloat16")},
         ),
-        Engine("transformers", "run_transformers.py", {32: ("float32",), 16: ("bfloat16",)}),
-        Engine("llama2.c", "run_llama2c.py", {32: ("float32",)}),
+        Engine("transformers", "run_transformers.py", {32: ("float32",), 16: ("bfloat16",)}, kinds=KINDS[:2]),
+        Engine("llama2.c", "run_llama2c.py", {32: ("float32",)}, kinds=KINDS[:1]),
     )
 }
 

@@ -103,11 +103,13 @@ def choose(candidates: Sequence[Entrant], plan: Plan) -> list[tuple[Entrant, lis
         choices = [c for c in candidates if c.name == name]
         hopeful: dict[str, list[Entrant]] = {}
         for work in sorted(plan.works, key=lambda work: work.size):
-            rates = tried.setdefault(work.name, {})
+            if work.kind not in choices[0].engine.kinds:
+                continue
+            rates = tried.setdefault(work.trial.name, {})
             among = hopeful.get(work.kind, choices)
             for entrant in among if len(choices) > 1 else []:
                 if entrant.label not in rates:
-                    rates[entrant.label] = trial(entrant, work, plan)
+                    rates[entrant.label] = trial(entrant, work.trial, plan)
                     memory.write_text(json.dumps(tried, indent=1))
             best = max(among, key=lambda c: rates.get(c.label, 0.0))
             least = HOPEFUL * rates.get(best.label, 0.0)

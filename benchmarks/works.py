@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 LENGTHS = (16, 29, 7, 48, 33, 21, 40, 11)  # of the prompts of a batch
 KINDS = ("decode", "prompt", "batch")
+TRIAL_SIZE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ class Work:
     @property
     def lengths(self) -> list[int]:
         return [LENGTHS[i % len(LENGTHS)] for i in range(self.size)]
+
+    @property
+    def trial(self) -> Work:
+        """What settings are tried with: no more than 512 tokens of past."""
+        return replace(self, size=min(self.size, TRIAL_SIZE))
 
     def request(self) -> dict[str, Any]:
         """As the workers understand it."""

@@ -89,7 +89,8 @@ def test_shares_of_the_bounds() -> None:
 def test_only_hopeful_choices_run_larger_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     candidates = [Entrant(ENGINES["llama.cpp"], "Q8_0", 8, {"flash": f}, "", ()) for f in ("on", "off", "auto")]
     small, large = Work("decode", 64, 8), Work("decode", 4096, 8)
-    speeds = {"on": {small: 9.0, large: 3.0}, "off": {small: 10.0, large: 2.0}, "auto": {small: 5.0, large: 99.0}}
+    deep = Work("decode", 512, 8)
+    speeds = {"on": {small: 9.0, deep: 3.0}, "off": {small: 10.0, deep: 2.0}, "auto": {small: 5.0, deep: 99.0}}
     asked = []
 
     def trial(entrant: Entrant, work: Work, plan: protocol.Plan) -> float:
@@ -101,7 +102,7 @@ def test_only_hopeful_choices_run_larger_works(monkeypatch: pytest.MonkeyPatch, 
     for _ in range(2):
         chosen = {e.settings["flash"]: works for e, works in protocol.choose(candidates, plan)}
         assert chosen == {"off": [small], "on": [large]}
-    assert asked == [("on", small), ("off", small), ("auto", small), ("on", large), ("off", large)]
+    assert asked == [("on", small), ("off", small), ("auto", small), ("on", deep), ("off", deep)]
 
 
 def test_works_and_peers_by_their_names() -> None:
