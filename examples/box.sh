@@ -20,12 +20,16 @@ for seed in 0 1; do
     fastlm train "${texts[@]}" "${common[@]}" --out "plain-$seed" "${student[@]}" --seed "$seed" --tokenizer teacher
 done
 
-rm -rf box
-cp -r distilled-0 box
+# what ships, the student in float16: box/ to train on, box.flm to run
+python - << 'END'
+import torch, transformers
+transformers.AutoModelForCausalLM.from_pretrained("distilled-0", dtype=torch.float16).save_pretrained("box")
+END
+cp distilled-0/tokenizer.json distilled-0/tokenizer_config.json box
 cat > box/generation_config.json << 'END'
 {"bos_token_id": 0, "eos_token_id": 0, "do_sample": true, "temperature": 0.7, "top_p": 0.95}
 END
 fastlm convert box box.flm --dtype int8
 
-python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --teacher teacher --distilled distilled-0 distilled-1 \
-    --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --shipped int8 --dtypes int8 int4 --work .
+python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box box.flm --teacher teacher --dtypes int8 int4 \
+    --distilled distilled-0 distilled-1 --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --work .

@@ -1,6 +1,6 @@
 """Language models side by side on the same held-out text: n-gram, recurrent network, transformers.
 
-    python examples/compare.py TEXT... --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru FOLDER...
+    python examples/compare.py TEXT... --box FILE --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru NAME...
 
 examples/box.sh makes the folders. Writes compare.json (every figure; rows that it has are not measured again),
 compare.png, and with --document and --card the figures between the two marks of docs/language-models.md and of the
@@ -198,7 +198,7 @@ def put(document: Path, lines: Sequence[str]) -> None:
     )
 
 
-def verdicts(rows: Mapping[str, Row], shipped: str) -> list[str]:
+def verdicts(rows: Mapping[str, Row]) -> list[str]:
     """What the figures say of the box model: beside the others, of its teacher, and of its format."""
 
     def all_of(kind: str) -> list[float]:
@@ -207,11 +207,11 @@ def verdicts(rows: Mapping[str, Row], shipped: str) -> list[str]:
     def told(values: Sequence[float]) -> str:
         return " and ".join(f"{value:.4f}" for value in values)
 
-    whole, box = all_of("distilled")[0], rows[f"box {shipped}"].bits["all"]
-    lines = [f"- As shipped ({shipped}), the box model takes {box:.4f} bits per byte:"]
+    whole, box = all_of("distilled")[0], rows["box"].bits["all"]
+    lines = [f"- The box model takes {box:.4f} bits per byte:"]
     others = {"the n-gram model": all_of("n-gram"), "the better recurrent network": all_of("gru")}
     lines += [f"  {100 * (1 - box / min(bits)):.1f} % less than {name}," for name, bits in others.items() if bits]
-    lines += [f"  {100 * (box / whole - 1):+.2f} % against itself in float32."]
+    lines += [f"  and {100 * (box / whole - 1):+.2f} % against the student that it was converted from."]
     if all_of("plain"):
         lines.append(f"- With the teacher (two seeds): {told(all_of('distilled'))}; without: {told(all_of('plain'))}.")
     return lines
@@ -226,11 +226,12 @@ def jobs_of(args: argparse.Namespace, files: Sequence[TextFile]) -> dict[str, Ca
     folders: dict[str, tuple[str, Path, str]] = {}
     if args.stories260k:
         folders["stories260k"] = ("stories260k (has seen TinyStories)", args.stories260k, "float32")
-    for dtype in dict.fromkeys([args.shipped, *args.dtypes]):
-        folders[f"box {dtype}"] = (f"box, {dtype}", args.distilled[0], dtype)
+    folders["box"] = (f"the box model ({args.box.name})", args.box, "auto")
+    for dtype in args.dtypes:
+        folders[f"format {dtype}"] = (f"{args.distilled[0].name}, {dtype}", args.distilled[0], dtype)
     for kind, paths in (("distilled", args.distilled), ("plain", args.plain), ("teacher", [args.teacher])):
         for path in paths:
-            folders[f"{kind} {path.name}"] = (path.name, path, "float32")
+            folders[f"{kind} {path.name}"] = (f"{path.name}, float32", path, "float32")
     for key, (name, path, dtype) in folders.items():
         jobs[key] = lambda name=name, path=path, dtype=dtype: transformer_row(name, files, path, dtype)  # type: ignore[misc]
     return jobs
@@ -241,15 +242,17 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("texts", nargs="+", type=Path)
     parser.add_argument("--weights", type=float, nargs="+", default=[], help="of the texts, as in training")
     parser.add_argument("--teacher", type=Path, required=True)
-    parser.add_argument("--distilled", type=Path, nargs="+", required=True, help="students; the first is the box model")
+    parser.add_argument(
+        "--distilled", type=Path, nargs="+", required=True, help="students; of the first is the box model"
+    )
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help="the same students without the teacher")
     parser.add_argument(
         "--gru", type=Path, nargs="*", default=[], help="recurrent networks; trained if they are not there"
     )
     parser.add_argument("--epochs", type=float, default=4.0, help="of the recurrent networks (4)")
     parser.add_argument("--stories260k", type=Path)
-    parser.add_argument("--shipped", default="int8", help="format of the box model (int8)")
-    parser.add_argument("--dtypes", nargs="*", default=[], help="further formats of it")
+    parser.add_argument("--box", type=Path, required=True, help="the .flm file that ships")
+    parser.add_argument("--dtypes", nargs="*", default=[], help="formats to try on the first student")
     parser.add_argument("--work", type=Path, default=Path("compare"), help="folder for compare.json and compare.png")
     parser.add_argument("--document", type=Path, help="where to put picture, figures and samples")
     parser.add_argument("--card", type=Path, help="where to put the figures alone")
@@ -266,7 +269,7 @@ def main() -> None:
             train_gru(args.texts, path, tokenizer=args.teacher, recipe=how, weights=args.weights)
     found = measured(jobs_of(args, files), args.work / "compare.json")
     rows = list(found.values())
-    figures = [*table(rows), "", *verdicts(found, args.shipped), ""]
+    figures = [*table(rows), "", *verdicts(found), ""]
     print("\n".join(figures))
     draw(rows, args.work / "compare.png")
     if args.document:
