@@ -136,9 +136,8 @@ int flm_watch_ask(flm_watch *watch, double now) {
 
 static int stop_step(void *user) {
     flm_watch *watch = user;
-    if (watch->stopped) return 1;
-    if (watch->cancelled && watch->cancelled(watch->engine)) return 1;
-    return watch->clocked && flm_watch_ask(watch, flm_now());
+    if (watch->clocked) flm_watch_ask(watch, flm_now());
+    return watch->request ? watch->abandons(watch) : watch->stopped;
 }
 
 flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {

@@ -35,6 +35,8 @@ typedef struct flm_engine {
     flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
     size_t promised;                           /* pages that active requests may still take */
     atomic_uint cancels;                       /* grows with every flm_request_cancel */
+    int gave_way;                              /* the last step was abandoned, though it had others to serve */
+    int finishes;                              /* the step in flight is not abandoned while it has others to serve */
     unsigned cancels_ended, cancels_checked;   /* how far schedule.c has acted on them, and looked into a step */
     flm_sampler_scratch sampling;
 
@@ -50,21 +52,21 @@ void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *s
 /* Who may stop a step, asked while it runs. */
 typedef struct flm_watch {
     flm_engine *engine;
-    const flm_poll *poll;                 /* of the leading thread, or NULL */
-    int (*cancelled)(flm_engine *engine); /* a request of the step was cancelled; or NULL */
-    double asked;                         /* when poll was asked last (flm_now) */
-    double now;                           /* when the last step ended */
-    int leads;                            /* the thread leads still */
-    int stopped;                          /* poll said so */
-    int clocked;                          /* the step may be long: look at the clock while it runs */
+    const flm_poll *poll; /* of the leading thread, or NULL */
+    flm_request *request; /* that the leading thread waits for; NULL: the step is that thread's alone */
+    int (*abandons)(struct flm_watch *watch); /* where there is a request: whether to */
+    double asked;                             /* when poll was asked last (flm_now) */
+    double now;                               /* when the last step ended */
+    int leads;                                /* the thread leads still */
+    int stopped;                              /* poll said so */
+    int clocked;                              /* the step may be long: look at the clock while it runs */
 } flm_watch;
 
 /* Ask poll if `now` is late enough; sets and returns watch->stopped. Without the lock. */
 int flm_watch_ask(flm_watch *watch, double now);
 /* Buffers for a step of that size. */
 flm_status flm_engine_reserve(flm_engine *engine, uint32_t n_tokens, uint32_t n_rows, flm_error *error);
-/* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: watch->stopped, or a request of
- * the step was cancelled. */
+/* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: it was abandoned. */
 flm_status flm_engine_run(flm_engine *engine, int encoder, flm_step *step, flm_watch *watch, flm_error *error);
 
 #endif

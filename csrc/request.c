@@ -137,7 +137,7 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
     return status;
 }
 
-/* A cancelled request need not wait for the end of a step that it is not in; a step that it is in is abandoned. */
+/* A cancelled request need not wait for the end of a step that it is not in; one that it is in may be abandoned. */
 static void leave_queue_if_cancelled(flm_request *r) {
     if (atomic_load(&r->cancelled) && !r->in_step && r->state != FLM_REQUEST_DONE)
         flm_schedule_end(r->engine, r, FLM_FINISH_CANCELLED, FLM_OK);
@@ -146,10 +146,8 @@ static void leave_queue_if_cancelled(flm_request *r) {
 /* Not inside the gate after an error. */
 static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_error *error) {
     flm_engine *e = r->engine;
-    flm_watch watch = {.engine = e,
-                       .poll = poll,
-                       .cancelled = flm_schedule_step_cancelled,
-                       .asked = poll ? flm_now() : 0.0};
+    flm_watch watch = {
+        .engine = e, .poll = poll, .request = r, .abandons = flm_schedule_abandons, .asked = poll ? flm_now() : 0.0};
     flm_status status = FLM_OK;
     flm_waiter waiter;
     int leads = 0;

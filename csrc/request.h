@@ -57,7 +57,7 @@ void flm_schedule_step(flm_engine *engine, flm_watch *watch);
 void flm_schedule_end_cancelled(flm_engine *engine);
 /* End a request that is in no step. status: FLM_OK, or that of request->error. */
 void flm_schedule_end(flm_engine *engine, flm_request *request, flm_finish finish, flm_status status);
-/* Is a request of the step in flight cancelled? Cheap; for flm_watch. */
-int flm_schedule_step_cancelled(flm_engine *engine);
+/* Is the step in flight to be abandoned, since its requests are cancelled? Cheap; for flm_watch. */
+int flm_schedule_abandons(flm_watch *watch);
 
 #endif

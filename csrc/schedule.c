@@ -5,6 +5,8 @@
 
 /* A step reads at least that many prompt tokens, however many requests are writing. */
 enum { LEAST_PROMPT_TOKENS = 16 };
+/* So long may a cancelled request have to wait for the end of a step that it shares. */
+#define BRIEF_SECONDS 0.03
 
 int flm_request_satisfied(const flm_request *r) {
     return r->state == FLM_REQUEST_DONE || (!r->wait_all && r->n_written > r->n_shown);
@@ -68,13 +70,27 @@ void flm_schedule_end_cancelled(flm_engine *e) {
     }
 }
 
-int flm_schedule_step_cancelled(flm_engine *e) {
+static uint32_t cancelled_in_step(const flm_engine *e) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->n_batch; i++) n += atomic_load(&e->batch[i]->cancelled) != 0;
+    return n;
+}
+
+int flm_schedule_abandons(flm_watch *watch) {
+    flm_engine *e = watch->engine;
+    if (watch->stopped && !atomic_load(&watch->request->cancelled)) flm_request_cancel(watch->request);
     unsigned cancels = atomic_load(&e->cancels);
     if (cancels == e->cancels_checked) return 0;
     e->cancels_checked = cancels;
-    for (uint32_t i = 0; i < e->n_batch; i++)
-        if (atomic_load(&e->batch[i]->cancelled)) return 1;
-    return 0;
+    uint32_t n = cancelled_in_step(e);
+    int wanted = n > 0 || atomic_load(&watch->request->cancelled); /* that one may be waiting for pages */
+    return wanted && (n == e->n_batch || !e->finishes);
+}
+
+/* What is abandoned must be run again for the others in it. A step that would be short ends rather, and so does the one
+ * after a step that was abandoned in spite of others: many cancellations in a row must not keep them from going on. */
+static int finishes(const flm_engine *e, const flm_step *step) {
+    return e->gave_way || (e->last_seconds < BRIEF_SECONDS && step->n_tokens <= e->last_tokens);
 }
 
 /* A request is admitted once all pages that it may ever need are there, so that none has to be thrown out midway. */
@@ -230,6 +246,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     admit_waiting(e);
     fill_step(e, &step);
     if (step.n_items == 0) return;
+    e->finishes = finishes(e, &step);
     flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);
     if (!status) {
         flm_gate_leave(e->gate);
@@ -243,6 +260,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
         flm_gate_reenter(e->gate);
         flm_context_publish(e->model->context);
     }
+    e->gave_way = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->n_batch;
     for (uint32_t i = 0; i < step.n_items; i++) {
         flm_request *r = e->batch[i];
         r->in_step = 0;

@@ -17,7 +17,7 @@ SOURCES = [CSRC / f"{name}.c" for name in NAMES]
 CASES = {
     "unit_pages": ["pages"],
     "unit_engine": ["sessions", "limits", "batch"],
-    "unit_schedule": ["threads", "turns", "cancel", "fork"],
+    "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
 }
 
 

@@ -38,6 +38,7 @@ struct flm_scratch {
 static atomic_int step_microseconds;
 static int poison_token = -1;
 static unsigned most_items; /* in one step so far */
+static unsigned abandoned;  /* steps */
 
 flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
     (void)m, (void)n_tokens, (void)error;
@@ -80,7 +81,9 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
         }
         for (int pause = 0; pause < 4; pause++) {
             if (step_microseconds) usleep((unsigned)step_microseconds / 4);
-            if (step->stop(step->stop_user)) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
+            if (!step->stop(step->stop_user)) continue;
+            abandoned++;
+            return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
         }
     }
     CHECK(row == step->n_logit_rows && tokens == step->n_tokens && tokens > 0);

@@ -156,6 +156,47 @@ static void cancel(void) {
     free_all(m, c);
 }
 
+static atomic_int annoyed;
+
+/* Requests that are cancelled as soon as they run. */
+static void *annoy(void *model) {
+    while (annoyed) {
+        flm_session *s;
+        flm_request *r;
+        flm_sampling sampling = sampling_of(50, 1);
+        CHECK(flm_session_create(model, &s, NULL) == FLM_OK);
+        CHECK(flm_request_create(s, (int32_t[]){1, 2, 3}, 3, &sampling, &r, NULL) == FLM_OK);
+        usleep(10000);
+        flm_request_cancel(r);
+        flm_request_destroy(r);
+        flm_session_destroy(s);
+    }
+    return NULL;
+}
+
+/* Long steps that are shared with ever new requests, which are cancelled in their midst: the neighbour goes on. */
+static void progress(void) {
+    enum { TEAM = 3, TOKENS = 5 };
+    flm_context *c = new_context();
+    flm_model *m = new_model(c, 0, 1);
+    flm_session *s;
+    pthread_t team[TEAM];
+    CHECK(flm_session_create(m, &s, NULL) == FLM_OK);
+    annoyed = 1;
+    step_microseconds = 40000;
+    for (int i = 0; i < TEAM; i++) CHECK(pthread_create(&team[i], NULL, annoy, m) == 0);
+    unsigned before = abandoned;
+    double start = flm_now();
+    generate_and_check(s, (int32_t[]){7, 8}, 2, TOKENS, 1, 0);
+    CHECK(flm_now() - start < 20.0);
+    CHECK(abandoned > before && abandoned <= before + TOKENS + 2);
+    annoyed = 0;
+    for (int i = 0; i < TEAM; i++) pthread_join(team[i], NULL);
+    step_microseconds = 0;
+    flm_session_destroy(s);
+    free_all(m, c);
+}
+
 typedef struct long_call {
     flm_session *session;
     volatile int done;
@@ -301,7 +342,8 @@ static void overhead(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"threads", threads}, {"turns", turns}, {"cancel", cancel}, {"fork", forks}, {"overhead", overhead},
+        {"threads", threads},   {"turns", turns}, {"cancel", cancel},
+        {"progress", progress}, {"fork", forks},  {"overhead", overhead},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
