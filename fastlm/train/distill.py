@@ -144,6 +144,7 @@ def _check_student(student: Path, teacher: Location, codec: FolderCodec) -> None
 
 def _written(teacher: Path, codec: FolderCodec, count: int, context: int, plan: Plan) -> TextFile:
     """Documents in the teacher's own words, sampled as it is (temperature 1), a folder of the run per shard."""
+    from fastlm.generation import Request
     from fastlm.loading import load
     from fastlm.model import Model
 
@@ -155,10 +156,8 @@ def _written(teacher: Path, codec: FolderCodec, count: int, context: int, plan: 
             nonlocal writer
             writer = writer or load(teacher, threads=plan.where.threads)
             seeds = [plan.recipe.seed + (n << 20) for n in range(first, min(first + SHARD, count))]
-            done = [
-                writer.generate([codec.start], max_tokens=context - 1, temperature=1.0, top_k=0, top_p=1.0, seed=seed)
-                for seed in seeds
-            ]
+            how: dict[str, Any] = {"max_tokens": context - 1, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+            done = writer.batch([Request([codec.start], seed=seed, **how) for seed in seeds])
             text = "".join(f"{found.text.strip()}\n{SEPARATOR}\n" for found in done)
             (folder / "text.txt").write_text(text, encoding="utf-8")
 
