@@ -26,6 +26,7 @@ import torch, transformers
 transformers.AutoModelForCausalLM.from_pretrained("distilled-0", dtype=torch.float16).save_pretrained("box")
 END
 cp distilled-0/tokenizer.json distilled-0/tokenizer_config.json box
+chmod 644 box/*
 cat > box/generation_config.json << 'END'
 {"bos_token_id": 0, "eos_token_id": 0, "do_sample": true, "temperature": 0.7, "top_p": 0.95}
 END
