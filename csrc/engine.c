@@ -9,6 +9,9 @@
 enum { DEFAULT_SEQUENCES = 64 };
 /* Encoders keep their pages for one step only: pages beside those of one sequence of full length. */
 enum { SPARE_ENCODER_PAGES = 16 };
+/* A poll that takes its time is asked again only after so many times that, but no more seconds than those. */
+#define PATIENCE 9.0
+#define MOST_PATIENCE 0.04
 /* Steps shorter than this need no look at the clock while they run. */
 #define SHORT_STEP_SECONDS 2e-3
 
@@ -129,8 +132,9 @@ flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows,
 
 int flm_watch_ask(flm_watch *watch, double now) {
     if (!watch->poll || watch->stopped || now - watch->asked < FLM_GATE_SECONDS) return watch->stopped;
-    watch->asked = now;
     watch->stopped = watch->poll->ask(watch->poll->user) != 0;
+    double spent = flm_now() - now; /* it may have waited for an interpreter's lock */
+    watch->asked = now + spent + (spent < MOST_PATIENCE / PATIENCE ? PATIENCE * spent : MOST_PATIENCE);
     return watch->stopped;
 }
 

@@ -72,9 +72,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_calls)
 
 
+cdef struct _Asked:
+    void *call   # a _Poll, borrowed
+    bint silent  # nothing but the interpreter's end could be the answer, and that needs no lock
+
+
 cdef class _Poll:
-    """A call inside of C, and what it is asked while it waits: did a signal arrive, is `cancel` set?"""
+    """A call inside of C, and what it is asked while it waits: did a signal arrive (the main thread), is `cancel` set?"""
     cdef object cancel
+    cdef _Asked asked
     cdef BaseException raised
     cdef flm_poll poll
     cdef bint inside
@@ -83,8 +89,10 @@ cdef class _Poll:
         global _running
         _stay_if_ending()
         self.cancel = cancel
+        self.asked.call = <void *>self
+        self.asked.silent = cancel is None and threading.current_thread() is not threading.main_thread()
         self.poll.ask = _ask
-        self.poll.user = <void *>self
+        self.poll.user = &self.asked
         self.inside = True
         _running += 1
 
@@ -106,14 +114,18 @@ cdef class _Poll:
 
 
 cdef int _ask(void *user) noexcept nogil:
-    with gil:
-        poll = <_Poll>user
-        try:
-            PyErr_CheckSignals()
-            return 1 if _stopping() or (poll.cancel is not None and poll.cancel.is_set()) else 0
-        except BaseException as raised:
-            poll.raised = raised
-            return 1
+    cdef _Asked *asked = <_Asked *>user
+    return 0 if asked.silent and not _ending else _ask_python(asked.call)
+
+
+cdef int _ask_python(void *call) noexcept with gil:
+    poll = <_Poll>call
+    try:
+        PyErr_CheckSignals()
+        return 1 if _stopping() or (poll.cancel is not None and poll.cancel.is_set()) else 0
+    except BaseException as raised:
+        poll.raised = raised
+        return 1
 
 
 cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:

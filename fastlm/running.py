@@ -121,7 +121,8 @@ class Run:
         """Wait for at least one more token, or for the end."""
         whole = wait_all and not (self._decoded is not None and self._p.stop)
         self.flags.is_set()  # a flag that was set before counts, however soon all is written
-        progress = UNSTARTED if self._request is None else self._request.wait(whole, self.flags)
+        flags = self.flags if self.flags.flagged else None  # then a waiting thread need not be asked
+        progress = UNSTARTED if self._request is None else self._request.wait(whole, flags)
         self._last, self.finish = progress, progress.finish
         text = progress.text.decode("utf-8")
         if self._decoded is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -275,3 +276,26 @@ def test_generating_lets_others_run(heavy_folder: Path) -> None:
         assert smallest_longest_gap("generate", write) < 0.02
         assert smallest_longest_gap("stream", write_pieces) < 0.02
         assert smallest_longest_gap("forward", lambda: model.forward(ids, attentions=True)) < 0.02
+
+
+def test_generating_beside_a_thread_that_keeps_the_lock(wide_folder: Path) -> None:
+    """Without `cancel`, and off the main thread that alone sees signals, nobody need be asked within a step."""
+    with fastlm.load(wide_folder, threads=1) as model:
+
+        def steps() -> int:
+            return int(model._context.counters()["forwards"])
+
+        thread = threading.Thread(target=lambda: model.generate([1], max_tokens=1000, ignore_eos=True))
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(30.0)
+        try:
+            thread.start()
+            while steps() == 0:
+                time.sleep(0)  # the last time that the lock is let go of
+            end = time.perf_counter() + 10.0
+            while steps() < 300 and time.perf_counter() < end:
+                sum(range(10_000))  # looking takes the context's lock
+            assert steps() >= 300
+        finally:
+            sys.setswitchinterval(before)
+            thread.join()
