@@ -4,16 +4,13 @@
 
 #include "run.h"
 
-enum {
-    GRAIN = 4,       /* strips that a thread's share is a multiple of: what the kernels walk at once */
-    BLOCK_STRIPS = 8 /* strips finished at a time when there are many rows, so that the epilogue finds them in cache */
-};
+enum { GRAIN = 4 }; /* strips that a thread's share is a multiple of: what the kernels walk at once */
 
 /* After the product, where an adapter's low-rank product will join the bias. */
 static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
                    size_t y_stride) {
     if (!l->bias || row0 >= row1) return;
-    for (size_t t = 0; t < n; t++) k->add(y + t * y_stride + row0, l->bias + row0, row1 - row0);
+    for (size_t t = 0; t < n; t++) k->add(y + t * y_stride, l->bias + row0, row1 - row0);
 }
 
 static size_t end_row(const flm_linear *l, size_t strip1) {
@@ -23,21 +20,31 @@ static size_t end_row(const flm_linear *l, size_t strip1) {
 
 void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
                        float *y, size_t y_stride, unsigned thread) {
-    run->kernels->product[l->w.format].matmul(&l->w, strip0, strip1, x.rows, x.bytes, n, y, y_stride);
-    finish(run->kernels, l, strip0 * FLM_STRIP, end_row(l, strip1), n, y, y_stride);
+    const size_t row0 = strip0 * FLM_STRIP;
+    float *row_zero = (float *)((uintptr_t)y - row0 * sizeof *y); /* where kernels count columns from */
+    run->kernels->product[l->w.format].matmul(&l->w, strip0, strip1, x.rows, x.bytes, n, row_zero, y_stride);
+    finish(run->kernels, l, row0, end_row(l, strip1), n, y, y_stride);
     run->tiles[thread] += (strip1 - strip0) * n;
 }
 
-/* Element-wise work on rows [row0, row1) of the products of n tokens, in cache just after they were made. */
-static void epilogue(const flm_run *run, const flm_linear_step *s, size_t row0, size_t row1, size_t n) {
+/* Where products go: their rows of the buffers in to[], or of a block of the thread's own when they are many and what
+ * follows them leaves only its own result. */
+typedef struct products {
+    float *y[2]; /* the second: of a gated pair */
+    size_t stride[2];
+} products;
+
+/* Element-wise work on rows [row0, row1) of n tokens, in cache just after their products were made. */
+static void epilogue(const flm_run *run, const flm_linear_step *s, const products *p, size_t row0, size_t row1,
+                     size_t n) {
     const flm_kernels *k = run->kernels;
     size_t width = row1 - row0;
     for (size_t t = 0; t < n; t++) {
-        float *y = flm_row(run, s->to[0], t) + row0;
+        float *y = p->y[0] + t * p->stride[0], *result = flm_row(run, s->to[0], t) + row0;
         switch (s->epilogue) {
         case FLM_STORE: return;
-        case FLM_ACTIVATE: k->activate[s->activation](y, y, width); break;
-        case FLM_GATE: k->gate[s->activation](y, y, flm_row(run, s->to[1], t) + row0, width); break;
+        case FLM_ACTIVATE: k->activate[s->activation](result, y, width); break;
+        case FLM_GATE: k->gate[s->activation](result, y, p->y[1] + t * p->stride[1], width); break;
         case FLM_RESIDUAL: {
             float *to = flm_row(run, s->residual_to, t) + row0;
             if (s->residual_to != s->residual_from)
@@ -56,18 +63,29 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, size_t row0, 
     }
 }
 
+static products products_at(const flm_run *run, const flm_linear_step *s, size_t i, size_t row0, size_t n,
+                            unsigned thread) {
+    const int direct = n == 1 || s->epilogue == FLM_STORE || s->epilogue == FLM_LOGITS;
+    products p = {.stride = {FLM_BLOCK_ROWS, FLM_BLOCK_ROWS}};
+    p.y[0] = run->scratch->block_rows + (size_t)thread * 2 * run->scratch->max_tokens * FLM_BLOCK_ROWS;
+    p.y[1] = p.y[0] + n * FLM_BLOCK_ROWS;
+    for (size_t k = i; direct && k < s->n_linears && k < i + 2; k++) {
+        p.y[k - i] = flm_row(run, s->to[k], 0) + row0;
+        p.stride[k - i] = flm_stride(run, s->to[k]);
+    }
+    return p;
+}
+
 /* A thread's share [strip0, strip1) of linear i (of a gated pair: of both). */
 static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, size_t strip0, size_t strip1,
                        flm_inputs x, size_t n, unsigned thread) {
-    size_t block = n > 1 ? BLOCK_STRIPS : strip1 - strip0;
+    size_t block = n > 1 ? FLM_BLOCK_ROWS / FLM_STRIP : strip1 - strip0;
     for (size_t at = strip0; at < strip1 && !(n > 1 && flm_run_stopping(run, thread)); at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
-        flm_linear_strips(run, &s->linear[i], at, end, x, n, flm_row(run, s->to[i], 0), flm_stride(run, s->to[i]),
-                          thread);
-        if (s->epilogue == FLM_GATE)
-            flm_linear_strips(run, &s->linear[1], at, end, x, n, flm_row(run, s->to[1], 0), flm_stride(run, s->to[1]),
-                              thread);
-        epilogue(run, s, at * FLM_STRIP, end_row(&s->linear[i], end), n);
+        const products p = products_at(run, s, i, at * FLM_STRIP, n, thread);
+        flm_linear_strips(run, &s->linear[i], at, end, x, n, p.y[0], p.stride[0], thread);
+        if (s->epilogue == FLM_GATE) flm_linear_strips(run, &s->linear[1], at, end, x, n, p.y[1], p.stride[1], thread);
+        epilogue(run, s, &p, at * FLM_STRIP, end_row(&s->linear[i], end), n);
     }
 }
 

@@ -64,7 +64,8 @@ static inline flm_prepare_fn *flm_prepare_of(const flm_run *run, const flm_matri
     return run->kernels->product[w->format].prepare;
 }
 
-/* Strips [strip0, strip1) of y = W x + bias for n rows of inputs: all matrix products pass through here. */
+/* Strips [strip0, strip1) of W x + bias for n rows of inputs, y[0] being the first of their rows: all matrix products
+ * pass through here. */
 void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
                        float *y, size_t y_stride, unsigned thread);
 

@@ -5,8 +5,9 @@
 #include "plan.h"
 
 enum {
-    FLM_PRIVATE_FLOATS = 1 << 14
-}; /* a thread's own normalised rows, so that small steps need no barrier for them */
+    FLM_PRIVATE_FLOATS = 1 << 14, /* a thread's own normalised rows, so that small steps need no barrier for them */
+    FLM_BLOCK_ROWS = 128          /* of a matrix, finished at a time for many tokens: the next cache holds products */
+};
 
 struct flm_scratch {
     uint32_t max_tokens, max_logit_rows;
@@ -16,6 +17,7 @@ struct flm_scratch {
     size_t stride[FLM_BUF_COUNT];
     float *cosine[FLM_MAX_ROPES], *sine[FLM_MAX_ROPES]; /* per rope of the plan: [tokens][pairs] */
     float *private_rows;                                /* [threads][FLM_PRIVATE_FLOATS] */
+    float *block_rows;                                  /* [threads][2][tokens][FLM_BLOCK_ROWS] */
     float *attention_scratch;                           /* [threads][attention_floats] */
     size_t attention_floats;
     uint32_t *item_of, *position; /* of a token */

@@ -117,8 +117,8 @@ static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, siz
     const flm_inputs in = expert_inputs(run, &x->up.w, FLM_BUF_GATHERED, first);
     float *gate = flm_row(run, FLM_BUF_GATE, first), *up = flm_row(run, FLM_BUF_UP, first);
     size_t gate_stride = flm_stride(run, FLM_BUF_GATE), up_stride = flm_stride(run, FLM_BUF_UP);
-    flm_linear_strips(run, &x->gate, strip0, strip1, in, n, gate, gate_stride, thread);
-    flm_linear_strips(run, &x->up, strip0, strip1, in, n, up, up_stride, thread);
+    flm_linear_strips(run, &x->gate, strip0, strip1, in, n, gate + row0, gate_stride, thread);
+    flm_linear_strips(run, &x->up, strip0, strip1, in, n, up + row0, up_stride, thread);
     for (size_t i = 0; i < n; i++) {
         float *g = gate + i * gate_stride + row0;
         run->kernels->gate[s->activation](g, g, up + i * up_stride + row0, row1 - row0);
@@ -130,7 +130,8 @@ static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, s
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     const flm_linear *down = &s->experts[e].down;
     flm_linear_strips(run, down, strip0, strip1, expert_inputs(run, &down->w, FLM_BUF_GATE, first), n,
-                      flm_row(run, FLM_BUF_EXPERT_OUT, first), flm_stride(run, FLM_BUF_EXPERT_OUT), thread);
+                      flm_row(run, FLM_BUF_EXPERT_OUT, first) + strip0 * FLM_STRIP, flm_stride(run, FLM_BUF_EXPERT_OUT),
+                      thread);
 }
 
 void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
