@@ -124,7 +124,7 @@ def test_more_tokens_than_fit_any_buffer(
     kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str
 ) -> None:
     rng = np.random.default_rng(SEED)
-    for rows, cols, tokens in ((40, 290, 1100), (90, 1025, 300)):
+    for rows, cols, tokens in ((40, 290, 1100), (90, 1025, 300), (36, 6500, 300)):
         w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, rows, cols))
         x = rng.standard_normal((tokens, cols)).astype(np.float32)
         y = multiply(kernels, kernel_library, guarded, w, x)
