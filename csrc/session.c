@@ -167,9 +167,8 @@ flm_status flm_session_check(const flm_session *session, const int32_t *tokens, 
     if (n > context || session->n_tokens > context - n)
         return flm_fail(
             error, FLM_ERR_CONTEXT_LENGTH,
-            "%zu tokens after the session's %zu are more than the context of %u: shorten them or load the model "
-            "with a larger `context`",
-            n, session->n_tokens, (unsigned)context);
+            "%zu tokens%s are more than the context of %u: shorten them or load the model with a larger `context`",
+            session->n_tokens + n, session->n_tokens ? ", with those that the session has," : "", (unsigned)context);
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocab)
             return flm_fail(error, FLM_ERR_ARGUMENT, "tokens[%zu] is %d, but the model's tokens are 0 to %u", i,

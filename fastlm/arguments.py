@@ -11,6 +11,8 @@ import numpy as np
 
 from fastlm.errors import ParameterError
 
+UNBOUNDED = 2**31 - 1  # upper limits from here on are those of integers, of which no error need tell
+
 
 def shown(value: object) -> str:
     """A short text of any value."""
@@ -25,6 +27,8 @@ def whole(value: object, name: str, low: int, high: int) -> int:
     number = _index(value)
     if number is None:
         raise ParameterError(f"{name} must be an integer, not {shown(value)}")
+    if number < low and high >= UNBOUNDED:
+        raise ParameterError(f"{name} must be at least {low}, not {shown(value)}")
     if not low <= number <= high:
         raise ParameterError(f"{name} must be from {low} to {high}, not {shown(value)}")
     return number

@@ -20,6 +20,11 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "n", "seed", "stop",
     "stop_token_ids", "min_tokens", "ignore_eos", "logit_bias", "logprobs", "echo", "adapter", "draft", "cancel",
 )
+ELSEWHERE = {
+    "do_sample": "give temperature (0 is greedy, above 0 samples)",
+    "stream": "stream() takes the same arguments and gives the text piece by piece",
+    "max_length": "give max_tokens, which does not count the prompt",
+}
 FILTERS = {"top_k": (0, 1), "top_p": (1,), "min_p": (0,), "typical_p": (1,)}  # values that greedy honours, too
 # Settings of generation_config.json: what is taken from it, and under which name; ...
 RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
@@ -121,6 +126,8 @@ def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in params.items():
         target = ALIASES.get(name, name)
+        if name in ELSEWHERE:
+            raise ParameterError(f"unknown parameter {name!r}: {ELSEWHERE[name]}")
         if target not in NAMES:
             near = difflib.get_close_matches(name, [*NAMES, *ALIASES], 1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(NAMES)}"

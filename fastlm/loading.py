@@ -226,6 +226,8 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
     """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
     from fastlm.weights.container import PackedTensor, Vocabulary, write
 
+    if os.fsdecode(path).lower().endswith((".gguf", ".safetensors")):
+        raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
     core, location = model._core, model._location
     tensors = core.tensors()
 

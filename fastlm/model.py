@@ -71,6 +71,13 @@ class Model:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        info, closed = self._info, ", closed" if self._closed else ""
+        return (
+            f"<fastlm.Model {self.config.get('model_type')} ({self.kind}), {info['parameters']:,} parameters, "
+            f"{info['format']}{closed}>"
+        )
+
     def close(self) -> None:
         """Free the weights once running calls have ended; the model cannot be used any more."""
         self._closed = True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
 from fastlm.arguments import whole
-from fastlm.errors import UnsupportedError
+from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
 
@@ -34,6 +34,9 @@ class Session:
     ) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"<fastlm.Session of {self._model!r}>"
+
     @property
     def tokens(self) -> list[int]:
         """Token ids of the sequence so far."""
@@ -47,6 +50,8 @@ class Session:
         if model.kind != "decoder":
             raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {model.kind}")
         p = model._parameters(params)
+        if p.n != 1:
+            raise ParameterError("n: a session is one sequence; fork() it n times instead")
         ids = model._prompts.ids(prompt, start=self._core.length == 0)
         return Run(self._core, ids, p, model.tokenizer, model._prompts.echo(prompt, ids, p.echo))
 

@@ -12,6 +12,7 @@ import pytest
 
 import fastlm
 from fastlm.errors import ContextLengthError, ParameterError, StateError
+from fastlm.loading import save
 
 PROMPTS = ["Once upon a time", "The dog", "Lily and Tom went", "One day, a big", "She"]
 
@@ -184,3 +185,26 @@ def test_import_is_light(tmp_path: Path) -> None:
     ]
     assert all(len(run) == 1 for run in runs), "import fastlm loads none of these"
     assert min(float(run[0]) for run in runs) < 0.1
+
+
+def test_what_a_newcomer_reads(stories260k: Path, tmp_path: Path) -> None:
+    with fastlm.load(stories260k) as model:
+        assert repr(model) == "<fastlm.Model llama (decoder), 260,032 parameters, float32>"
+        with model.session() as session:
+            assert repr(model) in repr(session)
+            with pytest.raises(ParameterError, match=r"n: a session is one sequence; fork\(\)"):
+                session.generate("Once", n=2)
+            with pytest.raises(ContextLengthError, match=r"^600 tokens are more than the context of 512: "):
+                session.generate([5] * 600)
+            session.generate([5] * 500, max_tokens=5, ignore_eos=True)
+            with pytest.raises(ContextLengthError, match=r"^605 tokens, with those that the session has, are more than"):
+                session.generate([5] * 100)
+        for name, hint in (("do_sample", "temperature"), ("stream", r"stream\(\)"), ("max_length", "max_tokens")):
+            with pytest.raises(ParameterError, match=f"unknown parameter '{name}': .*{hint}"):
+                model.generate("Once", **{name: True})
+        with pytest.raises(ParameterError, match="max_tokens must be at least 0, not -3"):
+            model.generate("Once", max_tokens=-3)
+        for name in ("model.gguf", "MODEL.safetensors"):
+            with pytest.raises(ParameterError, match=r"end it in \.flm"):
+                save(model, tmp_path / name)
+    assert repr(model).endswith(", closed>") and not list(tmp_path.iterdir())
