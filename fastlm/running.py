@@ -97,7 +97,7 @@ class Run:
         echo: str = "",
         prompt_tokens: int | None = None,
     ) -> None:
-        table = tokenizer is not None and tokenizer.table is not None
+        table = tokenizer is not None and tokenizer.prints_by_table
         if p.stop and tokenizer is None:
             raise ParameterError("stop: this model has no tokenizer, so stop strings mean nothing; use stop_token_ids")
         self._decoded = DecodedText(tokenizer, p.stop) if tokenizer is not None and not table else None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastlm.errors import ModelFormatError, ParameterError
@@ -37,8 +38,8 @@ class Tokenizer:
         Ids of the special tokens, or None.
     eos
         The end tokens that tokenizer_config.json names.
-    table
-        The id -> bytes table, or None when text has to be decoded by the library (WordPiece and the like).
+    prints_by_table
+        Whether `table` says what ids print; else text has to be decoded by the library (WordPiece and the like).
     """
 
     def __init__(self, library: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
@@ -48,7 +49,13 @@ class Tokenizer:
         self.pad = self._special("pad_token")
         end = self._special("eos_token")
         self.eos = [] if end is None else [end]
-        self.table = _piece_table(library)
+        self._decoder = _decoder_parts(library)
+        self.prints_by_table = _is_table(self._decoder)
+
+    @cached_property
+    def table(self) -> PieceTable | None:
+        """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
+        return _piece_table(self._library, self._decoder) if self.prints_by_table else None
 
     def _special(self, name: str) -> int | None:
         value = self.config.get(name)
@@ -160,21 +167,24 @@ def _byte_alphabet() -> dict[str, int]:
     return {chr(b): b for b in visible} | {chr(0x100 + i): b for i, b in enumerate(hidden)}
 
 
-def _decoder_parts(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if not decoder:
+def _decoder_parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:
+    if library.decoder is None:
         return []
+    decoder = json.loads(library.decoder.__getstate__())
     if decoder.get("type") == "Sequence":
         return [part for part in decoder.get("decoders", []) if isinstance(part, dict)]
     return [decoder]
 
 
-def _piece_table(library: tokenizers.Tokenizer) -> PieceTable | None:
-    parts = _decoder_parts(json.loads(library.to_str()).get("decoder"))
+def _is_table(parts: list[dict[str, Any]]) -> bool:
     kinds = {str(part.get("type")) for part in parts}
     if not kinds or not kinds <= {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}:
-        return None
-    if any(p["type"] == "Replace" and p.get("pattern") != {"String": METASPACE} for p in parts):
-        return None
+        return False
+    return all(p["type"] != "Replace" or p.get("pattern") == {"String": METASPACE} for p in parts)
+
+
+def _piece_table(library: tokenizers.Tokenizer, parts: list[dict[str, Any]]) -> PieceTable:
+    kinds = {str(part.get("type")) for part in parts}
     added = library.get_added_tokens_decoder()
     by_id = {i: piece for piece, i in library.get_vocab(with_added_tokens=True).items()}
     alphabet = _byte_alphabet()
