@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# The model in the box, from the text to its card's figures: examples/box.sh CORPUS WORK
-# CORPUS holds tinystories.txt, storybooks.txt and books.txt. Hours on one processor; repeat it to go on after a break.
+# The model in the box, from the text to its card's figures: examples/box.sh CORPUS WORK [STORIES260K]
+# CORPUS holds tinystories.txt, storybooks.txt and books.txt; STORIES260K is a checkpoint to compare with. Hours on one
+# processor; repeat it to go on after a break.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 corpus=$(cd "$1" && pwd)
+stories260k=${3:+$(cd "$3" && pwd)}
 mkdir -p "$2"
 cd "$2"
 
@@ -33,4 +35,5 @@ END
 fastlm convert box box.flm --dtype int8
 
 python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box box.flm --teacher teacher --dtypes int8 int4 \
-    --distilled distilled-0 distilled-1 --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --work .
+    --distilled distilled-0 distilled-1 --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --work . \
+    ${stories260k:+--stories260k "$stories260k"}
