@@ -265,7 +265,7 @@ class Model:
         return best_tokens(self.forward(self._prompts.ids(prompt), logits="last"), k, self.tokenizer)
 
     def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None) -> float:
-        """Natural log-probability of a text, or of a continuation after it."""
+        """Natural log-probability of a text, or of a continuation after it (with the space between them, if any)."""
         ids = self._prompts.ids(text, name="text")
         after = None if continuation is None else self._prompts.ids(continuation, start=False, name="continuation")
         return loglikelihood(self._core, ids, after, self.vocab, self.context)

@@ -38,7 +38,7 @@ class Prompts:
         `name` is the argument's, in error texts.
         """
         if isinstance(prompt, str):
-            ids = self.tokenizer().encode(prompt, special=start)
+            ids = self.tokenizer().encode(prompt, special=start, start=start)
         else:
             ids = self.check(prompt, name, "text or a list of token ids")
         if not ids and start:

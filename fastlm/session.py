@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Session:
     """One sequence of a model, from `Model.session()`. Prompt and written tokens stay, so a next call continues them.
 
-    A text prompt gets the tokenizer's special tokens only at the beginning of the sequence.
+    A text prompt gets the tokenizer's special tokens, and the space that some put before a text, only at the beginning
+    of the sequence: what comes later goes on after what is there, and brings its own space.
     """
 
     def __init__(self, model: Model, core: _core.Session) -> None:

@@ -57,6 +57,12 @@ class Tokenizer:
         """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
         return _piece_table(self._library, self._decoder) if self.prints_by_table else None
 
+    @cached_property
+    def _going_on(self) -> tokenizers.Tokenizer:
+        """The library, but for the space that it puts before a text."""
+        state = _without_first_space(json.loads(self._library.to_str()))
+        return self._library if state is None else type(self._library).from_str(json.dumps(state))
+
     def _special(self, name: str) -> int | None:
         value = self.config.get(name)
         if isinstance(value, dict):  # an AddedToken
@@ -67,12 +73,21 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return int(self._library.get_vocab_size())
 
-    def encode(self, text: str, *, special: bool = True) -> list[int]:
-        """Token ids of a text; `special` adds what the tokenizer adds by itself (often the beginning of sequence)."""
+    def encode(self, text: str, *, special: bool = True, start: bool = True) -> list[int]:
+        """Token ids of a text.
+
+        Parameters
+        ----------
+        special
+            Add what the tokenizer adds by itself (often the beginning of sequence).
+        start
+            False: the text goes on after another one, so that no space is put before it where a tokenizer would.
+        """
         if not isinstance(text, str):
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
+        library = self._library if start else self._going_on
         try:
-            return list(self._library.encode(text, add_special_tokens=special).ids)
+            return list(library.encode(text, add_special_tokens=special).ids)
         except (UnicodeEncodeError, TypeError):
             raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say") from None
 
@@ -165,6 +180,25 @@ def _byte_alphabet() -> dict[str, int]:
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     hidden = [b for b in range(256) if b not in visible]
     return {chr(b): b for b in visible} | {chr(0x100 + i): b for i, b in enumerate(hidden)}
+
+
+def _without_first_space(state: dict[str, Any]) -> dict[str, Any] | None:
+    """A tokenizer's state with all that puts a space before a text switched off; None: nothing does."""
+    changed = False
+    for stage, parts in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
+        whole = state.get(stage) or {}
+        for part in whole.get(parts, [whole]):
+            if part.get("type") == "Prepend":
+                part.clear()
+                part.update({"type": "Replace", "pattern": {"String": METASPACE}, "content": METASPACE})
+                changed = True
+            if part.get("type") == "Metaspace" and part.get("prepend_scheme", "always") != "never":
+                part["prepend_scheme"] = "never"
+                changed = True
+            if part.get("type") == "ByteLevel" and part.get("add_prefix_space"):
+                part["add_prefix_space"] = False
+                changed = True
+    return state if changed else None
 
 
 def _decoder_parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:

@@ -63,7 +63,7 @@ def test_sessions(model: fastlm.Model) -> None:
         fork.rewind(25)
         assert len(fork) == 20
         told = fork.generate(" The", max_tokens=4)
-        ids = prompt + first.token_ids + model.tokenizer.encode(" The", special=False)  # type: ignore[union-attr]
+        ids = prompt + first.token_ids + model.tokenizer.encode("The", special=False)  # type: ignore[union-attr]
         assert told.token_ids == model.generate(ids, max_tokens=4).token_ids
         with pytest.raises(ParameterError):
             session.rewind(10_000)
@@ -97,10 +97,12 @@ def token_scores(model: fastlm.Model, ids: list[int]) -> np.ndarray:
 
 def test_loglikelihood(model: fastlm.Model) -> None:
     assert model.tokenizer is not None
-    ids, after = model.tokenizer.encode("Once upon"), model.tokenizer.encode(" a time", special=False)
+    ids, after = model.tokenizer.encode("Once upon"), model.tokenizer.encode("a time", special=False)
     assert model.loglikelihood("Once upon") == pytest.approx(token_scores(model, ids).sum())
     expected = token_scores(model, ids + after)[-len(after) :].sum()
     assert model.loglikelihood("Once upon", continuation=" a time") == pytest.approx(expected)
+    whole = model.loglikelihood("Once upon a time")
+    assert whole == pytest.approx(model.loglikelihood("Once upon") + expected)
     with pytest.raises(ContextLengthError):
         model.loglikelihood([5] * 513)
 
@@ -197,7 +199,9 @@ def test_what_a_newcomer_reads(stories260k: Path, tmp_path: Path) -> None:
             with pytest.raises(ContextLengthError, match=r"^600 tokens are more than the context of 512: "):
                 session.generate([5] * 600)
             session.generate([5] * 500, max_tokens=5, ignore_eos=True)
-            with pytest.raises(ContextLengthError, match=r"^605 tokens, with those that the session has, are more than"):
+            with pytest.raises(
+                ContextLengthError, match=r"^605 tokens, with those that the session has, are more than"
+            ):
                 session.generate([5] * 100)
         for name, hint in (("do_sample", "temperature"), ("stream", r"stream\(\)"), ("max_length", "max_tokens")):
             with pytest.raises(ParameterError, match=f"unknown parameter '{name}': .*{hint}"):

@@ -45,6 +45,46 @@ def test_sentencepiece_style(stories260k: Path) -> None:
         assert ours.count(text) == len(ids)
         assert printed(ours, ids) == library.decode(ids) == ours.decode(ids)
     assert ours.encode("Once", special=False) == library.encode("Once", add_special_tokens=False).ids
+    for text in random_texts(100):
+        at = len(text) // 2
+        ids = ours.encode(text[:at]) + ours.encode(text[at:], special=False, start=False)
+        assert printed(ours, ids) == ours.decode(ids) == text
+
+
+def first_spaces() -> dict[str, tokenizers.Tokenizer]:
+    """Tokenizers of single characters that put a space before a text, in all ways."""
+    from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+    letters = {c: i for i, c in enumerate("\u2581\u0120abc")}
+    found = {}
+    for name in ("prepend", "prepends", "metaspace", "metaspaces", "bytes"):
+        library = tokenizers.Tokenizer(models.BPE(vocab=letters, merges=[]))
+        metaspace = pre_tokenizers.Metaspace()
+        library.decoder = decoders.Metaspace()
+        if name == "prepend":
+            library.normalizer = normalizers.Prepend("\u2581")
+        elif name == "prepends":
+            spaces = normalizers.Replace(" ", "\u2581")
+            library.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), spaces])
+        elif name == "bytes":
+            library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+            library.decoder = decoders.ByteLevel()
+        else:
+            lonely = name == "metaspace"
+            library.pre_tokenizer = metaspace if lonely else pre_tokenizers.Sequence([metaspace])
+        found[name] = library
+    return found
+
+
+@pytest.mark.parametrize(("name", "library"), first_spaces().items())
+def test_a_text_that_goes_on_has_no_space_before_it(name: str, library: tokenizers.Tokenizer) -> None:
+    ours = Tokenizer(library, {})
+    letter, space = library.token_to_id("a"), library.token_to_id("\u0120" if name == "bytes" else "\u2581")
+    assert ours.encode("a", special=False) == [space, letter]
+    assert ours.encode("a", special=False, start=False) == [letter]
+    if name != "prepend":  # which makes nothing of other spaces
+        assert ours.encode(" a", special=False, start=False) == [space, letter]
+        assert ours.encode("a a", start=False) == [letter, space, letter]
 
 
 def byte_level_files(folder: Path) -> None:
