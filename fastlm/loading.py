@@ -226,7 +226,7 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
     """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
     from fastlm.weights.container import PackedTensor, Vocabulary, write
 
-    if os.fsdecode(path).lower().endswith((".gguf", ".safetensors")):
+    if os.fsdecode(path).lower().endswith((".gguf", ".safetensors", ".json", ".bin")):
         raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
     core, location = model._core, model._location
     tensors = core.tensors()

@@ -183,6 +183,7 @@ def test_files_that_are_no_model(tmp_path):
     for name, error, text in [
         ("x.gguf", UnsupportedError, "GGUF"),
         ("x.safetensors", ParameterError, "give the folder"),
+        ("config.json", ParameterError, "give the folder"),
         ("x.flm", ModelFormatError, "not a .flm file"),
         ("x.txt", ModelFormatError, "not a .flm file"),
     ]:

@@ -112,8 +112,8 @@ def _file(path: Path) -> Location:
     suffix = path.suffix.lower()
     if suffix == ".gguf":
         raise _gguf(path)
-    if suffix == ".safetensors":
-        raise ParameterError(f"{path}: give the folder that holds this file and its config.json")
+    if suffix in (".safetensors", ".json", ".bin"):
+        raise ParameterError(f"{path}: give the folder that holds config.json and the weights")
     return Location(path, path, container.read(path))
 
 
