@@ -96,7 +96,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
 
 def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help=DTYPE_HELP)
-    parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16")
+    parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16, int8")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--context", type=int, help="longest sequence in tokens")
 
@@ -164,9 +164,10 @@ def _generate(args: argparse.Namespace) -> None:
             done = model.generate(prompt, **_params(args))
             print(json.dumps({"prompt": prompt, **asdict(done)}, ensure_ascii=False))
             return
+        chunks = model.stream(prompt, **_params(args))  # first: it says what is wrong with them
         if isinstance(prompt, str):
             _write(prompt)
-        for chunk in model.stream(prompt, **_params(args)):
+        for chunk in chunks:
             _write(chunk.text)
         _write("\n")
 
