@@ -47,7 +47,7 @@ def load(
     ----------
     path
         A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model
-        in the package, which writes simple stories.
+        in the package, where this build carries one.
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
