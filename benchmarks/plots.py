@@ -43,10 +43,7 @@ def write(page: Path, results: dict[str, Any]) -> None:
     for model in dict.fromkeys(run["model"] for run in results["runs"]):
         table = Table([run for run in results["runs"] if run["model"] == model])
         for work in table.works:
-            ours = table.best(work, "fastlm")
-            for engine in table.peers:
-                its = table.best(work, engine)
-                if ours and its:
-                    rows.append((f"{model}, {work}: {engine}", engine, ours.median / its.median))
+            ratios = {engine: table.best_ratio(work, engine) for engine in table.peers}
+            rows += [(f"{model}, {work}: {engine}", engine, ratio) for engine, ratio in ratios.items() if ratio]
     if rows:
         page.with_suffix(".svg").write_text(bars("How many times as fast fastlm is, best format of each", rows))

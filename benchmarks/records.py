@@ -64,14 +64,18 @@ def shares(result: Result, work: Work, cost: Cost, peaks: dict[str, float]) -> d
 
 
 def merge(runs: Sequence[Json], new: Json) -> list[Json]:
-    """The runs without what the new one has measured again, and the new one."""
+    """The runs without what the new one has measured again (a work of the same entrants), and the new one."""
     kept = []
     for old in runs:
-        gone = set(new["works"]) if old["model"] == new["model"] else set()
-        works = [work for work in old["works"] if work not in gone]
+        again = old["model"] == new["model"] and names(old) & names(new)
+        works = [work for work in old["works"] if not (again and work in new["works"])]
         if works:
             kept.append({**old, "works": works})
     return sorted([*kept, new], key=lambda run: (run["model"], run["when"]))
+
+
+def names(run: Json) -> set[str]:
+    return {entrant["name"] for entrant in run["entrants"]}
 
 
 def read(path: Path) -> Json:

@@ -39,7 +39,7 @@ class Table:
     def __init__(self, runs: Sequence[Json]) -> None:
         self.runs = runs
         self.cells: dict[str, dict[str, Cell]] = {}
-        self.missing: dict[str, str] = {}
+        self.missing: dict[tuple[str, str], list[str]] = {}  # (entrant, why) -> works
         for run in runs:
             for entrant in run["entrants"]:
                 for work in run["works"]:
@@ -57,7 +57,7 @@ class Table:
 
     def _add(self, run: Json, entrant: Json, work: str) -> None:
         if work in entrant["missing"]:
-            self.missing[f"{entrant['name']}, {work}"] = entrant["missing"][work]
+            self.missing.setdefault((entrant["name"], entrant["missing"][work]), []).append(work)
         if work in entrant["rates"]:
             cell = Cell(run, entrant, entrant["rates"][work], entrant["shares"][work])
             self.cells.setdefault(work, {})[entrant["name"]] = cell
@@ -73,10 +73,16 @@ class Table:
         ours = self.ours(work, self.bits[name])
         return ours.median / cell.median if cell and ours and cell.entrant["engine"] != "fastlm" else None
 
-    def best(self, work: str, engine: str) -> Cell | None:
-        """The engine's fastest format."""
-        cells = [c for c in self.cells[work].values() if c.entrant["engine"] == engine]
+    def best(self, work: str, engine: str, run: Json | None = None) -> Cell | None:
+        """The engine's fastest format, of one run if that is given."""
+        cells = [c for c in self.cells[work].values() if c.entrant["engine"] == engine and run in (None, c.run)]
         return max(cells, key=lambda cell: cell.median, default=None)
+
+    def best_ratio(self, work: str, engine: str) -> float | None:
+        """fastlm's fastest format / the engine's fastest in the same run."""
+        ours = self.best(work, "fastlm")
+        its = self.best(work, engine, ours.run) if ours else None
+        return ours.median / its.median if ours and its else None
 
     @property
     def peers(self) -> list[str]:
@@ -116,8 +122,8 @@ def model_section(runs: Sequence[Json]) -> list[str]:
         return f"{found:.2f}" if found else ""
 
     def best(work: str, engine: str) -> str:
-        ours, its = table.best(work, "fastlm"), table.best(work, engine)
-        return f"{ours.median / its.median:.2f}" if ours and its else ""
+        found = table.best_ratio(work, engine)
+        return f"{found:.2f}" if found else ""
 
     def share(work: str, name: str) -> str:
         cell = table.cells[work].get(name)
@@ -135,7 +141,7 @@ def model_section(runs: Sequence[Json]) -> list[str]:
         lines += markdown(["", *works], shares)
     lines += ["Who took part:", ""]
     lines += markdown(["", "version", "chosen settings", "load", "peak memory"], _entrants(table))
-    lines += [f"- {what}: {why}" for what, why in sorted(table.missing.items())]
+    lines += [f"- {name} ({', '.join(works)}): {why}" for (name, why), works in sorted(table.missing.items())]
     return [*lines, ""] if table.missing else lines
 
 
