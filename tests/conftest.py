@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,11 @@ KERNEL_SANITIZERS = {
     "address": ("-g0", "-fno-sanitize=alignment,null,object-size,pointer-overflow"),
     "thread": (),
 }
+
+
+def pytest_configure() -> None:
+    """Shells start background jobs with SIGINT ignored, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
