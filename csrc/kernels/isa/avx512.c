@@ -17,7 +17,7 @@
 
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
-#define DOT_TOKENS 6
+#define DOT_TOKENS 8
 #define DOT_STRIPS(tokens) ((tokens) <= 3 ? 4 : (tokens) == 4 ? 3 : 2)
 
 #include "../vec/vec_avx512.h"
