@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MAX_THREADS = 64, REPEATS = 3, CHAINS = 12 };
+enum { MAX_THREADS = 64, REPEATS = 3, CHAINS = 12, AHEAD = 2048 };
 #define UNROLLED _Pragma("GCC unroll 12") /* all CHAINS, or they would lie in memory */
 
 typedef float lanes __attribute__((vector_size(64)));
@@ -49,16 +49,18 @@ static void *read_share(void *argument) {
     lanes a = {0}, b = {0}, c = {0}, d = {0};
     for (size_t pass = 0; pass < s->passes; pass++) {
         const lanes *at = (const lanes *)s->at;
-        for (size_t i = 0; i < quarter; i++, at++)
+        for (size_t i = 0; i < quarter; i++, at++) {
+            for (size_t j = 0; j < 4; j++) __builtin_prefetch((const char *)(at + j * quarter) + AHEAD);
             a += at[0], b += at[quarter], c += at[2 * quarter], d += at[3 * quarter];
+        }
         __asm__ volatile("" ::: "memory"); /* each pass reads anew */
     }
     s->sum = a + b + c + d;
     return NULL;
 }
 
-/* Bytes per second of reading n_bytes over and over, each thread its part as four streams: from memory, or from a
- * cache that they fit. */
+/* Bytes per second of reading n_bytes over and over, each thread its part as four streams that are asked for
+ * AHEAD bytes before: from memory, or from a cache that they fit. */
 double read_bandwidth(unsigned n_threads, size_t n_bytes) {
     enum { TURN_BYTES = 256 << 20, HUGE_PAGE = 2 << 20 };
     share shares[MAX_THREADS];
