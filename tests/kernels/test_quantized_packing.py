@@ -132,6 +132,15 @@ def test_padding_rows_are_zeros(kernel_library: ctypes.CDLL, guarded: Guarded, k
     assert not unpacked(kernels, guarded, QUANTIZED[name], data, 32, 300)[21:].any()
 
 
+def test_ranges_beyond_the_largest_float(
+    kernel_library: ctypes.CDLL, guarded: Guarded, kernels: Kernels, name: str
+) -> None:
+    values = np.random.default_rng(SEED).choice(np.array([-2.5e38, -1e38, 2e38, 2.5e38], np.float32), (16, 300))
+    data, finite = quantise(kernel_library, guarded, kernels, QUANTIZED[name], values)
+    error = np.abs(unpacked(kernels, guarded, QUANTIZED[name], data, 16, 300) / 1e38 - values / 1e38)
+    assert finite == 1 and error.max() < (0.02 if name == "i8" else 0.3)
+
+
 @pytest.mark.parametrize("size", [1e-25, 1e-15, 1e-6, 1e6, 1e15, 1e36])
 def test_sizes_of_weights(
     kernel_library: ctypes.CDLL, guarded: Guarded, kernels: Kernels, name: str, size: float
