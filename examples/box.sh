@@ -22,7 +22,7 @@ for seed in 0 1; do
     fastlm train "${texts[@]}" "${common[@]}" --out "plain-$seed" "${student[@]}" --seed "$seed" --tokenizer teacher
 done
 
-# what ships, the student in float16: box/ to train on, box.flm to run
+# the student in float16, to train on: box/; what ships: box.flm
 python - << 'END'
 import torch, transformers
 transformers.AutoModelForCausalLM.from_pretrained("distilled-0", dtype=torch.float16).save_pretrained("box")
@@ -32,7 +32,7 @@ chmod 644 box/*
 cat > box/generation_config.json << 'END'
 {"bos_token_id": 0, "eos_token_id": 0, "do_sample": true, "temperature": 0.7, "top_p": 0.95}
 END
-fastlm convert box box.flm --dtype int8
+fastlm convert box box.flm --dtype int4
 
 python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box box.flm --teacher teacher --dtypes int8 int4 \
     --distilled distilled-0 distilled-1 --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --work . \

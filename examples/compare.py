@@ -213,7 +213,8 @@ def verdicts(rows: Mapping[str, Row]) -> list[str]:
     lines += [f"  {100 * (1 - box / min(bits)):.1f} % less than {name}," for name, bits in others.items() if bits]
     lines += [f"  and {100 * (box / whole - 1):+.2f} % against the student that it was converted from."]
     if all_of("plain"):
-        lines.append(f"- With the teacher (two seeds): {told(all_of('distilled'))}; without: {told(all_of('plain'))}.")
+        with_teacher, without = told(all_of("distilled")), told(all_of("plain"))
+        lines.append(f"- The student in float32, by seeds, with the teacher: {with_teacher}; without: {without}.")
     return lines
 
 

@@ -47,3 +47,14 @@ def test_a_build_without_one_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(loading, "PACKAGED", tmp_path / "box.flm")
     with pytest.raises(ModelFileError, match="no packaged model: give the path"):
         fastlm.load()
+
+
+def test_the_package_carries_one() -> None:
+    """It writes stories, other ones for other beginnings, and is small."""
+    assert loading.PACKAGED.stat().st_size <= 4_000_000
+    assert "CC BY 4.0" in loading.PACKAGED.with_name("README.md").read_text(encoding="utf-8")
+    with fastlm.load() as model:
+        beginnings = ("Once upon a time", "The dragon", "One day, Tom")
+        stories = [model.generate(beginning, temperature=0, max_tokens=60).text for beginning in beginnings]
+        assert len(set(stories)) == 3 and all(len(story.split()) > 30 for story in stories)
+        assert model.perplexity("Once upon a time, there was a little girl. She was very happy.") < 10
