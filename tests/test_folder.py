@@ -140,7 +140,7 @@ def test_unfinished_download(cache, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "path",
-    ["nowhere", "no/where/at/all", "../x", "a--b/c", "org/..", "-x", "x" * 5000, "org/" + "y" * 300, "~nobody/x"],
+    ["nowhere", "no/where/at/all", "../nobody", "a--b/c", "org/..", "-x", "x" * 5000, "org/" + "y" * 300, "~nobody/x"],
 )
 def test_nothing_there(path):
     with pytest.raises(ModelFileError, match="no such folder or file"):
