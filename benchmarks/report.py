@@ -99,6 +99,10 @@ def number(x: float) -> str:
     return f"{x:,.0f}" if x >= 99.95 else f"{x:.1f}" if x >= 9.995 else f"{x:.2f}"
 
 
+def _hundredths(x: float | None) -> str:
+    return "" if x is None else f"{x:.2f}"
+
+
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)] + [""]
 
@@ -118,12 +122,10 @@ def model_section(runs: Sequence[Json]) -> list[str]:
         return f"{number(cell.median)} ({number(min(cell.rates))} - {number(max(cell.rates))})" if cell else ""
 
     def ratio(work: str, name: str) -> str:
-        found = table.ratio(work, name)
-        return f"{found:.2f}" if found else ""
+        return _hundredths(table.ratio(work, name))
 
     def best(work: str, engine: str) -> str:
-        found = table.best_ratio(work, engine)
-        return f"{found:.2f}" if found else ""
+        return _hundredths(table.best_ratio(work, engine))
 
     def share(work: str, name: str) -> str:
         cell = table.cells[work].get(name)

@@ -14,7 +14,7 @@ from fastlm.errors import FastlmError, ParameterError
 
 DTYPE_HELP = "of the matrices: auto, float32, float16, bfloat16, int8, int4"
 MODEL_HELP = "a model folder, a .flm file or a cached hub id"
-PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, where this build carries one"
+PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
 

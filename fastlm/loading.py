@@ -19,7 +19,7 @@ from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memo
 from fastlm.model import Model, Parts
 from fastlm.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind
-from fastlm.weights.folder import Location, locate
+from fastlm.weights.folder import CHECKPOINT_FILES, Location, locate
 from fastlm.weights.safetensors import Checkpoint
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
@@ -47,7 +47,7 @@ def load(
     ----------
     path
         A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model
-        in the package, where this build carries one.
+        in the package, which writes simple stories.
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
@@ -226,7 +226,7 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
     """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
     from fastlm.weights.container import PackedTensor, Vocabulary, write
 
-    if os.fsdecode(path).lower().endswith((".gguf", ".safetensors", ".json", ".bin")):
+    if os.fsdecode(path).lower().endswith((".gguf", *CHECKPOINT_FILES)):
         raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
     core, location = model._core, model._location
     tensors = core.tensors()

@@ -60,8 +60,11 @@ class Tokenizer:
     @cached_property
     def _going_on(self) -> tokenizers.Tokenizer:
         """The library, but for the space that it puts before a text."""
-        state = _without_first_space(json.loads(self._library.to_str()))
-        return self._library if state is None else type(self._library).from_str(json.dumps(state))
+        stages = {"normalizer": self._library.normalizer, "pre_tokenizer": self._library.pre_tokenizer}
+        changed = _without_first_space({k: json.loads(v.__getstate__()) for k, v in stages.items() if v is not None})
+        if changed is None:
+            return self._library
+        return type(self._library).from_str(json.dumps({**json.loads(self._library.to_str()), **changed}))
 
     def _special(self, name: str) -> int | None:
         value = self.config.get(name)

@@ -12,6 +12,7 @@ from fastlm.weights import container
 from fastlm.weights.jsonfile import MAX_JSON_BYTES, check_lfs, file_bytes, parse_object, read_bytes
 
 MAX_FILE_BYTES = 256 << 20  # of tokenizer.json, the largest file that is read whole
+CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = re.compile(r"(pytorch_model|model|consolidated)[\w.-]*\.(bin|pt|pth)(\.index\.json)?", re.ASCII)
@@ -112,7 +113,7 @@ def _file(path: Path) -> Location:
     suffix = path.suffix.lower()
     if suffix == ".gguf":
         raise _gguf(path)
-    if suffix in (".safetensors", ".json", ".bin"):
+    if suffix in CHECKPOINT_FILES:
         raise ParameterError(f"{path}: give the folder that holds config.json and the weights")
     return Location(path, path, container.read(path))
 
