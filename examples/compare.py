@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,53 +23,27 @@ from kneser_ney import KneserNey
 
 import fastlm
 from fastlm.train.corpus import TextFile, read_texts
+from fastlm.train.figures import Figures, measure, share_bits, table
 from fastlm.train.recipe import Recipe
-from fastlm.train.vocabulary import FolderCodec
+from fastlm.train.vocabulary import ModelCodec
+from fastlm.weights.folder import locate
 
 MARKS = ("<!-- figures: written by examples/compare.py -->", "<!-- end of figures -->")
 PROMPT = "Once upon a time"
 TEMPERATURE = 0.7
 SAMPLE_TOKENS = 90
-SPEED_TOKENS, SPEED_REPEATS = 256, 5
 ORDERS = (3, 4, 5, 6)  # of the n-gram
 GRU: dict[str, Any] = {"batch": 16, "length": 256, "optimizer": "adamw", "weight_decay": 0.01, "dropout": 0.1}
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model's figures.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row(Figures):
+    """One model's figures, and how it goes on after PROMPT."""
 
-    Attributes
-    ----------
-    bits
-        Bits per byte of each file's held-out text, and of all under "all".
-    read
-        Bytes of weights that writing a token reads, or None.
-    operations
-        Multiplications and additions per token, without attention over the text before; or None.
-    speed
-        Tokens per second with fastlm, the median of some runs; or None.
-    """
-
-    name: str
-    parameters: int
-    bits: dict[str, float]
     sample: str
-    read: int | None = None
-    operations: int | None = None
-    speed: float | None = None
-    bytes_per_token: float | None = None
 
 
-def shares(files: Sequence[TextFile], bits: Callable[[str], float]) -> dict[str, float]:
-    """Bits per byte of each file's held-out documents, and of all."""
-    sizes = {file.name: sum(len(text.encode()) for text in file.held_out) for file in files}
-    sums = {file.name: sum(bits(text) for text in file.held_out) for file in files}
-    each = {name: sums[name] / sizes[name] for name in sums}
-    return {"all": sum(sums.values()) / sum(sizes.values()), **(each if len(each) > 1 else {})}
-
-
-def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
+def ngram_row(files: Sequence[TextFile], codec: ModelCodec) -> Row:
     """The n-gram model over the box model's tokens, of the order that does best on the held-out text itself."""
     documents = [ids for file in files for ids in codec.documents(file.train)]
     found = []
@@ -80,14 +53,15 @@ def ngram_row(files: Sequence[TextFile], codec: FolderCodec) -> Row:
         def bits(text: str, model: KneserNey = model) -> float:
             return -float(model.log2_probabilities(codec.held_out(text)).sum())
 
-        found.append((shares(files, bits), order, model))
+        found.append((share_bits(files, bits), order, model))
     best, order, model = min(found, key=lambda item: item[0]["all"])
     draw = np.random.default_rng(0)
     ids = codec.held_out(PROMPT).tolist()
     for _ in range(SAMPLE_TOKENS):
         p = model.following(np.array(ids)) ** (1 / TEMPERATURE)
         ids.append(int(draw.choice(len(p), p=p / p.sum())))
-    return Row(f"Kneser-Ney {order}-gram", model.size, best, codec.tokenizer.decode(ids))
+    written = codec.tokenizer.decode(ids)
+    return Row(name=f"Kneser-Ney {order}-gram", parameters=model.size, bits=best, sample=written)
 
 
 def gru_row(name: str, folder: Path) -> Row:
@@ -98,68 +72,15 @@ def gru_row(name: str, folder: Path) -> Row:
     with safe_open(folder / "model.safetensors", "numpy") as weights:
         size = sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     sample = write_text(folder, summary["settings"], PROMPT, SAMPLE_TOKENS, TEMPERATURE, 0)
-    return Row(name, size, summary["log"][-1]["bits_per_byte"], sample)
+    return Row(name=name, parameters=size, bits=summary["log"][-1]["bits_per_byte"], sample=sample)
 
 
 def transformer_row(name: str, files: Sequence[TextFile], path: Path, dtype: str) -> Row:
     """A checkpoint or .flm file in fastlm."""
+    figures = measure(name, path, files, dtype=dtype, threads=1)
     with fastlm.load(path, dtype=dtype, threads=1) as model:
-        tokenizer = model.tokenizer
-        assert tokenizer is not None
-        tokens = 0
-
-        def bits(text: str) -> float:
-            nonlocal tokens
-            scored = tokenizer.count(text) - 1
-            tokens += scored
-            return math.log2(model.perplexity(text)) * scored
-
-        found = shares(files, bits)
-        size = sum(len(text.encode()) for file in files for text in file.held_out)
-        matrices = sum(rows * columns for rows, columns in matrix_shapes(model))
-        runs = [
-            model.generate(PROMPT, max_tokens=SPEED_TOKENS, temperature=0, ignore_eos=True)
-            for _ in range(SPEED_REPEATS)
-        ]
-        speed = statistics.median(len(run.token_ids) / run.timings.decode_seconds for run in runs)
-        sample = model.generate(PROMPT, max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, seed=0).text
-        read = model.memory()["weight_bytes"]
-        return Row(name, parameters(model), found, PROMPT + sample, read, 2 * matrices, speed, size / tokens)
-
-
-def matrix_shapes(model: fastlm.Model) -> list[tuple[int, int]]:
-    from fastlm.arch.slots import slots
-
-    return [(slot.rows, slot.cols) for slot in slots(model.spec) if slot.rows > 1]
-
-
-def parameters(model: fastlm.Model) -> int:
-    from fastlm.describe import describe
-
-    return int(describe(model)["parameters"])
-
-
-def table(rows: Sequence[Row]) -> list[str]:
-    """The figures in Markdown."""
-    files = [name for name in rows[0].bits if name != "all"]
-    head = [
-        "model",
-        "parameters",
-        "bits per byte",
-        *files,
-        "weights read per token",
-        "operations per token",
-        "tokens/s",
-    ]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for row in rows:
-        cells = [row.name, f"{row.parameters:,}", f"**{row.bits['all']:.4f}**"]
-        cells += [f"{row.bits[name]:.4f}" for name in files]
-        cells.append("" if row.read is None else f"{row.read / 1e6:.2f} MB")
-        cells.append("" if row.operations is None else f"{row.operations / 1e6:.1f} M")
-        cells.append("" if row.speed is None else f"{row.speed:,.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return lines
+        written = model.generate(PROMPT, max_tokens=SAMPLE_TOKENS, temperature=TEMPERATURE, seed=0).text
+    return Row(**asdict(figures), sample=PROMPT + written)
 
 
 def samples(rows: Sequence[Row]) -> list[str]:
@@ -220,7 +141,7 @@ def verdicts(rows: Mapping[str, Row]) -> list[str]:
 
 def jobs_of(args: argparse.Namespace, files: Sequence[TextFile]) -> dict[str, Callable[[], Row]]:
     """How to get the row of each model, the transformers in float32 but for the box model's other formats."""
-    codec = FolderCodec(args.distilled[0], {})
+    codec = ModelCodec(locate(args.distilled[0]))
     jobs: dict[str, Callable[[], Row]] = {"n-gram": lambda: ngram_row(files, codec)}
     for path in args.gru:
         jobs[f"gru {path.name}"] = lambda path=path: gru_row(f"GRU ({path.name})", path)  # type: ignore[misc]

@@ -14,7 +14,8 @@ from fastlm.train.models import count, seed_step
 from fastlm.train.prepare import Plan, Texts
 from fastlm.train.recipe import Recipe
 from fastlm.train.report import Card, write_report
-from fastlm.train.vocabulary import FolderCodec, copy_tokenizer
+from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
+from fastlm.weights.folder import Location
 
 WEIGHTS = "model.safetensors"
 
@@ -59,7 +60,7 @@ def train_gru(
     with plan.run as unfinished:
         if not unfinished:
             return out
-        codec = FolderCodec(tokenizer, {})
+        codec = ModelCodec(Location(tokenizer, tokenizer))
         seed_step(recipe.seed, -1)
         model = Gru(codec.size, width, inner, layers, recipe.dropout)
         job = plan.job(model, codec, recipe.length or 512, loss=loss, logits=lambda net, ids: net(ids))
@@ -75,7 +76,7 @@ def train_gru(
 
 def write_text(folder: Path, settings: dict[str, Any], prompt: str, tokens: int, temperature: float, seed: int) -> str:
     """A sample."""
-    codec = FolderCodec(folder, {})
+    codec = ModelCodec(Location(folder, folder))
     model = Gru(codec.size, settings["width"], settings["inner"], settings["layers"], 0.0).eval()
     model.load_state_dict(load_file(folder / WEIGHTS))
     draw = torch.Generator().manual_seed(seed)

@@ -84,8 +84,8 @@ def _run(model: Model, length: int, tokens: int, *, seed: int) -> tuple[float, f
     return fresh / done.timings.prompt_seconds, (len(done.token_ids) - 1) / done.timings.decode_seconds
 
 
-def weights_per_token(model: Model) -> int | None:
-    """Bytes of weights that a decoding step reads: all but an embedding that is not the head, too.
+def step_tensors(model: Model) -> list[Any] | None:
+    """The weights that a decoding step reads: all but an embedding that is not the head, too.
 
     None for mixtures of experts, whose steps read different ones.
     """
@@ -94,7 +94,13 @@ def weights_per_token(model: Model) -> int | None:
     if any(isinstance(s.mixer, MixtureOfExperts) for layer in layers for s in layer.sublayers):
         return None
     tied = bool(model.spec.head and model.spec.head.tied)
-    return sum(t.bytes for t in model._core.tensors() if tied or not t.name.startswith("embed."))
+    return [t for t in model._core.tensors() if tied or not t.name.startswith("embed.")]
+
+
+def weights_per_token(model: Model) -> int | None:
+    """Their bytes."""
+    tensors = step_tensors(model)
+    return None if tensors is None else sum(t.bytes for t in tensors)
 
 
 def peak_bytes() -> int:

@@ -7,8 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from fastlm.arch import registry
 from fastlm.errors import ParameterError
 from fastlm.train.corpus import SEPARATOR, TextFile, split_documents
+from fastlm.train.figures import measure
 from fastlm.train.loop import State
 from fastlm.train.models import (
     add_dropout,
@@ -26,7 +28,7 @@ from fastlm.train.models import (
 from fastlm.train.prepare import PathLike, Plan, Texts
 from fastlm.train.recipe import Recipe, Shape
 from fastlm.train.report import Card, write_report
-from fastlm.train.vocabulary import FolderCodec, copy_tokenizer
+from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
 from fastlm.weights.folder import Location
 
 SHARD = 64  # documents that the teacher writes at once
@@ -45,6 +47,7 @@ def distill(
     temperature: float = 2.0,
     share: float = 0.7,
     write: int = 0,
+    beside: Sequence[PathLike] = (),
 ) -> Path:
     """Train a student on texts and on a teacher's logits.
 
@@ -60,6 +63,9 @@ def distill(
         `shape`.
     write
         How many documents the teacher writes first, with fastlm, to train on besides the texts.
+    beside
+        Decoders whose figures the model card sets beside those of student and teacher: the same student trained
+        without the teacher, for instance.
 
     See `scratch.train` for the others and for what is returned.
     """
@@ -67,7 +73,8 @@ def distill(
         raise ParameterError("temperature must be over 0, share between 0 and 1, write at least 0")
     shape, recipe = shape or Shape(), recipe or Recipe()
     location = decoder_at(teacher, "teacher")
-    codec = FolderCodec(location.path, location.config())
+    codec = ModelCodec(location)
+    others = [decoder_at(path, "model beside it").path for path in beside]
     if student is not None:
         _check_student(Path(student), location, codec)
     settings = {
@@ -81,11 +88,18 @@ def distill(
     plan = Plan.of("distill", out, Texts.read(texts, weights, extra), recipe, settings)
     with plan.run as unfinished:
         if unfinished:
-            _distill(plan, location, codec, student, shape)
+            _distill(plan, location, codec, student, shape, others)
     return plan.run.out
 
 
-def _distill(plan: Plan, location: Location, codec: FolderCodec, student: PathLike | None, shape: Shape) -> None:
+def _distill(
+    plan: Plan,
+    location: Location,
+    codec: ModelCodec,
+    student: PathLike | None,
+    shape: Shape,
+    beside: Sequence[Path],
+) -> None:
     settings = plan.settings
     seed_step(plan.recipe.seed, -1)
     master = load_decoder(location.path).to(plan.where.device).eval().requires_grad_(False)
@@ -102,8 +116,11 @@ def _distill(plan: Plan, location: Location, codec: FolderCodec, student: PathLi
     def write(folder: Path, state: State) -> None:
         copy_tokenizer(location.path, folder)
         save_model(model, folder)
+        models = {"teacher": location.path, "student": folder, **{path.name: path for path in beside}}
+        threads = plan.where.threads
+        figures = [measure(name, path, plan.texts.files, threads=threads) for name, path in models.items()]
         what = f"A student of {location.path.name} ({count(master):,} parameters)"
-        write_report(folder, Card(what, count(model), settings, state))
+        write_report(folder, Card(what, count(model), settings, state, figures))
 
     plan.carry_out(job, write)
 
@@ -124,7 +141,7 @@ def softened_loss(master: Any, temperature: float, share: float) -> Any:
     return loss
 
 
-def _check_student(student: Path, teacher: Location, codec: FolderCodec) -> None:
+def _check_student(student: Path, teacher: Location, codec: ModelCodec) -> None:
     """A student has the teacher's vocabulary, or its logits would mean other tokens."""
     folder = student if student.is_dir() else student.parent
     found = Location(folder, folder).config() if student.is_dir() else Location(folder, folder).read_json(student.name)
@@ -135,14 +152,15 @@ def _check_student(student: Path, teacher: Location, codec: FolderCodec) -> None
         raise ParameterError(
             f"student: {student}: vocab_size is {sizes[0]}, the teacher's {sizes[1]}: their vocabularies must agree"
         )
-    if (folder / "tokenizer.json").is_file() and not codec.same_vocabulary(FolderCodec(folder, found)):
+    registry.read(found, student)  # else it is learned that fastlm cannot run it when it is trained
+    if (folder / "tokenizer.json").is_file() and not codec.same_vocabulary(ModelCodec(Location(folder, folder))):
         raise ParameterError(
             f"student: {student}: its tokenizer is not the teacher's: logits of other tokens cannot be compared; "
             "give a config.json alone, and the student takes over the teacher's tokenizer"
         )
 
 
-def _written(teacher: Path, codec: FolderCodec, count: int, context: int, plan: Plan) -> TextFile:
+def _written(teacher: Path, codec: ModelCodec, count: int, context: int, plan: Plan) -> TextFile:
     """Documents in the teacher's own words, sampled as it is (temperature 1), a folder of the run per shard."""
     from fastlm.generation import Request
     from fastlm.loading import load

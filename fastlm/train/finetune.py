@@ -23,7 +23,7 @@ from fastlm.train.models import (
 from fastlm.train.prepare import PathLike, Plan, Texts
 from fastlm.train.recipe import FINETUNING, Lora, Recipe
 from fastlm.train.report import Card, write_report
-from fastlm.train.vocabulary import FolderCodec, copy_tokenizer
+from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
 from fastlm.weights.folder import Location
 
 MERGED = "merged"  # folder inside an adapter's
@@ -53,7 +53,7 @@ def finetune(
     """
     recipe = recipe or Recipe(**FINETUNING)
     location = decoder_at(model, "model")
-    codec = FolderCodec(location.path, location.config())
+    codec = ModelCodec(location)
     settings = {
         "model": str(model),
         "model_sha256": file_digest(location.weights),
@@ -66,7 +66,7 @@ def finetune(
     return plan.run.out
 
 
-def _finetune(plan: Plan, location: Location, codec: FolderCodec, lora: Lora | None) -> None:
+def _finetune(plan: Plan, location: Location, codec: ModelCodec, lora: Lora | None) -> None:
     seed_step(plan.recipe.seed, -1)
     base = load_decoder(location.path)
     size, context = count(base), context_of(base)

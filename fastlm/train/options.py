@@ -30,6 +30,9 @@ def register(commands: Any) -> None:
     distill.add_argument(
         "--write", type=int, default=0, metavar="N", help="documents that the teacher writes first (0)"
     )
+    distill.add_argument(
+        "--beside", metavar="FOLDER", nargs="+", default=[], help="models to set beside it in the model card"
+    )
     add_options(distill, Shape)
     add_options(distill, Recipe)
     distill.set_defaults(run=_distill)
@@ -81,6 +84,7 @@ def _distill(args: argparse.Namespace) -> None:
         temperature=args.temperature,
         share=args.share,
         write=args.write,
+        beside=args.beside,
     )
     print(args.out)
 

@@ -15,7 +15,7 @@ from fastlm.train.loop import Job, State, fit, next_token_loss
 from fastlm.train.models import Machine, logits_of, machine
 from fastlm.train.recipe import Recipe
 from fastlm.train.validation import HeldOut
-from fastlm.train.vocabulary import FolderCodec
+from fastlm.train.vocabulary import ModelCodec
 
 PathLike = str | os.PathLike[str]
 DEFAULT_LENGTH = 512  # tokens per row, where the context is longer
@@ -66,7 +66,7 @@ class Plan:
     def job(
         self,
         model: Any,
-        codec: FolderCodec,
+        codec: ModelCodec,
         context: int,
         *,
         loss: Callable[[Any, Any], Any] = next_token_loss,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastlm.train.figures import Figures, table
 from fastlm.train.loop import State
 
 CURVES = "curves.png"
@@ -21,6 +22,7 @@ class Card:
     parameters: int
     settings: Mapping[str, Any]
     state: State
+    figures: Sequence[Figures] = ()  # of models side by side
 
 
 def write_report(folder: Path, card: Card) -> None:
@@ -51,6 +53,7 @@ def card_text(card: Card, drawn: bool) -> str:
         "| text | bits per byte |",
         "|---|---|",
         *(f"| {name} | {bits:.4f} |" for name, bits in last["bits_per_byte"].items()),
+        *(_side_by_side(card) if card.figures else []),
         "",
         "## Training",
         "",
@@ -72,6 +75,12 @@ def card_text(card: Card, drawn: bool) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _side_by_side(card: Card) -> list[str]:
+    threads = card.settings["threads"]
+    note = f"Measured in fastlm, weights as they are stored, {threads} thread{'s' * (threads > 1)}:"
+    return ["", "## Side by side", "", note, "", *table(card.figures)]
 
 
 def draw_curves(path: Path, log: list[dict[str, Any]]) -> bool:

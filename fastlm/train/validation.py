@@ -11,7 +11,7 @@ import numpy as np
 
 from fastlm.train.corpus import TextFile, Window, windows
 from fastlm.train.models import Machine
-from fastlm.train.vocabulary import FolderCodec
+from fastlm.train.vocabulary import ModelCodec
 
 TOKENS_AT_ONCE = 8192
 
@@ -25,7 +25,7 @@ class HeldOut:
     bytes: list[int]
 
     @staticmethod
-    def of(files: Sequence[TextFile], codec: FolderCodec, length: int) -> HeldOut:
+    def of(files: Sequence[TextFile], codec: ModelCodec, length: int) -> HeldOut:
         found = [
             (number, window)
             for number, file in enumerate(files)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,16 @@ def learn_tokenizer(documents: Sequence[str], size: int, folder: Path, context: 
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-class FolderCodec:
-    """The tokenizer of a model folder, as training uses it."""
+class ModelCodec:
+    """The tokenizer of a model, as training uses it; the model's folder needs no weights."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        location = Location(folder, folder)
-        tokenizer = load_tokenizer(location)
+    def __init__(self, location: Location) -> None:
+        folder, tokenizer = location.path, load_tokenizer(location)
         if tokenizer is None:
             raise ModelFormatError(f"{folder}: has no tokenizer: training needs tokenizer.json beside config.json")
         self.folder = folder
         self.tokenizer: Tokenizer = tokenizer
+        config = location.read_json("config.json") or {}
         generation = location.read_json("generation_config.json") or {}
         ends = [*tokenizer.eos, *_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
         starts = [i for i in (tokenizer.bos, *_ids(config.get("bos_token_id"))) if i is not None]
@@ -81,7 +81,7 @@ class FolderCodec:
         """As in `documents`, without the end: what is scored is the text."""
         return np.array([self.start, *self.tokenizer.encode(text, special=False)], dtype=np.int32)
 
-    def same_vocabulary(self, other: FolderCodec) -> bool:
+    def same_vocabulary(self, other: ModelCodec) -> bool:
         """Whether both give every text the same ids."""
         return _meaning(self.folder) == _meaning(other.folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ transformers = pytest.importorskip("transformers")
 from train.toy import SHAPE, VOCAB, recipe, write_corpus
 
 from fastlm.errors import ModelFileError, ParameterError, UnsupportedError
+from fastlm.train.corpus import read_texts
 from fastlm.train.distill import distill, softened_loss
+from fastlm.train.figures import measure
 from fastlm.train.models import load_decoder
 from fastlm.train.recipe import Shape
 from fastlm.train.scratch import train
@@ -78,6 +81,45 @@ def test_a_student_on_the_teachers_words(trained: Path, corpus: Path, tmp_path: 
     assert (out / "tokenizer.json").read_bytes() == (trained / "tokenizer.json").read_bytes()
     assert "A student of model" in (out / "README.md").read_text()
     assert json.loads((out / "config.json").read_text())["hidden_size"] == SMALL.width
+
+
+def test_the_card_sets_models_side_by_side(trained: Path, crude: Path, corpus: Path, tmp_path: Path) -> None:
+    how = recipe(steps=40)
+    out = distill(trained, [corpus], tmp_path / "out", shape=SMALL, recipe=how, beside=[crude])
+    lines = (out / "README.md").read_text().split("## Side by side")[1].splitlines()
+    rows = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")][:5]
+    assert rows[0][:3] == ["model", "parameters", "bits per byte"] and rows[0][-1] == "tokens/s"
+    assert [row[0] for row in rows[2:]] == ["teacher", "student", "model"]
+    for row, folder in zip(rows[2:], (trained, out, crude), strict=True):
+        model = load_decoder(folder)
+        assert int(row[1].replace(",", "")) == sum(weight.numel() for weight in model.parameters())
+        assert float(row[2]) == pytest.approx(log_of(folder)[-1]["bits_per_byte"]["all"], rel=1e-3)
+        assert float(row[-1].replace(",", "")) > 0
+
+
+def test_what_a_token_costs(trained: Path, corpus: Path) -> None:
+    found = measure("it", trained, read_texts([corpus]), threads=1)
+    shapes = [tuple(weight.shape) for weight in load_decoder(trained).parameters()]
+    products = [math.prod(shape) for shape in shapes if len(shape) == 2]
+    assert found.operations == 2 * sum(products)  # the embedding is the head
+    rows_of_strips = sum(-(-shape[0] // 16) * 16 * shape[1] for shape in shapes if len(shape) == 2)
+    vectors = sum(shape[0] for shape in shapes if len(shape) == 1)
+    assert found.read == pytest.approx(4 * (rows_of_strips + vectors), rel=0.02)  # lines are filled up
+    assert found.speed is not None and found.speed > 100
+
+
+def test_a_model_beside_must_be_there(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="nowhere"):
+        distill(trained, [corpus], tmp_path / "out", shape=SMALL, beside=[tmp_path / "nowhere"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_student_that_fastlm_cannot_run(trained: Path, corpus: Path, tmp_path: Path) -> None:
+    vocab = json.loads((trained / "config.json").read_text())["vocab_size"]
+    (tmp_path / "student.json").write_text(json.dumps({"model_type": "mamba", "vocab_size": vocab}))
+    with pytest.raises(UnsupportedError, match="mamba"):
+        distill(trained, [corpus], tmp_path / "out", student=tmp_path / "student.json")
+    assert not (tmp_path / "out.run").exists()
 
 
 def test_a_student_by_a_config(trained: Path, corpus: Path, tmp_path: Path) -> None:
