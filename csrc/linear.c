@@ -4,8 +4,6 @@
 
 #include "run.h"
 
-enum { GRAIN = 4 }; /* strips that a thread's share is a multiple of: what the kernels walk at once */
-
 /* After the product, where an adapter's low-rank product will join the bias. */
 static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
                    size_t y_stride) {
@@ -100,7 +98,7 @@ static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, si
     if (prepare) prepare(prepared, t, n, x, s->linear[0].w.cols);
 }
 
-/* The step's inputs: each thread makes its own when they are few, else they share the work and meet. */
+/* The step's inputs: each thread makes that of one token for itself, else they share the work and meet. */
 static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, size_t n, unsigned thread,
                                unsigned n_threads) {
     const flm_matrix *w = &s->linear[0].w;
@@ -108,17 +106,15 @@ static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, siz
     if (s->norm.kind == FLM_NORM_NONE && !prepare) return flm_inputs_of(run, s->from, 0);
     const size_t floats = flm_stride(run, s->from);
     const size_t stride = prepare ? flm_input_bytes(w->format, w->cols) / sizeof(float) : floats;
-    const int alone = n_threads == 1 || n * stride + floats <= FLM_PRIVATE_FLOATS;
-    float *own = run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
-    if (n_threads > 1 && alone) {
-        for (size_t t = 0; t < n; t++) /* its last `floats` hold one normalised row at a time on the way to prepared */
-            ready_row(run, s, t, n, prepare ? own + FLM_PRIVATE_FLOATS - floats : own + t * stride, own);
+    if (n == 1 && n_threads > 1 && stride + floats <= FLM_PRIVATE_FLOATS) {
+        float *own = run->scratch->private_row + (size_t)thread * FLM_PRIVATE_FLOATS;
+        ready_row(run, s, 0, 1, prepare ? own + stride : own, own);
         return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
     }
-    const size_t begin = alone ? 0 : n * thread / n_threads, end = alone ? n : n * (thread + 1) / n_threads;
     float *prepared = flm_row(run, FLM_BUF_PREPARED, 0);
-    for (size_t t = begin; t < end; t++) ready_row(run, s, t, n, flm_row(run, FLM_BUF_NORMED, t), prepared);
-    if (!alone) flm_run_barrier(run, thread, n_threads);
+    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++)
+        ready_row(run, s, t, n, flm_row(run, FLM_BUF_NORMED, t), prepared);
+    flm_run_barrier(run, thread, n_threads);
     if (!prepare) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
     return (flm_inputs){(const unsigned char *)prepared, stride * sizeof(float)};
 }
@@ -131,7 +127,7 @@ void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thre
     const flm_inputs x = ready_inputs(run, s, n, thread, n_threads);
     size_t n_linears = s->epilogue == FLM_GATE ? 1 : s->n_linears;
     for (size_t i = 0; i < n_linears; i++) total += flm_strips(s->linear[i].w.rows);
-    size_t begin = flm_share(total, thread, n_threads, GRAIN), end = flm_share(total, thread + 1, n_threads, GRAIN);
+    const size_t begin = total * thread / n_threads, end = total * (thread + 1) / n_threads;
     for (size_t i = 0; i < n_linears; i++) { /* the share runs over the linears as if they were one matrix */
         size_t strips = flm_strips(s->linear[i].w.rows);
         size_t from = begin > before ? begin - before : 0, to = end > before ? end - before : 0;

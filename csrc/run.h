@@ -28,14 +28,6 @@ static inline int flm_run_stopping(const flm_run *run, unsigned thread) {
     return atomic_load_explicit(run->stopping, memory_order_relaxed);
 }
 
-/* The share of thread t in n units, in whole multiples of grain while there are enough of them. */
-static inline size_t flm_share(size_t n, unsigned t, unsigned n_threads, size_t grain) {
-    size_t units = (n + grain - 1) / grain;
-    if (units < 4 * (size_t)n_threads) grain = 1, units = n;
-    size_t at = units * t / n_threads * grain;
-    return at < n ? at : n;
-}
-
 static inline void flm_run_barrier(const flm_run *run, unsigned thread, unsigned n_threads) {
     if (n_threads > 1) flm_pool_barrier(run->pool, thread);
 }

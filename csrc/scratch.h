@@ -5,7 +5,7 @@
 #include "plan.h"
 
 enum {
-    FLM_PRIVATE_FLOATS = 1 << 14, /* a thread's own normalised rows, so that small steps need no barrier for them */
+    FLM_PRIVATE_FLOATS = 1 << 14, /* a thread's own inputs of one token, which then need no barrier */
     FLM_BLOCK_ROWS = 128          /* of a matrix, finished at a time for many tokens: the next cache holds products */
 };
 
@@ -16,7 +16,7 @@ struct flm_scratch {
     float *buffer[FLM_BUF_COUNT]; /* [rows][stride] */
     size_t stride[FLM_BUF_COUNT];
     float *cosine[FLM_MAX_ROPES], *sine[FLM_MAX_ROPES]; /* per rope of the plan: [tokens][pairs] */
-    float *private_rows;                                /* [threads][FLM_PRIVATE_FLOATS] */
+    float *private_row;                                 /* [threads][FLM_PRIVATE_FLOATS] */
     float *block_rows;                                  /* [threads][2][tokens][FLM_BLOCK_ROWS] */
     float *attention_scratch;                           /* [threads][attention_floats] */
     size_t attention_floats;

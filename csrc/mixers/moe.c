@@ -68,8 +68,7 @@ static void share_experts(const flm_run *run, const flm_moe_step *s, size_t stri
     size_t busy = 0, before = 0;
     for (uint32_t e = 0; e < s->n_experts; e++)
         busy += run->scratch->expert_begin[e + 1] > run->scratch->expert_begin[e];
-    size_t begin = flm_share(busy * strips, thread, n_threads, 4),
-           end = flm_share(busy * strips, thread + 1, n_threads, 4);
+    const size_t begin = busy * strips * thread / n_threads, end = busy * strips * (thread + 1) / n_threads;
     for (uint32_t e = 0; e < s->n_experts && before < end; e++) {
         if (run->scratch->expert_begin[e + 1] == run->scratch->expert_begin[e]) continue;
         size_t from = begin > before ? begin - before : 0, to = end - before < strips ? end - before : strips;

@@ -20,7 +20,7 @@
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
 #define DOT_TOKENS 8
-#define DOT_STRIPS(tokens) ((tokens) <= 3 ? 4 : (tokens) == 4 ? 3 : 2)
+#define DOT_STRIPS(tokens) ((tokens) <= 2 ? 4 : (tokens) <= 4 ? 3 : 2)
 #define VEC_VNNI 1
 #define VEC_BF16 1
 
