@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The model in the box, from the text to its card's figures: examples/box.sh CORPUS WORK [STORIES260K]
 # CORPUS holds tinystories.txt, storybooks.txt and books.txt; STORIES260K is a checkpoint to compare with. Hours on one
-# processor; repeat it to go on after a break.
+# processor; repeat it to go on after a break. PUBLISH=1 puts model and figures into the package and docs/.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
+box=$here/../fastlm/box docs=$here/../docs
 corpus=$(cd "$1" && pwd)
 stories260k=${3:+$(cd "$3" && pwd)}
 mkdir -p "$2"
@@ -36,4 +37,5 @@ fastlm convert box box.flm --dtype int4
 
 python "$here/compare.py" "${texts[@]}" --weights "${weights[@]}" --box box.flm --teacher teacher --dtypes int8 int4 \
     --distilled distilled-0 distilled-1 --plain plain-0 plain-1 --gru gru-0 gru-1 --epochs 4 --work . \
-    ${stories260k:+--stories260k "$stories260k"}
+    ${stories260k:+--stories260k "$stories260k"} ${PUBLISH:+--card "$box/README.md" --document "$docs/language-models.md"}
+if [ -n "${PUBLISH:-}" ]; then cp box.flm "$box/box.flm"; fi
