@@ -116,9 +116,9 @@ def _distill(
     def write(folder: Path, state: State) -> None:
         copy_tokenizer(location.path, folder)
         save_model(model, folder)
-        models = {"teacher": location.path, "student": folder, **{path.name: path for path in beside}}
+        models = [("teacher", location.path), ("student", folder), *((path.name, path) for path in beside)]
         threads = plan.where.threads
-        figures = [measure(name, path, plan.texts.files, threads=threads) for name, path in models.items()]
+        figures = [measure(name, path, plan.texts.files, threads=threads) for name, path in models]
         what = f"A student of {location.path.name} ({count(master):,} parameters)"
         write_report(folder, Card(what, count(model), settings, state, figures))
 
