@@ -22,8 +22,8 @@ from gru import train_gru, write_text
 from kneser_ney import KneserNey
 
 import fastlm
-from fastlm.train.corpus import TextFile, read_texts
-from fastlm.train.figures import Figures, measure, share_bits, table
+from fastlm.train.corpus import TextFile, bits_per_byte, read_texts
+from fastlm.train.figures import Figures, measure, table
 from fastlm.train.recipe import Recipe
 from fastlm.train.vocabulary import ModelCodec
 from fastlm.weights.folder import locate
@@ -53,7 +53,8 @@ def ngram_row(files: Sequence[TextFile], codec: ModelCodec) -> Row:
         def bits(text: str, model: KneserNey = model) -> float:
             return -float(model.log2_probabilities(codec.held_out(text)).sum())
 
-        found.append((share_bits(files, bits), order, model))
+        bits_of_files = [sum(bits(text) for text in file.held_out) for file in files]
+        found.append((bits_per_byte(files, bits_of_files), order, model))
     best, order, model = min(found, key=lambda item: item[0]["all"])
     draw = np.random.default_rng(0)
     ids = codec.held_out(PROMPT).tolist()

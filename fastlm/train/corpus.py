@@ -35,6 +35,10 @@ class TextFile:
     train: list[str]
     held_out: list[str]
 
+    @property
+    def held_out_bytes(self) -> int:
+        return sum(len(text.encode()) for text in self.held_out)
+
     def whole(self) -> TextFile:
         """The same with nothing held out."""
         return TextFile(self.name, self.digest, self.weight, [*self.train, *self.held_out], [])
@@ -81,6 +85,13 @@ def _read(path: Path, weight: float) -> TextFile:
         documents = [documents[0][:cut], documents[0][cut + 1 :]]
     held = math.ceil(len(documents) * HELD_OUT)
     return TextFile(path.name, hashlib.sha256(data).hexdigest(), weight, documents[:-held], documents[-held:])
+
+
+def bits_per_byte(files: Sequence[TextFile], bits: Sequence[float]) -> dict[str, float]:
+    """Of each file's held-out documents, and of all of them together under "all", by the bits that each file takes."""
+    sizes = [file.held_out_bytes for file in files]
+    each = {file.name: b / size for file, b, size in zip(files, bits, sizes, strict=True)}
+    return {"all": sum(bits) / sum(sizes), **(each if len(each) > 1 else {})}
 
 
 def split_documents(text: str) -> list[str]:

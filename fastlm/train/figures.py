@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastlm.bench import bench, step_tensors
 from fastlm.loading import load
-from fastlm.train.corpus import TextFile
+from fastlm.train.corpus import TextFile, bits_per_byte
 from fastlm.train.vocabulary import ModelCodec
 from fastlm.weights.folder import locate
 
@@ -57,7 +57,7 @@ def measure(
             ids = codec.held_out(text)
             return math.log2(model.perplexity(ids.tolist())) * (len(ids) - 1)
 
-        found = share_bits(files, bits)
+        found = bits_per_byte(files, [sum(bits(text) for text in file.held_out) for file in files])
         room = model.context - 2
         weights = step_tensors(model)
     prompt = min(SPEED_PROMPT, room // 2)
@@ -72,14 +72,6 @@ def measure(
         operations=None if weights is None else 2 * sum(t.rows * t.cols for t in weights if t.is_matrix),
         speed=statistics.median(timed["rates"]["decode"]),
     )
-
-
-def share_bits(files: Sequence[TextFile], bits: Callable[[str], float]) -> dict[str, float]:
-    """Bits per byte of each file's held-out documents and of all, by the bits of each document."""
-    sizes = {file.name: sum(len(text.encode()) for text in file.held_out) for file in files}
-    sums = {file.name: sum(bits(text) for text in file.held_out) for file in files}
-    each = {name: sums[name] / sizes[name] for name in sums}
-    return {"all": sum(sums.values()) / sum(sizes.values()), **(each if len(each) > 1 else {})}
 
 
 def table(rows: Sequence[Figures]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlm.train.corpus import TextFile, Window, windows
+from fastlm.train.corpus import TextFile, Window, bits_per_byte, windows
 from fastlm.train.models import Machine
 from fastlm.train.vocabulary import ModelCodec
 
@@ -18,11 +18,10 @@ TOKENS_AT_ONCE = 8192
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """The held-out documents of each file as windows, shortest first, and their sizes in bytes."""
+    """The held-out documents of each file as windows, shortest first."""
 
     windows: list[tuple[int, Window]]  # (number of the file, window)
-    names: list[str]
-    bytes: list[int]
+    files: Sequence[TextFile]
 
     @staticmethod
     def of(files: Sequence[TextFile], codec: ModelCodec, length: int) -> HeldOut:
@@ -33,14 +32,13 @@ class HeldOut:
             for window in windows(codec.held_out(text), length)
         ]
         found.sort(key=lambda item: len(item[1].ids))
-        sizes = [sum(len(text.encode()) for text in file.held_out) for file in files]
-        return HeldOut(found, [file.name for file in files], sizes)
+        return HeldOut(found, files)
 
     def bits_per_byte(self, model: Any, logits: Callable[[Any, Any], Any], where: Machine) -> dict[str, float]:
         """Of each file, and of all of them together under "all"."""
         import torch
 
-        nats = [0.0] * len(self.names)
+        nats = [0.0] * len(self.files)
         model.eval()
         with torch.no_grad():
             for rows in self._batches():
@@ -55,9 +53,7 @@ class HeldOut:
                 for (number, _), value in zip(rows, sums, strict=True):
                     nats[number] += value
         model.train()
-        bits = [value / math.log(2) for value in nats]
-        each = {name: b / size for name, b, size in zip(self.names, bits, self.bytes, strict=True)}
-        return {"all": sum(bits) / sum(self.bytes), **(each if len(each) > 1 else {})}
+        return bits_per_byte(self.files, [value / math.log(2) for value in nats])
 
     def _batches(self) -> list[list[tuple[int, Window]]]:
         found: list[list[tuple[int, Window]]] = []
