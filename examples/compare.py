@@ -187,7 +187,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     files = read_texts(args.texts, args.weights)
     for seed, path in enumerate(args.gru):
-        how = Recipe(epochs=args.epochs, seed=seed, threads=1, eval_every=250, **GRU)
+        how = Recipe(epochs=args.epochs, seed=seed, threads=2, eval_every=500, **GRU)
         if not path.exists():
             train_gru(args.texts, path, tokenizer=args.teacher, recipe=how, weights=args.weights)
     found = measured(jobs_of(args, files), args.work / "compare.json")
