@@ -49,7 +49,7 @@ enum section_kind {
     SECTION_KINDS = 6
 };
 
-enum { MAX_SECTIONS = 64, LAYOUT_ROWS = 0 };
+enum { MAX_SECTIONS = 64, LAYOUT_ROWS = 0, LAYOUT_I4_BLOCKS = 6 };
 
 typedef struct container {
     const unsigned char *file;
@@ -144,20 +144,23 @@ static flm_status read_index(container *c, flm_format *format) {
     return FLM_OK;
 }
 
+/* A format's first layout has the format's number. */
+static uint32_t layout_of(flm_format format) { return format == FLM_FORMAT_I4 ? LAYOUT_I4_BLOCKS : (uint32_t)format; }
+
 static flm_status bind_tensor(const container *c, flm_model *model, size_t i, uint64_t *end) {
     file_tensor t = tensor_at(c, i);
     flm_slot *slot = t.name[sizeof t.name - 1] ? NULL : flm_model_find_slot(model, t.name);
     if (!slot || slot->data)
         return flm_fail(c->error, FLM_ERR_FORMAT, "tensor %zu: the spec has no slot of its name, or it comes twice", i);
-    /* A format's layout has the format's number until there is a second layout for one. */
-    uint32_t format = (uint32_t)slot->format, layout = slot->is_matrix ? format : LAYOUT_ROWS;
+    uint32_t format = (uint32_t)slot->format, layout = slot->is_matrix ? layout_of(slot->format) : LAYOUT_ROWS;
     if (t.rows != slot->rows || t.cols != slot->cols || t.bytes != slot->bytes)
         return flm_fail(c->error, FLM_ERR_FORMAT, "%s: is %u x %u in %llu bytes; the spec asks for %u x %u in %llu",
                         slot->name, (unsigned)t.rows, (unsigned)t.cols, (unsigned long long)t.bytes,
                         (unsigned)slot->rows, (unsigned)slot->cols, (unsigned long long)slot->bytes);
     if (t.format != format || t.layout != layout)
-        return flm_fail(c->error, FLM_ERR_UNSUPPORTED, "%s: has format %u and layout %u; this library needs %u and %u",
-                        slot->name, (unsigned)t.format, (unsigned)t.layout, (unsigned)format, (unsigned)layout);
+        return flm_fail(c->error, FLM_ERR_UNSUPPORTED,
+                        "%s: has format %u and layout %u; this library needs %u and %u: convert again", slot->name,
+                        (unsigned)t.format, (unsigned)t.layout, (unsigned)format, (unsigned)layout);
     const file_section *payload = &c->sections[SECTION_PAYLOAD];
     uint64_t payload_end = payload->offset + payload->bytes;
     if (!follows(*end, t.offset) || t.offset > payload_end || t.bytes > payload_end - t.offset)

@@ -18,7 +18,7 @@ size_t flm_strip_bytes(flm_format format, size_t cols) {
     case FLM_FORMAT_F16:
     case FLM_FORMAT_BF16: return lines * FLM_LINE_BYTES;
     case FLM_FORMAT_I8: return flm_i8_codes_at(cols) + (cols + 3) / 4 * FLM_LINE_BYTES;
-    case FLM_FORMAT_I4: return flm_i4_codes_at(cols) + (cols + 7) / 8 * FLM_LINE_BYTES;
+    case FLM_FORMAT_I4: return flm_i4_strip_bytes(cols);
     }
     return 0;
 }

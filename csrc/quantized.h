@@ -11,8 +11,9 @@
  * may add it in any order. Blocks are added as floats, in ascending order.
  *
  * I8 strip: scales [16], multipliers uint8[groups][16], padding (flm_codes_after), then the lines of codes.
- * I4 strip: scales [blocks][16], multipliers and zeros uint8[groups][16], padding (flm_codes_after), then the lines of
- * codes.
+ * I4 strip: scales [blocks][16]; then of each block multipliers and zeros uint8[groups][16], and its lines of codes:
+ * memory is read in the order in which it lies. Lines, and all parts of strips of many blocks, start on a line
+ * (flm_codes_after).
  */
 #ifndef FLM_QUANTIZED_H
 #define FLM_QUANTIZED_H
@@ -30,15 +31,28 @@ static inline size_t flm_padded_cols(size_t cols) { return flm_groups(cols) * FL
 
 enum { FLM_SCALES_BYTES = 2 * FLM_STRIP }; /* of one row each */
 
-/* What comes before the lines is padded to a line, but for strips so narrow that the padding would show. */
+/* What comes before lines is padded to a line, but for strips so narrow that the padding would show. */
 static inline size_t flm_codes_after(size_t bytes) { return bytes <= 96 ? bytes : flm_pad64(bytes); }
 
 static inline size_t flm_i8_codes_at(size_t cols) {
     return flm_codes_after(FLM_SCALES_BYTES + FLM_STRIP * flm_groups(cols));
 }
-static inline size_t flm_i4_groups_at(size_t cols) { return FLM_SCALES_BYTES * flm_blocks(cols); }
-static inline size_t flm_i4_codes_at(size_t cols) {
-    return flm_codes_after(flm_i4_groups_at(cols) + FLM_STRIP * ((cols + FLM_GROUP4 - 1) / FLM_GROUP4));
+static inline size_t flm_block_cols(size_t cols, size_t block) {
+    return cols - block * FLM_BLOCK < FLM_BLOCK ? cols - block * FLM_BLOCK : FLM_BLOCK;
+}
+/* Multipliers and zeros of a block, and its lines of codes. */
+static inline size_t flm_i4_groups_at(size_t cols, size_t block) {
+    const size_t block_bytes = FLM_BLOCK / FLM_GROUP4 * FLM_STRIP + FLM_BLOCK / 8 * FLM_LINE_BYTES;
+    if (cols <= FLM_BLOCK) return FLM_SCALES_BYTES;
+    return flm_pad64(FLM_SCALES_BYTES * flm_blocks(cols)) + block * block_bytes;
+}
+static inline size_t flm_i4_codes_at(size_t cols, size_t block) {
+    const size_t groups = (flm_block_cols(cols, block) + FLM_GROUP4 - 1) / FLM_GROUP4;
+    return flm_codes_after(flm_i4_groups_at(cols, block) + FLM_STRIP * groups);
+}
+static inline size_t flm_i4_strip_bytes(size_t cols) {
+    const size_t last = flm_blocks(cols) - 1;
+    return flm_i4_codes_at(cols, last) + (flm_block_cols(cols, last) + 7) / 8 * FLM_LINE_BYTES;
 }
 
 /* Inputs as the integer kernels read them, x[k] = scale[block] * code[k], code -127 .. 127. A row has

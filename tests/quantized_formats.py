@@ -38,12 +38,24 @@ class Layout:
     def scales(self, cols: int) -> int:
         return -(-cols // self.scale_cols) if self.scale_cols else 1
 
-    def codes_at(self, cols: int) -> int:
-        header = 2 * STRIP * self.scales(cols) + STRIP * self.groups(cols)
-        return header if header <= 96 else -(-header // 64) * 64
+    def places(self, cols: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Where in a strip each group's 16 bytes and each line of codes begin; and the bytes of a strip."""
+        at = 2 * STRIP * self.scales(cols)
+        whole = self.scale_cols or cols  # columns whose groups lie together, and then their lines
+        if cols > whole:
+            at = -(-at // 64) * 64
+        groups, lines = [], []
+        for k in range(0, cols, whole):
+            n = min(whole, cols - k)
+            groups += [at + STRIP * g for g in range(self.groups(n))]
+            at += STRIP * self.groups(n)
+            at = at if at <= 96 else -(-at // 64) * 64
+            lines += [at + 64 * i for i in range(-(-n // self.line))]
+            at = lines[-1] + 64
+        return np.array(groups), np.array(lines), at
 
     def strip_bytes(self, cols: int) -> int:
-        return self.codes_at(cols) + 64 * -(-cols // self.line)
+        return self.places(cols)[2]
 
 
 LAYOUTS = {I8: Layout(I8, 32, 4, 255, -127, 127, 0), I4: Layout(I4, 16, 8, 8, 0, 15, BLOCK)}
@@ -78,43 +90,40 @@ class Weights:
     def encode(self, rng: np.random.Generator) -> np.ndarray:
         """Packed bytes; codes past the last column, which nothing may depend on, are random."""
         layout, (rows, cols) = self.layout, self.code.shape
-        strips = -(-rows // STRIP)
-        packed = np.zeros((strips, layout.strip_bytes(cols)), np.uint8)
-        n_scales, groups_at = layout.scales(cols), 2 * STRIP * layout.scales(cols)
-        lines = packed[:, layout.codes_at(cols) :].reshape(strips, -1, STRIP, 4)
-        width = lines.shape[1] * layout.line
-        scale, multiplier, zero = (
-            np.zeros((strips * STRIP, n), np.int64) for n in (n_scales, layout.groups(cols), layout.groups(cols))
-        )
+        strips, n_scales, n_groups = -(-rows // STRIP), layout.scales(cols), layout.groups(cols)
+        groups_at, lines_at, strip_bytes = layout.places(cols)
+        packed = np.zeros((strips, strip_bytes), np.uint8)
+        width = len(lines_at) * layout.line
+        scale, multiplier, zero = (np.zeros((strips * STRIP, n), np.int64) for n in (n_scales, n_groups, n_groups))
         code = rng.integers(layout.low, layout.high + 1, (strips * STRIP, width))
         scale[:rows], multiplier[:rows], zero[:rows], code[:rows, :cols] = (
             to_bf16(self.scale), self.multiplier, self.zero, self.code
         )  # fmt: skip
         of_strips = [a.reshape(strips, STRIP, -1).transpose(0, 2, 1) for a in (scale, multiplier, zero)]
-        packed[:, :groups_at] = of_strips[0].astype(np.uint16).reshape(strips, -1).view(np.uint8)
+        packed[:, : 2 * STRIP * n_scales] = of_strips[0].astype(np.uint16).reshape(strips, -1).view(np.uint8)
         code = code.reshape(strips, STRIP, -1, layout.line).transpose(0, 2, 1, 3)
         if layout.format == I8:
-            groups = of_strips[1]
-            lines[:] = code + 128
+            groups, lines = of_strips[1], code + 128
         else:
             groups = np.maximum(of_strips[1] - 1, 0) | of_strips[2] << 4
-            lines[:] = code[..., :4] | code[..., 4:] << 4
-        packed[:, groups_at : groups_at + groups[0].size] = groups.reshape(strips, -1)
+            lines = code[..., :4] | code[..., 4:] << 4
+        packed[:, groups_at[:, None] + np.arange(STRIP)] = groups
+        packed[:, lines_at[:, None] + np.arange(64)] = lines.reshape(strips, -1, 64)
         return packed
 
 
 def decode(format: int, packed: np.ndarray, rows: int, cols: int) -> Weights:
     """The inverse of `Weights.encode`."""
     layout = LAYOUTS[format]
-    packed = packed.reshape(-1, layout.strip_bytes(cols))
-    groups_at, codes_at = 2 * STRIP * layout.scales(cols), layout.codes_at(cols)
+    groups_at, lines_at, strip_bytes = layout.places(cols)
+    packed = packed.reshape(-1, strip_bytes)
 
     def by_rows(values: np.ndarray) -> np.ndarray:
         return values.reshape(len(packed), -1, STRIP).transpose(0, 2, 1).reshape(len(packed) * STRIP, -1)[:rows]
 
-    scale = from_bf16(by_rows(np.ascontiguousarray(packed[:, :groups_at]).view(np.uint16)))
-    groups = by_rows(packed[:, groups_at : groups_at + STRIP * layout.groups(cols)]).astype(np.int64)
-    lines = packed[:, codes_at:].reshape(len(packed), -1, STRIP, 4).astype(np.int64)
+    scale = from_bf16(by_rows(np.ascontiguousarray(packed[:, : 2 * STRIP * layout.scales(cols)]).view(np.uint16)))
+    groups = by_rows(packed[:, groups_at[:, None] + np.arange(STRIP)]).astype(np.int64)
+    lines = packed[:, lines_at[:, None] + np.arange(64)].reshape(len(packed), -1, STRIP, 4).astype(np.int64)
     parts = [lines - 128] if format == I8 else [lines & 15, lines >> 4]
     code = np.concatenate(parts, axis=3).transpose(0, 2, 1, 3).reshape(len(packed) * STRIP, -1)[:rows, :cols]
     if format == I8:

@@ -22,7 +22,7 @@ MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
 ALIGN = 64
 STRIP_ROWS = 16
-FORMATS = {"float32": 1, "float16": 2, "bfloat16": 3, "int8": 4, "int4": 5}  # so are their layouts
+FORMATS = {"float32": (1, 1), "float16": (2, 2), "bfloat16": (3, 3), "int8": (4, 4), "int4": (5, 6)}  # number, layout
 
 _BLOCK_BYTES = 16 << 20
 _HEADER = struct.Struct("<8sIIQI36x")
@@ -132,8 +132,8 @@ class _Writer:
                 raise ModelFormatError(f"tensor {name}: {rows} x {cols} in {format} cannot have {data.nbytes} bytes")
             offset = self._align()
             crc = self._put(data)
-            layout = FORMATS[format] if is_matrix else 0
-            index += _TENSOR.pack(encoded, rows, cols, FORMATS[format], layout, offset, data.nbytes, crc)
+            number, layout = FORMATS[format]
+            index += _TENSOR.pack(encoded, rows, cols, number, layout if is_matrix else 0, offset, data.nbytes, crc)
         self._table.append(_SECTION.pack(_PAYLOAD, 0, first, self._at - first))
         return bytes(index)
 
