@@ -80,7 +80,7 @@ def test_extremes_do_not_overflow(
     weights = Weights(
         layout, np.full((17, layout.scales(cols)), 0.5, np.float32), np.full(shape, layout.top), zero, code
     )
-    for tokens in (1, 2, 6, 16, 33):
+    for tokens in (1, 2, 6, 12, 16, 33):
         codes = np.full((tokens, cols), 127, np.int8)
         codes[1::2] = -127
         inputs = Inputs(codes, np.full((tokens, -(-cols // BLOCK)), 2.0, np.float32))
@@ -183,7 +183,7 @@ def test_nothing_hides_what_is_not_finite(
     rng = np.random.default_rng(SEED)
     for cols in (67, 300):
         w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, 21, cols))
-        for tokens in (1, 5, 19, 40):
+        for tokens in (1, 5, 12, 19, 40):
             x = rng.standard_normal((tokens, cols)).astype(np.float32)
             clean = multiply(kernels, kernel_library, guarded, w, x)
             for at, bad in enumerate((np.nan, np.inf, -np.inf)):

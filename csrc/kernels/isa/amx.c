@@ -26,6 +26,7 @@
 #define VEC_BF16 1
 #define VEC_AMX 1
 #define AMX_FROM_TOKENS 16 /* fewer: unpacking would take longer than the products */
+#define AMX_FEW_FROM 9     /* the same of int4 with one tile of tokens: fewer are one tile of dot products */
 
 #include "../vec/vec_avx512.h"
 
