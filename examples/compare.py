@@ -172,7 +172,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--gru", type=Path, nargs="*", default=[], help="recurrent networks; trained if they are not there"
     )
-    parser.add_argument("--epochs", type=float, default=3.0, help="of the recurrent networks (3)")
+    parser.add_argument("--epochs", type=float, default=4.0, help="of the recurrent networks (4)")
     parser.add_argument("--stories260k", type=Path)
     parser.add_argument("--box", type=Path, required=True, help="the .flm file that ships")
     parser.add_argument("--dtypes", nargs="*", default=[], help="formats to try on the first student")
@@ -187,7 +187,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     files = read_texts(args.texts, args.weights)
     for seed, path in enumerate(args.gru):
-        how = Recipe(epochs=args.epochs, seed=seed, threads=2, eval_every=500, **GRU)
+        how = Recipe(epochs=args.epochs, seed=seed, threads=2, eval_every=250, **GRU)
         if not path.exists():
             train_gru(args.texts, path, tokenizer=args.teacher, recipe=how, weights=args.weights)
     found = measured(jobs_of(args, files), args.work / "compare.json")
