@@ -90,25 +90,28 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
     run->kernels->attention(&job);
 }
 
-/* Units of work: (item, tile of its tokens, K/V head), dealt round-robin because later tiles see more keys. A few units
- * that do not divide evenly among the threads are cut into heads. */
+/* Units of work: (item, tile of its tokens, K/V head), dealt round-robin because later tiles see more keys. If there
+ * are but a few, which do not divide evenly, each thread takes an equal run of the query heads of all tiles instead. */
 void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_attention_step *s = &step->as.attention;
-    size_t tiles = 0, token0 = 0;
+    const uint32_t group = s->heads / s->kv_heads;
+    size_t tiles = 0, token0 = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
     for (uint32_t i = 0; i < run->step->n_items; i++)
         tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
-    uint32_t group = s->heads / s->kv_heads;
-    const size_t units = tiles * s->kv_heads;
-    if (units < 4 * (size_t)n_threads && units % n_threads) group = 1;
-    uint32_t groups = s->heads / group;
-    size_t unit = 0;
+    const size_t units = tiles * s->kv_heads, heads = tiles * s->heads;
+    const int evenly = units >= 4 * (size_t)n_threads || units % n_threads == 0;
+    const size_t begin = evenly ? 0 : heads * thread / n_threads,
+                 end = evenly ? heads : heads * (thread + 1) / n_threads;
     for (uint32_t i = 0; i < run->step->n_items; i++) {
         const flm_row_item *item = &run->step->items[i];
         for (uint32_t index = 0; index < item->n_tokens; index += TOKEN_TILE) {
             uint32_t count = item->n_tokens - index < TOKEN_TILE ? item->n_tokens - index : TOKEN_TILE;
-            for (uint32_t g = 0; g < groups; g++)
-                if (unit++ % n_threads == thread && !flm_run_stopping(run, thread))
-                    attend(run, s, item, token0, index, count, g * group, group, thread);
+            for (uint32_t head = 0; head < s->heads; head += group, first += group) {
+                const size_t from = first > begin ? first : begin, to = first + group < end ? first + group : end;
+                if ((evenly && unit++ % n_threads != thread) || from >= to || flm_run_stopping(run, thread)) continue;
+                attend(run, s, item, token0, index, count, head + (uint32_t)(from - first), (uint32_t)(to - from),
+                       thread);
+            }
         }
         token0 += item->n_tokens;
     }
