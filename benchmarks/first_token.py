@@ -20,10 +20,9 @@ def measure(model: str, folder: Path, bits: int, cache: Path, threads: int, runs
     """Seconds since the start at which each step was done, of every run but the first."""
     (format,) = ENGINES["fastlm"].formats[bits]
     file = cache / f"{format}.flm"
-    if not file.exists():
-        say(f"{model}: {file}")
-        command = [sys.executable, "-m", "fastlm", "convert", "--dtype", format, str(folder.resolve()), str(file)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cache)  # not where fastlm is not built
+    say(f"{model}: {file}")  # made anew: another version's may have another layout
+    command = [sys.executable, "-m", "fastlm", "convert", "--dtype", format, str(folder.resolve()), str(file)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=cache)  # not where fastlm is not built
     found: dict[str, list[float]] = {}
     for run in range(runs + 1):
         command = [sys.executable, str(WORKERS / "first_token.py"), str(file), str(threads)]
