@@ -1,6 +1,6 @@
 """Language models side by side on the same held-out text: n-gram, recurrent network, transformers.
 
-    python examples/compare.py TEXT... --box FILE --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru NAME...
+    python examples/compare.py TEXT... --box FILE --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru FOLDER...
 
 examples/box.sh makes the folders. Writes compare.json (every figure; rows that it has are not measured again),
 compare.png, and with --document and --card the figures between the two marks of docs/language-models.md and of the
@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gru import train_gru, write_text
+from gru import write_text
 from kneser_ney import KneserNey
 
 import fastlm
 from fastlm.train.corpus import TextFile, bits_per_byte, read_texts
 from fastlm.train.figures import Figures, measure, table
-from fastlm.train.recipe import Recipe
 from fastlm.train.vocabulary import ModelCodec
 from fastlm.weights.folder import locate
 
@@ -33,7 +32,6 @@ PROMPT = "Once upon a time"
 TEMPERATURE = 0.7
 SAMPLE_TOKENS = 90
 ORDERS = (3, 4, 5, 6)  # of the n-gram
-GRU: dict[str, Any] = {"batch": 16, "length": 256, "lr": 1e-2, "dropout": 0.1}  # the best of seven that were tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,10 +167,7 @@ def parsed() -> argparse.Namespace:
         "--distilled", type=Path, nargs="+", required=True, help="students; of the first is the box model"
     )
     parser.add_argument("--plain", type=Path, nargs="*", default=[], help="the same students without the teacher")
-    parser.add_argument(
-        "--gru", type=Path, nargs="*", default=[], help="recurrent networks; trained if they are not there"
-    )
-    parser.add_argument("--epochs", type=float, default=4.0, help="of the recurrent networks (4)")
+    parser.add_argument("--gru", type=Path, nargs="*", default=[], help="recurrent networks by examples/gru.py")
     parser.add_argument("--stories260k", type=Path)
     parser.add_argument("--box", type=Path, required=True, help="the .flm file that ships")
     parser.add_argument("--dtypes", nargs="*", default=[], help="formats to try on the first student")
@@ -186,10 +181,6 @@ def main() -> None:
     args = parsed()
     args.work.mkdir(parents=True, exist_ok=True)
     files = read_texts(args.texts, args.weights)
-    for seed, path in enumerate(args.gru):
-        how = Recipe(epochs=args.epochs, seed=seed, threads=2, eval_every=250, **GRU)
-        if not path.exists():
-            train_gru(args.texts, path, tokenizer=args.teacher, recipe=how, weights=args.weights)
     found = measured(jobs_of(args, files), args.work / "compare.json")
     rows = list(found.values())
     figures = [*table(rows), "", *verdicts(found), ""]

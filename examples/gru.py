@@ -1,7 +1,11 @@
-"""A small recurrent network, trained by the loop that trains fastlm's models, to compare them with."""
+"""A small recurrent network, trained by the loop that trains fastlm's models, to compare them with.
+
+python examples/gru.py TEXT... --tokenizer FOLDER --out FOLDER [the options of `fastlm train` that tell how]
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fastlm.train.loop import State
 from fastlm.train.models import count, seed_step
 from fastlm.train.prepare import Plan, Texts
-from fastlm.train.recipe import Recipe
+from fastlm.train.recipe import Recipe, add_options, from_options
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
 from fastlm.weights.folder import Location
@@ -94,3 +98,20 @@ def write_text(folder: Path, settings: dict[str, Any], prompt: str, tokens: int,
                 break
             ids.append(token)
     return codec.tokenizer.decode(ids[1:])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("texts", nargs="+", type=Path)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with one")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", type=float, nargs="+", default=[], help="how often an epoch shows each text (1)")
+    add_options(parser, Recipe)
+    args = parser.parse_args()
+    train_gru(
+        args.texts, args.out, tokenizer=args.tokenizer, recipe=from_options(args, Recipe), weights=args.weights
+    )
+
+
+if __name__ == "__main__":
+    main()
