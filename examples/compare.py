@@ -1,6 +1,6 @@
 """Language models side by side on the same held-out text: n-gram, recurrent network, transformers.
 
-    python examples/compare.py TEXT... --box FILE --teacher FOLDER --distilled FOLDER... --plain FOLDER... --gru FOLDER...
+    python examples/compare.py TEXT... --box FILE --teacher FOLDER --distilled FOLDER... [--plain FOLDER...] ...
 
 examples/box.sh makes the folders. Writes compare.json (every figure; rows that it has are not measured again),
 compare.png, and with --document and --card the figures between the two marks of docs/language-models.md and of the
