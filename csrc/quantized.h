@@ -56,16 +56,17 @@ static inline size_t flm_i4_strip_bytes(size_t cols) {
 }
 
 /* Inputs as the integer kernels read them, x[k] = scale[block] * code[k], code -127 .. 127. A row has
- * codes int8[cols padded to 64] (zeros past cols), offsets int32[groups], scales float[blocks], each padded to a line.
- * An offset is what the stored weights' zero adds, to take it off again:
- *   for I8  -128 * (sum of the group's codes)
- *   for I4  -(sum of its first 16 codes), -(sum of the others) as int16[2]
+ * codes int8[cols padded to 64] (zeros past cols), offsets int32[groups], padded to a line, scales float[blocks],
+ * totals int32[blocks], padded to a line. An offset is what the stored weights' zero adds, to take it off again: for I8
+ * -128 * (sum of the group's codes) for I4  -(sum of its first 16 codes), -(sum of the others) as int16[2] A total is
+ * -128 * (sum of the block's codes).
  *
  * Kernels may arrange the bytes of all rows together in another way (kernels.h: prepare). */
 static inline size_t flm_offsets_at(size_t cols) { return flm_pad64(cols); }
 static inline size_t flm_scales_at(size_t cols) { return flm_offsets_at(cols) + flm_pad64(4 * flm_groups(cols)); }
+static inline size_t flm_totals_at(size_t cols) { return flm_scales_at(cols) + 4 * flm_blocks(cols); }
 static inline size_t flm_quantized_row_bytes(size_t cols) {
-    return flm_scales_at(cols) + flm_pad64(4 * flm_blocks(cols));
+    return flm_scales_at(cols) + flm_pad64(8 * flm_blocks(cols));
 }
 
 /* Packs the weights of 16 rows, [padded_cols][16] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */

@@ -22,7 +22,7 @@ FAMILY_FREE = {"__init__", "config", "family", "registry", "rope", "skeleton", "
 STAGES = (
     "fastlm status memory cgroup cpu checksum threads gate matrix quantized spec kv_pages kv_pool prefix detok text",
     "kernels select isa scalar avx2 avx2vnni avx512 avx512vnni amx vec_base vec_common vec_avx2 vec_avx512"
-    " all amx_few attention attention_kv dot elementwise kv_store math matmul norm pack quantize tile",
+    " all amx_few attention attention_kv dot elementwise kv_store math matmul norm pack quantize slab tile",
     "context sampler sampler_filters",
     "model slots container",
     "plan forward run scratch linear rows mixers/attention ffn moe",

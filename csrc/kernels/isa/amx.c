@@ -20,8 +20,12 @@
 
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
+#define FETCH_BYTES(strips) 2048
 #define DOT_TOKENS 8
 #define DOT_STRIPS(tokens) ((tokens) <= 2 ? 4 : (tokens) <= 4 ? 3 : 2)
+#define SLAB_FROM 0
+#define SLAB_TOKENS 0
+#define SLAB_STRIPS 0
 #define VEC_VNNI 1
 #define VEC_BF16 1
 #define VEC_AMX 1

@@ -16,8 +16,12 @@
 
 #define TILE_TOKENS 6
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) <= 3 ? 2 : 1)
+#define FETCH_BYTES(strips) 2048
 #define DOT_TOKENS 3
 #define DOT_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
+#define SLAB_FROM 0
+#define SLAB_TOKENS 0
+#define SLAB_STRIPS 0
 
 #include "../vec/vec_avx2.h"
 

@@ -18,9 +18,13 @@
 #endif
 
 #define TILE_TOKENS 12
-#define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
+#define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : (tokens) <= 4 ? 4 : 2)
+#define FETCH_BYTES(strips) ((strips) == 1 ? 6144 : (strips) == 2 ? 4096 : 2048)
 #define DOT_TOKENS 8
-#define DOT_STRIPS(tokens) ((tokens) <= 2 ? 4 : (tokens) <= 4 ? 3 : 2)
+#define DOT_STRIPS(tokens) ((tokens) <= 2 ? 1 : 2)
+#define SLAB_FROM 17
+#define SLAB_TOKENS 6
+#define SLAB_STRIPS 4
 #define VEC_VNNI 1
 #define VEC_BF16 1
 

@@ -6,8 +6,12 @@
 
 #define TILE_TOKENS 2
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
+#define FETCH_BYTES(strips) 2048
 #define DOT_TOKENS 1
 #define DOT_STRIPS(tokens) 1
+#define SLAB_FROM 0
+#define SLAB_TOKENS 0
+#define SLAB_STRIPS 0
 
 #include "../vec/vec_base.h"
 
