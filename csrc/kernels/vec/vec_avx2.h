@@ -52,12 +52,6 @@ INLINE void v_store_i8(int8_t *p, vi v) {
     memcpy(p, halves, sizeof halves);
 }
 
-INLINE int32_t v_sum_int(vi v) {
-    __m128i a = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
-    a = _mm_add_epi32(a, _mm_shuffle_epi32(a, 0x4e));
-    return _mm_cvtsi128_si32(a) + _mm_extract_epi32(a, 1);
-}
-
 #if VEC_VNNI
 INLINE vi v_dot(vi sum, vi codes, vi x) {
     return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)codes, (__m256i)x);

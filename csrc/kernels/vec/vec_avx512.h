@@ -60,7 +60,6 @@ INLINE vf v_join_bf16(vf low, vf high) { return (vf)(__m512)(__m512i)_mm512_cvtn
 INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE vi v_load_i8(const int8_t *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE void v_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
-INLINE int32_t v_sum_int(vi v) { return _mm512_reduce_add_epi32((__m512i)v); }
 
 #if VEC_VNNI
 INLINE vi v_dot(vi sum, vi codes, vi x) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)x); }

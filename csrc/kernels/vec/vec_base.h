@@ -54,7 +54,6 @@ INLINE void v_store_bf16(uint16_t *p, vf v) {
 
 INLINE vi v_load_u8(const uint8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
 INLINE vi v_load_i8(const int8_t *p) { return (vi){p[0], p[1], p[2], p[3]}; }
-INLINE int32_t v_sum_int(vi v) { return v[0] + v[1] + v[2] + v[3]; }
 
 INLINE void v_store_i8(int8_t *p, vi v) {
     for (int i = 0; i < VF; i++) p[i] = (int8_t)(v[i] & 0xff);

@@ -4,8 +4,8 @@
  *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
  *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
- *   v_load_u8 v_load_i8 v_store_i8 v_sum_int            8-bit integers in memory, stores keep the low byte; the sum of
- * lanes v_dot(sum, codes, x)                        sum + products of a lane's four unsigned bytes and four signed ones
+ *   v_load_u8 v_load_i8 v_store_i8              8-bit integers in memory; stores keep the low byte
+ *   v_dot(sum, codes, x)                        sum + products of a lane's four unsigned bytes and four signed ones
  *   v_dot16(sum, a, b)                          sum + products of a lane's two signed 16-bit halves
  *   v_dot_bf16(sum, a, b)                       where VEC_BF16 is 1: sum + products of a lane's two bfloat16
  *   v_join_bf16(low, high)                      the same: the bfloat16 of both, in order
