@@ -108,9 +108,7 @@ def main() -> None:
     parser.add_argument("--weights", type=float, nargs="+", default=[], help="how often an epoch shows each text (1)")
     add_options(parser, Recipe)
     args = parser.parse_args()
-    train_gru(
-        args.texts, args.out, tokenizer=args.tokenizer, recipe=from_options(args, Recipe), weights=args.weights
-    )
+    train_gru(args.texts, args.out, tokenizer=args.tokenizer, recipe=from_options(args, Recipe), weights=args.weights)
 
 
 if __name__ == "__main__":
