@@ -56,10 +56,12 @@ static inline size_t flm_i4_strip_bytes(size_t cols) {
 }
 
 /* Inputs as the integer kernels read them, x[k] = scale[block] * code[k], code -127 .. 127. A row has
- * codes int8[cols padded to 64] (zeros past cols), offsets int32[groups], padded to a line, scales float[blocks],
- * totals int32[blocks], padded to a line. An offset is what the stored weights' zero adds, to take it off again: for I8
- * -128 * (sum of the group's codes) for I4  -(sum of its first 16 codes), -(sum of the others) as int16[2] A total is
- * -128 * (sum of the block's codes).
+ * codes int8[cols padded to 64] (zeros past cols) and offsets int32[groups], each padded to a line, then scales
+ * float[blocks] and totals int32[blocks], padded together. Both take off again what the stored weights' zero adds.
+ * An offset is
+ *   for I8  -128 * (sum of the group's codes)
+ *   for I4  -(sum of its first 16 codes), -(sum of the others) as int16[2]
+ * and a total -128 * (sum of the block's codes).
  *
  * Kernels may arrange the bytes of all rows together in another way (kernels.h: prepare). */
 static inline size_t flm_offsets_at(size_t cols) { return flm_pad64(cols); }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The model in the box, from the text to its card's figures: examples/box.sh CORPUS WORK [STORIES260K]
-# CORPUS holds tinystories.txt, storybooks.txt and books.txt; STORIES260K is a checkpoint to compare with. An hour and a
-# half on two processors, each job on one of them, its progress in WORK/*.log; repeat it to go on after a break.
+# CORPUS holds tinystories.txt, storybooks.txt and books.txt; STORIES260K is a checkpoint to compare with. Some two
+# hours on two processors, each job on one of them, its progress in WORK/*.log; repeat it to go on after a break.
 # PUBLISH=1 puts model and figures into the package and docs/.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
