@@ -18,21 +18,8 @@ static void capture_state(const flm_run *run, const flm_plan_step *step, unsigne
     }
 }
 
-static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
-    flm_run *run = argument;
-    const flm_plan *plan = run->plan;
-    for (uint32_t i = 0; i < plan->n_steps; i++) {
-        const flm_plan_step *step = &plan->steps[i];
-        step->run(run, step, thread, n_threads);
-        if (flm_run_stopping(run, thread) && thread == 0) run->abandon_after = i;
-        flm_run_barrier(run, thread, n_threads);
-        if (run->abandon_after == i) return; /* a later value belongs to a step that this thread has yet to reach */
-        if (step->state >= 0) capture_state(run, step, thread, n_threads);
-    }
-}
-
 /* Which item and position each token has, and which token each row of logits. */
-static void lay_out_rows(const flm_step *step, flm_scratch *s) {
+static void lay_out_rows(const flm_step *step, const flm_scratch *s) {
     uint32_t token = 0, row = 0;
     for (uint32_t i = 0; i < step->n_items; i++) {
         const flm_row_item *item = &step->items[i];
@@ -41,6 +28,65 @@ static void lay_out_rows(const flm_step *step, flm_scratch *s) {
             s->position[token] = item->start + t;
             if (item->rows == FLM_ROWS_ALL || (item->rows == FLM_ROWS_LAST && t + 1 == item->n_tokens))
                 s->row_of_logit[row++] = token;
+        }
+    }
+}
+
+/* Tokens at the end of an item, of which more is wanted than the keys and values that others will read. */
+static uint32_t wanted_tokens(const flm_row_item *item) {
+    if (item->rows == FLM_ROWS_ALL || item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
+    return item->rows == FLM_ROWS_LAST;
+}
+
+/* The step without its other tokens; its items go to `items`. */
+static flm_step wanted_step(const flm_step *step, flm_row_item *items) {
+    flm_step wanted = *step;
+    wanted.items = items;
+    wanted.n_items = wanted.n_tokens = 0;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        const flm_row_item *item = &step->items[i];
+        const uint32_t n = wanted_tokens(item);
+        if (n == 0) continue;
+        items[wanted.n_items] = *item;
+        items[wanted.n_items].start += item->n_tokens - n;
+        items[wanted.n_items].tokens += item->n_tokens - n;
+        items[wanted.n_items++].n_tokens = n;
+        wanted.n_tokens += n;
+    }
+    return wanted;
+}
+
+/* Wanted tokens move to the front of the buffers that are read after the last keys and values were stored. */
+static void keep_wanted(const flm_run *run) {
+    static const flm_buffer live[] = {FLM_BUF_RESIDUAL, FLM_BUF_RESIDUAL2, FLM_BUF_Q};
+    for (size_t i = 0, end = 0, to = 0; i < run->step->n_items; i++) {
+        const size_t n = wanted_tokens(&run->step->items[i]);
+        end += run->step->items[i].n_tokens;
+        for (size_t b = 0; b < sizeof live / sizeof *live; b++)
+            if (n && flm_stride(run, live[b]))
+                memmove(flm_row(run, live[b], to), flm_row(run, live[b], end - n),
+                        n * flm_stride(run, live[b]) * sizeof(float));
+        to += n;
+    }
+    lay_out_rows(run->wanted->step, run->scratch);
+}
+
+static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
+    flm_run *whole = argument;
+    const flm_run *run = whole;
+    const flm_plan *plan = run->plan;
+    for (uint32_t i = 0; i < plan->n_steps; i++) {
+        const flm_plan_step *step = &plan->steps[i];
+        step->run(run, step, thread, n_threads);
+        if (flm_run_stopping(run, thread) && thread == 0) whole->abandon_after = i;
+        flm_run_barrier(run, thread, n_threads);
+        if (whole->abandon_after == i) return; /* a later value belongs to a step that this thread has yet to reach */
+        if (step->state >= 0) capture_state(run, step, thread, n_threads);
+        if (i == plan->last_rotate && whole->wanted) {
+            if (thread == 0) keep_wanted(whole);
+            flm_run_barrier(run, thread, n_threads);
+            run = whole->wanted;
+            if (run->n_tokens == 0) return;
         }
     }
 }
@@ -61,6 +107,11 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .tiles = context->counters.tiles,
                    .stopping = &stopping,
                    .abandon_after = UINT32_MAX};
+    flm_step rest = encoder ? *step : wanted_step(step, scratch->wanted_items);
+    flm_run wanted = run;
+    wanted.step = &rest;
+    wanted.n_tokens = rest.n_tokens;
+    if (rest.n_tokens < step->n_tokens) run.wanted = &wanted;
     lay_out_rows(step, scratch);
     flm_pool_run(context->pool, run_plan, &run);
     if (run.abandon_after != UINT32_MAX) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");

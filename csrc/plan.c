@@ -265,6 +265,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     if (!c.plan || !flm_grow((void **)&c.plan->steps, &c.plan->capacity, 16, sizeof *c.plan->steps))
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the model's plan");
     c.plan->max_active = 1;
+    c.plan->last_rotate = SIZE_MAX;
     compile_relative(&c);
     compile_embed(&c);
     compile_layers(&c);

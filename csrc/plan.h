@@ -134,6 +134,7 @@ enum { FLM_MAX_ROPES = 8 };
 typedef struct flm_plan {
     flm_plan_step *steps;
     size_t n_steps, capacity;
+    size_t last_rotate; /* the step after which tokens need nothing from each other's rows; SIZE_MAX: there is none */
     const flm_rope_spec *ropes[FLM_MAX_ROPES]; /* distinct ropes of the stack */
     uint32_t n_ropes, max_rope_pairs;
     size_t page_bytes, memory_page_bytes;

@@ -15,6 +15,7 @@ typedef struct flm_run {
     flm_step *step;
     int encoder;
     uint32_t n_tokens;
+    const struct flm_run *wanted; /* what goes on after plan->last_rotate; NULL: this one, all tokens are wanted */
     const flm_scratch *scratch;
     uint64_t *tiles;        /* per thread */
     atomic_int *stopping;   /* set by thread 0 in the middle of a plan step: what is left of it need not be done */

@@ -88,10 +88,11 @@ def build(
 
 
 def run(model: _core.Model, work: list[tuple[_core.Session, np.ndarray, int]], vocab: int) -> list[np.ndarray]:
-    """One ragged call; work: (session, tokens, rows: 1 last, 2 all). The logits of each."""
+    """One ragged call; work: (session, tokens, rows: 0 none, 1 last, 2 all). The logits of each."""
+    found = [np.empty(((0, 1, len(ids))[rows], vocab), np.float32) for _, ids, rows in work]
     items = [
-        _core.Item(s, ids, rows=rows, logits=np.empty((len(ids) if rows == 2 else 1, vocab), np.float32))
-        for s, ids, rows in work
+        _core.Item(s, ids, rows=rows or 1, logits=logits if rows else None)
+        for (s, ids, rows), logits in zip(work, found, strict=True)
     ]
     _core.forward(model, items)
-    return [item.logits for item in items if item.logits is not None]
+    return found

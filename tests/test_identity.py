@@ -106,7 +106,7 @@ class Walk:
         rest = min(most, len(self.tokens) - self.at)
         n = int(self.rng.choice([1, rest, int(self.rng.integers(1, rest + 1))]))
         self.piece = self.tokens[self.at : self.at + n]
-        return self.session, self.piece, int(self.rng.choice([1, 2]))
+        return self.session, self.piece, int(self.rng.choice([0, 1, 1, 2, 2]))
 
     def check(self, logits: np.ndarray) -> None:
         self.at += len(self.piece)
@@ -242,6 +242,22 @@ def test_a_batch_of_eight_takes_one_step_per_token() -> None:
     before = context.counters()["forwards"]
     generate(model, prompts, 30)
     assert context.counters()["forwards"] - before == 30, "one to read all prompts, then one per written token"
+
+
+def test_only_wanted_tokens_pass_the_last_layer() -> None:
+    """Others leave their keys and values there, and go no further."""
+    spec = plain_spec()
+    layers, vocab = len(spec.decoder.layers), spec.embed.vocab
+    context, model = build(spec, threads=2, prefix=False)
+    strips = {t.name: -(-t.rows // 16) for t in model.tensors() if t.is_matrix}
+    stored = sum(n for name, n in strips.items() if name.startswith("decoder.0.0.") and name[-1] in "qkv")
+    after = sum(n for name, n in strips.items() if name.startswith("decoder.0.")) - stored
+    ids = np.arange(70, dtype=np.int32)
+    for rows, wanted in enumerate((0, 1, 70)):
+        before = sum(context.counters()["tiles"])
+        run(model, [(model.session(), ids, rows)], vocab)
+        tiles = 70 * layers * stored + (70 * (layers - 1) + wanted) * after + wanted * strips["head.weight"]
+        assert sum(context.counters()["tiles"]) - before == tiles
 
 
 def test_concurrent_callers_share_steps() -> None:

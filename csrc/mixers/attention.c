@@ -190,7 +190,10 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
         products->linear[1] = flm_compile_linear(c, "k");
         products->linear[2] = flm_compile_linear(c, "v");
     }
-    if (!a->cross || s.q_norm.kind || s.rope >= 0) flm_compile_step(c, flm_run_rotate)->as.attention = s;
+    if (!a->cross || s.q_norm.kind || s.rope >= 0) {
+        c->plan->last_rotate = c->plan->n_steps;
+        flm_compile_step(c, flm_run_rotate)->as.attention = s;
+    }
     flm_compile_step(c, flm_run_attend)->as.attention = s;
     flm_compile_output(c, sub, "o", FLM_BUF_ATTENDED);
 }
