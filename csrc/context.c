@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpu.h"
 #include "memory.h"
 #include "status.h"
 
@@ -70,6 +71,12 @@ uint32_t flm_context_threads(const flm_context *context) { return flm_pool_threa
 uint32_t flm_usable_processors(void) {
     unsigned cpus = flm_cpus();
     return cpus < FLM_MAX_THREADS ? cpus : FLM_MAX_THREADS;
+}
+
+uint32_t flm_suggested_threads(uint64_t weight_bytes) {
+    const uint64_t each = flm_cpu_cache_bytes() / 2, wanted = weight_bytes / each + (weight_bytes % each != 0);
+    const uint32_t usable = flm_usable_processors();
+    return wanted > usable ? usable : wanted ? (uint32_t)wanted : 1;
 }
 
 void flm_context_counters(const flm_context *context, flm_counters *counters) {

@@ -3,6 +3,8 @@
 #endif
 #include "cpu.h"
 
+#include <unistd.h>
+
 #if defined(__x86_64__) && defined(__GNUC__)
 
 #include <cpuid.h>
@@ -55,7 +57,6 @@ uint32_t flm_cpu_features(void) { return 0; }
 #if defined(__x86_64__) && defined(__linux__)
 
 #include <sys/syscall.h>
-#include <unistd.h>
 
 int flm_cpu_permit_amx(void) {
     const long request_permission = 0x1023, tile_data = 18; /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
@@ -67,3 +68,11 @@ int flm_cpu_permit_amx(void) {
 int flm_cpu_permit_amx(void) { return 0; }
 
 #endif
+
+uint64_t flm_cpu_cache_bytes(void) {
+    long bytes = 0;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#endif
+    return bytes > 0 ? (uint64_t)bytes : (uint64_t)1 << 20;
+}

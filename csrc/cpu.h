@@ -17,5 +17,7 @@ enum {
 uint32_t flm_cpu_features(void);
 /* Ask the operating system to let this process use AMX; 0 if it will not. */
 int flm_cpu_permit_amx(void);
+/* Bytes of a processor's second-level cache; 1 MiB where the system does not say. */
+uint64_t flm_cpu_cache_bytes(void);
 
 #endif

@@ -184,6 +184,7 @@ cdef extern from "fastlm.h" nogil:
 
     const char *flm_version()
     uint32_t flm_usable_processors()
+    uint32_t flm_suggested_threads(uint64_t weight_bytes)
     flm_status flm_context_create(const flm_context_options *, flm_context **, flm_error *)
     void flm_context_destroy(flm_context *)
     const char *flm_context_isa(const flm_context *)

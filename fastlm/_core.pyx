@@ -23,6 +23,7 @@ Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states
 
 def version(): return flm_version().decode()
 def usable_processors(): return flm_usable_processors()
+def suggested_threads(weight_bytes): return flm_suggested_threads(weight_bytes)
 
 
 @cython.final

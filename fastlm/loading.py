@@ -27,7 +27,7 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 PACKAGED = Path(__file__).with_name("box") / "box.flm"  # the model that the package carries
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
 STRIP = 16  # rows come in multiples of it
-SMALL = 2_000_000  # parameters up to which one thread is fastest: barriers would cost more than they win
+BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.04, "int4": 0.58}  # of a weight
 
 Progress = Callable[[int, int, str], None]
 
@@ -51,7 +51,8 @@ def load(
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
-        None: one for tiny models, else one per usable processor (affinity and cgroup quota).
+        None: one per usable processor (affinity and cgroup quota); fewer for tiny models, one for each half of a
+        second-level cache that the weights fill.
     context
         Longest sequence in tokens; None: what the model was made for.
     kv_dtype
@@ -92,7 +93,7 @@ def _load(
         if dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
         spec = _packed_spec(registry.read(config, location.describe("config.json")).spec, location)
-        core_context = _core.Context(threads or _threads_for(spec))
+        core_context = _core.Context(threads or _core.suggested_threads(location.weights.stat().st_size))
         core = _core.Model.open(
             core_context, os.fsencode(location.weights), kv_dtype=kv_dtype, max_context=context or 0
         )
@@ -101,9 +102,10 @@ def _load(
         with Checkpoint(location.weights) as checkpoint:
             binding = bind(family, checkpoint)
             spec = binding.spec
-            core_context = _core.Context(threads or _threads_for(spec))
+            format = _format(binding, dtype)
+            core_context = _core.Context(threads or _core.suggested_threads(_weight_bytes(spec, format)))
             core = _core.Model.create(
-                core_context, encode(spec), format=_format(binding, dtype), kv_dtype=kv_dtype, max_context=context or 0
+                core_context, encode(spec), format=format, kv_dtype=kv_dtype, max_context=context or 0
             )
             _fill(core, binding, _reporter(progress))
         core.set_vocabulary(**vocabulary(tokenizer, config, generation_config, spec.embed.vocab))
@@ -132,11 +134,10 @@ def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:
     return found
 
 
-def _threads_for(spec: ModelSpec) -> int:
+def _weight_bytes(spec: ModelSpec, format: str) -> int:
     from fastlm.arch.slots import slots
 
-    parameters = sum(slot.rows * slot.cols for slot in slots(spec))
-    return 1 if parameters <= SMALL else _core.usable_processors()
+    return round(BYTES[format] * sum(slot.rows * slot.cols for slot in slots(spec)))
 
 
 def _format(binding: Binding, dtype: str) -> str:

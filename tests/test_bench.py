@@ -17,7 +17,7 @@ from fastlm.errors import ParameterError
 
 
 def test_command_gives_every_run(stories260k: Path) -> None:
-    options = ["--prompt", "40", "--tokens", "8", "--runs", "3", "--json"]
+    options = ["--prompt", "40", "--tokens", "8", "--runs", "3", "--threads", "1", "--json"]
     command = [sys.executable, "-m", "fastlm", "bench", str(stories260k), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=sys.prefix)
     found = json.loads(done.stdout)

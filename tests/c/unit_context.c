@@ -30,6 +30,16 @@ static void test_create(void) {
     }
 }
 
+static void test_suggested_threads(void) {
+    const uint32_t usable = flm_usable_processors();
+    CHECK(flm_suggested_threads(0) == 1 && flm_suggested_threads(1) == 1);
+    CHECK(flm_suggested_threads(UINT64_MAX) == usable);
+    for (uint64_t bytes = 1, before = 1; bytes < (uint64_t)1 << 40; bytes *= 2) { /* more bytes, no fewer threads */
+        CHECK(flm_suggested_threads(bytes) >= before && flm_suggested_threads(bytes) <= usable);
+        before = flm_suggested_threads(bytes);
+    }
+}
+
 static void check_refused(flm_context_options options, const char *culprit) {
     flm_error error;
     flm_context *context = (flm_context *)&error;
@@ -77,6 +87,7 @@ static void test_isa(void) {
 }
 
 int main(int argc, char **argv) {
-    static const check_case cases[] = {CASE(create), CASE(refused), CASE(old_header), CASE(isa)};
+    static const check_case cases[] = {CASE(create), CASE(suggested_threads), CASE(refused), CASE(old_header),
+                                       CASE(isa)};
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
