@@ -18,9 +18,9 @@
 #define MAP_NORESERVE 0
 #endif
 
-/* Blocks from this size on are mappings of their own that start on a huge page. */
+/* Blocks from this size on are mappings of their own, in whole huge pages. */
 #define HUGE_PAGE ((size_t)2 << 20)
-#define OWN_MAPPING (2 * HUGE_PAGE)
+#define OWN_MAPPING (HUGE_PAGE / 2)
 
 typedef struct flm_block { /* lies right before the pointer that flm_alloc returns */
     void *base;
@@ -40,11 +40,12 @@ int flm_add(size_t a, size_t b, size_t *sum) {
 }
 
 void *flm_alloc(size_t n_bytes) {
-    size_t align = n_bytes >= OWN_MAPPING ? HUGE_PAGE : FLM_ALIGN;
+    const int own = n_bytes >= OWN_MAPPING;
+    const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
     size_t total;
-    if (n_bytes == 0 || !flm_add(n_bytes, align + sizeof(flm_block), &total)) return NULL;
+    if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(flm_block), &total)) return NULL;
     unsigned char *base;
-    if (n_bytes >= OWN_MAPPING) {
+    if (own) {
         base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (base == MAP_FAILED) return NULL;
 #if defined(MADV_HUGEPAGE)
@@ -55,7 +56,7 @@ void *flm_alloc(size_t n_bytes) {
     }
     uintptr_t first = (uintptr_t)base + sizeof(flm_block);
     unsigned char *block = base + sizeof(flm_block) + (align - first % align) % align;
-    ((flm_block *)block)[-1] = (flm_block){base, n_bytes >= OWN_MAPPING ? total : 0};
+    ((flm_block *)block)[-1] = (flm_block){base, own ? total : 0};
     return block;
 }
 

@@ -125,6 +125,24 @@ static void pack_team(void *argument, unsigned thread, unsigned n_threads) {
     }
 }
 
+/* One block for all slots: huge pages then hold small matrices, too, and no matrix ends in small pages. */
+static flm_status allocate_weights(flm_model *model, flm_error *error) {
+    size_t total = 0;
+    int ok = 1;
+    for (size_t i = 0; ok && i < model->n_slots; i++)
+        ok = flm_add(total, model->slots[i].bytes, &total) && flm_add(total, FLM_ALIGN, &total);
+    model->weights = ok ? flm_alloc(total) : NULL;
+    if (!model->weights)
+        return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the weights (%llu bytes): choose a smaller dtype",
+                        (unsigned long long)flm_model_weight_bytes(model));
+    unsigned char *data = model->weights;
+    for (size_t i = 0; i < model->n_slots; i++) {
+        model->slots[i].data = data;
+        data += (model->slots[i].bytes + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN;
+    }
+    return FLM_OK;
+}
+
 flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_t n_rows, const void *values,
                                flm_dtype dtype, flm_error *error) {
     if (model->finished || model->mapping)
@@ -138,10 +156,10 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
                         n_rows, (unsigned)slot->rows);
     if (slot->is_matrix && (row % FLM_STRIP || (n_rows % FLM_STRIP && row + n_rows != slot->rows)))
         return flm_fail(error, FLM_ERR_ARGUMENT, "%s: rows must come in multiples of 16", slot->name);
-    if (!slot->data) slot->data = flm_alloc(slot->bytes);
-    if (!slot->data)
-        return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the weights (%s, %zu bytes): choose a smaller dtype",
-                        slot->name, (size_t)slot->bytes);
+    if (!model->weights) {
+        flm_status status = allocate_weights(model, error);
+        if (status != FLM_OK) return status;
+    }
     pack_job job = {.model = model, .slot = slot, .row = row, .n_rows = n_rows, .values = values, .dtype = dtype};
     if (model->context->kernels->product[slot->format].quantize) {
         job.columns = flm_alloc_array(flm_pool_threads(model->context->pool),
@@ -183,7 +201,7 @@ void flm_model_destroy(flm_model *model) {
     flm_engine_destroy(model->engine);
     flm_plan_destroy(model->encoder_plan);
     flm_plan_destroy(model->decoder_plan);
-    for (size_t i = 0; i < model->n_slots && !model->mapping; i++) flm_free(model->slots[i].data);
+    flm_free(model->weights);
     if (model->mapping) flm_unmap_file(model->mapping, model->mapping_bytes);
     flm_free(model->slots);
     flm_free(model->by_name);

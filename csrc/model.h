@@ -18,7 +18,7 @@ typedef struct flm_slot {
     int is_matrix;
     flm_format format;   /* F32 of a vector */
     uint64_t bytes;      /* packed */
-    unsigned char *data; /* NULL until allocated or mapped */
+    unsigned char *data; /* NULL until allocated or mapped; 64-byte aligned */
     uint64_t rows_loaded;
 } flm_slot;
 
@@ -36,7 +36,8 @@ struct flm_model {
     flm_slot *slots;
     flm_slot **by_name; /* the same, sorted */
     size_t n_slots;
-    const void *mapping; /* of a .flm file, else NULL: then slots own their data */
+    unsigned char *weights; /* the slots' data, unless it lies in ... */
+    const void *mapping;    /* ... a .flm file; NULL: it does not */
     size_t mapping_bytes;
     int finished;
 
