@@ -74,7 +74,7 @@ uint32_t flm_usable_processors(void) {
 }
 
 uint32_t flm_suggested_threads(uint64_t weight_bytes) {
-    const uint64_t each = flm_cpu_cache_bytes() / 2, wanted = weight_bytes / each + (weight_bytes % each != 0);
+    const uint64_t each = 2 * flm_cpu_cache_bytes(), wanted = weight_bytes / each + (weight_bytes % each != 0);
     const uint32_t usable = flm_usable_processors();
     return wanted > usable ? usable : wanted ? (uint32_t)wanted : 1;
 }

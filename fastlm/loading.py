@@ -51,8 +51,8 @@ def load(
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
-        None: one per usable processor (affinity and cgroup quota); fewer for tiny models, one for each half of a
-        second-level cache that the weights fill.
+        None: one per usable processor (affinity and cgroup quota); fewer for tiny models, one for every two
+        second-level caches that the weights fill.
     context
         Longest sequence in tokens; None: what the model was made for.
     kv_dtype

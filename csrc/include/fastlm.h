@@ -74,8 +74,8 @@ FLM_API void flm_context_destroy(flm_context *context);
 FLM_API const char *flm_context_isa(const flm_context *context);
 FLM_API uint32_t flm_context_threads(const flm_context *context);
 FLM_API uint32_t flm_usable_processors(void);
-/* Threads that decode a model with so many bytes of matrices fastest: one for each half of a second-level cache that
- * they fill, at most all usable processors. With less to do between them, barriers would cost more than they win. */
+/* Threads for a model with so many bytes of matrices: one for every two second-level caches that they fill, at most all
+ * usable processors. With less to do between them, barriers cost more than they win if processors are far apart. */
 FLM_API uint32_t flm_suggested_threads(uint64_t weight_bytes);
 
 /* Work done so far, for tests and monitoring. tiles[t]: matrix tiles computed by thread t. */
