@@ -18,6 +18,8 @@ from .works import Work
 
 TURN_SECONDS = 0.25
 PAUSE_SECONDS = 0.25  # longer than OpenMP teams spin after their work (200 ms by default)
+STEADY = 0.9  # reading before a turn and after it: the slower of the two must reach so much of the faster
+RETAKES = 3  # turns in place of one in which the machine was not steady
 HOPEFUL = 0.75  # of the best: what a choice must reach in a small work to be tried in a larger one of the kind
 
 
@@ -170,15 +172,27 @@ def peak_bytes(worker: Worker) -> int | None:
 
 
 def take_turn(worker: Worker, result: Result, work: Work, bounds: Bounds, *, warm_up: bool) -> None:
-    """One rate; beside one of fastlm that reads weights for few tokens, also the rate of reading as many bytes."""
+    """One rate; around one of fastlm that reads weights for few tokens, also the rate of reading as many bytes."""
+    reads = result.entrant.engine.name == "fastlm" and work.kind != "prompt" and not warm_up
     try:
-        rate = run(worker, work)
+        rate, read = steady_run(worker, work, bounds, result.step_bytes(work)) if reads else (run(worker, work), 0.0)
     except Unavailable as error:
         say(f"  {result.entrant.label}, {work.name}: {error}")
         result.missing[work.name] = str(error)
         return
-    if warm_up:
-        return
-    result.rates.setdefault(work.name, []).append(rate)
-    if result.entrant.engine.name == "fastlm" and work.kind != "prompt":
-        result.reads.setdefault(work.name, []).append(bounds.read(result.step_bytes(work)))
+    if not warm_up:
+        result.rates.setdefault(work.name, []).append(rate)
+    if reads:
+        result.reads.setdefault(work.name, []).append(read)
+
+
+def steady_run(worker: Worker, work: Work, bounds: Bounds, n_bytes: float) -> tuple[float, float]:
+    """A turn's rate, and the mean of what the machine read before and after: again if these are far apart."""
+    before = bounds.read(n_bytes)
+    for _ in range(1 + RETAKES):
+        rate, after = run(worker, work), bounds.read(n_bytes)
+        mean = (before + after) / 2
+        if min(before, after) >= STEADY * max(before, after):
+            break
+        before = after
+    return rate, mean

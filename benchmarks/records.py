@@ -52,9 +52,10 @@ def shares(result: Result, work: Work, cost: Cost, peaks: dict[str, float]) -> d
         return {}
     rate = statistics.median(result.rates[work.name])
     found = {}
-    if work.name in result.reads:
-        steps = rate / (work.size if work.kind == "batch" else 1)
-        found["read"] = steps * result.step_bytes(work) / statistics.median(result.reads[work.name])
+    if work.name in result.reads:  # round by round: the machine may not have read equally fast in all
+        step = result.step_bytes(work) / (work.size if work.kind == "batch" else 1)
+        rounds = zip(result.rates[work.name], result.reads[work.name], strict=True)
+        found["read"] = statistics.median(step * rate / read for rate, read in rounds)
     if work.kind != "decode":
         kind = {32: "float32", 16: "bfloat16"}.get(result.entrant.bits, "int8")
         for peak in (kind, f"amx_{kind}"):
