@@ -105,22 +105,6 @@ void flm_release(void *range, size_t n_bytes) {
     if (range) munmap(range, n_bytes);
 }
 
-void flm_decommit(void *range, size_t n_bytes) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t start = (uintptr_t)range, end = start + n_bytes;
-    uintptr_t first = (start + page - 1) / page * page, last = end / page * page;
-    if (first >= last) {
-        memset(range, 0, n_bytes);
-        return;
-    }
-    memset(range, 0, first - start);
-    memset((void *)last, 0, end - last);
-#if defined(__linux__)
-    if (madvise((void *)first, last - first, MADV_DONTNEED) == 0) return;
-#endif
-    memset((void *)first, 0, last - first); /* locked memory, or a system whose advice does not clear */
-}
-
 int flm_map_file(const char *path, const void **data, size_t *n_bytes) {
     *data = NULL;
     *n_bytes = 0;

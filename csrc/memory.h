@@ -22,8 +22,6 @@ void flm_free(void *block);
 /* A range of address space without memory behind it until it is touched (NULL: none to be had). */
 void *flm_reserve(size_t n_bytes);
 void flm_release(void *range, size_t n_bytes);
-/* Give the memory behind part of a range back; it reads as zero afterwards. */
-void flm_decommit(void *range, size_t n_bytes);
 
 /* A whole file mapped read-only. Returns 0, or an errno. */
 int flm_map_file(const char *path, const void **data, size_t *n_bytes);

@@ -67,12 +67,7 @@ static void test_reserve(void) {
     CHECK(range);
     CHECK(range[size - 1] == 0);
     memset(range, 1, 1 << 20);
-    flm_decommit(range + 100, 50);      /* within a page */
-    flm_decommit(range + 5000, 300000); /* parts of pages at both ends */
-    CHECK(range[99] == 1 && range[150] == 1 && is_zero(range + 100, 50));
-    CHECK(range[4999] == 1 && range[305000] == 1 && is_zero(range + 5000, 300000));
-    range[6000] = 2;
-    CHECK(range[6000] == 2);
+    CHECK(range[99] == 1 && is_zero(range + (1 << 20), 4096));
     flm_release(range, size);
     flm_release(NULL, 0);
 }
