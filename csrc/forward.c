@@ -47,10 +47,11 @@ static flm_step wanted_step(const flm_step *step, flm_row_item *items) {
         const flm_row_item *item = &step->items[i];
         const uint32_t n = wanted_tokens(item);
         if (n == 0) continue;
-        items[wanted.n_items] = *item;
-        items[wanted.n_items].start += item->n_tokens - n;
-        items[wanted.n_items].tokens += item->n_tokens - n;
-        items[wanted.n_items++].n_tokens = n;
+        flm_row_item *kept = &items[wanted.n_items++];
+        *kept = *item;
+        kept->start += item->n_tokens - n;
+        kept->tokens += item->n_tokens - n;
+        kept->n_tokens = n;
         wanted.n_tokens += n;
     }
     return wanted;

@@ -42,7 +42,7 @@ int flm_add(size_t a, size_t b, size_t *sum) {
 void *flm_alloc(size_t n_bytes) {
     const int own = n_bytes >= OWN_MAPPING;
     const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
-    size_t total;
+    size_t total; /* with room before the block, to align it, and after it, for a whole last page */
     if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(flm_block), &total)) return NULL;
     unsigned char *base;
     if (own) {

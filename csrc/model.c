@@ -138,7 +138,7 @@ static flm_status allocate_weights(flm_model *model, flm_error *error) {
     unsigned char *data = model->weights;
     for (size_t i = 0; i < model->n_slots; i++) {
         model->slots[i].data = data;
-        data += (model->slots[i].bytes + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN;
+        data += flm_pad64(model->slots[i].bytes);
     }
     return FLM_OK;
 }
