@@ -1,12 +1,14 @@
-/* Runs a step: all threads walk the plan together. */
+/* Runs a step: all threads walk the plan together, on shares of every step or on tokens of their own. */
 #include "forward.h"
 
 #include <string.h>
 
 #include "run.h"
+#include "slice.h"
 #include "status.h"
 
-/* Hidden states are copied out while the next step reads the residual stream; nothing writes it before two barriers. */
+/* Hidden states are copied out while the next step reads the residual stream; nobody else writes it before two
+ * barriers. */
 static void capture_state(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     size_t n = run->n_tokens, width = run->model->spec.hidden;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
@@ -18,8 +20,7 @@ static void capture_state(const flm_run *run, const flm_plan_step *step, unsigne
     }
 }
 
-/* Which item and position each token has, and which token each row of logits. */
-static void lay_out_rows(const flm_step *step, const flm_scratch *s) {
+void flm_lay_out_rows(const flm_step *step, const flm_scratch *s) {
     uint32_t token = 0, row = 0;
     for (uint32_t i = 0; i < step->n_items; i++) {
         const flm_row_item *item = &step->items[i];
@@ -32,6 +33,18 @@ static void lay_out_rows(const flm_step *step, const flm_scratch *s) {
     }
 }
 
+flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden) {
+    flm_row_item part = *item;
+    part.tokens += from;
+    part.start += from;
+    part.n_tokens = n;
+    part.attention_row0 += from;
+    if (part.types) part.types += from;
+    if (part.hidden) part.hidden += from * hidden;
+    if (part.hidden_states) part.hidden_states += from * hidden;
+    return part;
+}
+
 /* Tokens at the end of an item, of which more is wanted than the keys and values that others will read. */
 static uint32_t wanted_tokens(const flm_row_item *item) {
     if (item->rows == FLM_ROWS_ALL || item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
@@ -39,7 +52,7 @@ static uint32_t wanted_tokens(const flm_row_item *item) {
 }
 
 /* The step without its other tokens; its items go to `items`. */
-static flm_step wanted_step(const flm_step *step, flm_row_item *items) {
+static flm_step wanted_step(const flm_step *step, size_t hidden, flm_row_item *items) {
     flm_step wanted = *step;
     wanted.items = items;
     wanted.n_items = wanted.n_tokens = 0;
@@ -47,11 +60,7 @@ static flm_step wanted_step(const flm_step *step, flm_row_item *items) {
         const flm_row_item *item = &step->items[i];
         const uint32_t n = wanted_tokens(item);
         if (n == 0) continue;
-        flm_row_item *kept = &items[wanted.n_items++];
-        *kept = *item;
-        kept->start += item->n_tokens - n;
-        kept->tokens += item->n_tokens - n;
-        kept->n_tokens = n;
+        items[wanted.n_items++] = flm_item_part(item, item->n_tokens - n, n, hidden);
         wanted.n_tokens += n;
     }
     return wanted;
@@ -69,24 +78,41 @@ static void keep_wanted(const flm_run *run) {
                         n * flm_stride(run, live[b]) * sizeof(float));
         to += n;
     }
-    lay_out_rows(run->wanted->step, run->scratch);
+}
+
+/* What goes on after plan->last_rotate: the wanted tokens, of which all threads again share every step. */
+static const flm_run *go_on(const flm_run *run, unsigned thread, unsigned n_threads) {
+    const flm_run *rest = run->wanted ? run->wanted : run;
+    if (rest == run && !run->sliced) return run;
+    if (thread == 0) {
+        if (run->wanted) keep_wanted(run);
+        flm_lay_out_rows(rest->step, rest->scratch);
+    }
+    flm_run_barrier(run, thread, n_threads);
+    return rest;
 }
 
 static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
     flm_run *whole = argument;
+    const flm_plan *plan = whole->plan;
     const flm_run *run = whole;
-    const flm_plan *plan = run->plan;
+    flm_slice slice;
+    unsigned index = thread, sharers = n_threads; /* of the run's work: this thread takes part `index` */
+    if (whole->sliced) {
+        flm_slice_take(&slice, whole, thread, n_threads);
+        run = &slice.run, index = 0, sharers = 1;
+    }
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         const flm_plan_step *step = &plan->steps[i];
-        step->run(run, step, thread, n_threads);
-        if (flm_run_stopping(run, thread) && thread == 0) whole->abandon_after = i;
-        flm_run_barrier(run, thread, n_threads);
-        if (whole->abandon_after == i) return; /* a later value belongs to a step that this thread has yet to reach */
-        if (step->state >= 0) capture_state(run, step, thread, n_threads);
-        if (i == plan->last_rotate && whole->wanted) {
-            if (thread == 0) keep_wanted(whole);
-            flm_run_barrier(run, thread, n_threads);
-            run = whole->wanted;
+        step->run(run, step, index, sharers);
+        if (run != &slice.run || step->run == flm_run_rotate) {
+            if (flm_run_stopping(whole, thread) && thread == 0) whole->abandon_after = i;
+            flm_run_barrier(whole, thread, n_threads);
+            if (whole->abandon_after == i) return; /* a later value is of a step that this thread has yet to reach */
+        }
+        if (step->state >= 0) capture_state(run, step, index, sharers);
+        if (i == plan->last_rotate) {
+            run = go_on(whole, thread, n_threads), index = thread, sharers = n_threads;
             if (run->n_tokens == 0) return;
         }
     }
@@ -108,12 +134,13 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .tiles = context->counters.tiles,
                    .stopping = &stopping,
                    .abandon_after = UINT32_MAX};
-    flm_step rest = encoder ? *step : wanted_step(step, scratch->wanted_items);
+    flm_step rest = encoder ? *step : wanted_step(step, model->spec.hidden, scratch->wanted_items);
     flm_run wanted = run;
     wanted.step = &rest;
     wanted.n_tokens = rest.n_tokens;
     if (rest.n_tokens < step->n_tokens) run.wanted = &wanted;
-    lay_out_rows(step, scratch);
+    run.sliced = flm_slices_pay(&run, flm_pool_threads(context->pool));
+    if (!run.sliced) flm_lay_out_rows(step, scratch);
     flm_pool_run(context->pool, run_plan, &run);
     if (run.abandon_after != UINT32_MAX) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
     context->counters.forwards++;

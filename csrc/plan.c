@@ -84,6 +84,7 @@ flm_linear flm_compile_linear(flm_compiler *c, const char *part) {
     strncat(name, ".bias", sizeof name - strlen(name) - 1);
     linear.bias = vector(c, name);
     double flops = 2.0 * linear.w.rows * linear.w.cols;
+    c->plan->layer_flops += flops;
     if (flops > c->plan->widest_flops) c->plan->widest_flops = flops;
     return linear;
 }

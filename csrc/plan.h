@@ -134,6 +134,7 @@ enum { FLM_MAX_ROPES = 8 };
 typedef struct flm_plan {
     flm_plan_step *steps;
     size_t n_steps, capacity;
+    int looks_ahead;    /* tokens attend to later ones of their step */
     size_t last_rotate; /* the step after which tokens need nothing from each other's rows; SIZE_MAX: there is none */
     const flm_rope_spec *ropes[FLM_MAX_ROPES]; /* distinct ropes of the stack */
     uint32_t n_ropes, max_rope_pairs;
@@ -144,6 +145,7 @@ typedef struct flm_plan {
     float *relative; /* [heads][2 * reach + 1], the stack's relative-position bias by distance */
     uint32_t relative_reach;
     double widest_flops, head_flops; /* operations per token of the largest step, and of the logits */
+    double layer_flops, key_flops;   /* of all products of the layers, and of attention per token and key */
     flm_expert **experts;            /* of each layer, [n_expert_arrays]: the moe steps' arrays */
     size_t n_expert_arrays, expert_capacity;
 } flm_plan;

@@ -16,6 +16,7 @@ typedef struct flm_run {
     int encoder;
     uint32_t n_tokens;
     const struct flm_run *wanted; /* what goes on after plan->last_rotate; NULL: this one, all tokens are wanted */
+    int sliced;                   /* up to plan->last_rotate each thread has tokens of its own: slice.h */
     const flm_scratch *scratch;
     uint64_t *tiles;        /* per thread */
     atomic_int *stopping;   /* set by thread 0 in the middle of a plan step: what is left of it need not be done */
@@ -38,6 +39,11 @@ static inline size_t flm_stride(const flm_run *run, flm_buffer buffer) { return 
 static inline float *flm_row(const flm_run *run, flm_buffer buffer, size_t row) {
     return run->scratch->buffer[buffer] + row * run->scratch->stride[buffer];
 }
+
+/* Which item and position each token has, and which token each row of logits. */
+void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
+/* Tokens [from, from + n) of an item; `hidden`: the model's width. */
+flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 
 /* y = norm(x); a NONE norm copies. y may be x. */
 void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);

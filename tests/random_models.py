@@ -23,6 +23,7 @@ from fastlm.arch.spec import (
     Sublayer,
     encode,
 )
+from fastlm.errors import ParameterError
 
 RMS = Norm(NormKind.RMS, 1e-5)
 
@@ -58,6 +59,14 @@ def exotic_spec() -> ModelSpec:
     stack = Stack((first, second, third), layer_norm)
     head = Head(tied=True, softcap=15.0, scale=0.7, bias=True)
     return ModelSpec(Embed(211, 150, positions=1024, norm=RMS), 1024, decoder=stack, head=head)
+
+
+def usable(isa: str) -> bool:
+    """Whether this processor can run that instruction set."""
+    try:
+        return _core.Context(1, isa).isa == isa
+    except ParameterError:
+        return False
 
 
 def build(

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from core_structs import ISAS
-from random_models import build, exotic_spec, plain_spec, run
+from random_models import build, exotic_spec, plain_spec, run, usable
 
 from fastlm import _core
 from fastlm.arch.spec import ModelSpec
-from fastlm.errors import ParameterError
 
 MakeSpec = Callable[[], ModelSpec]
 
@@ -149,13 +148,6 @@ def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv
 def check_shares(counters: dict[str, Any], threads: int) -> None:
     assert len(counters["tiles"]) == threads
     assert min(counters["tiles"]) > 0.5 * np.mean(counters["tiles"]), "every thread computes its share"
-
-
-def usable(isa: str) -> bool:
-    try:
-        return _core.Context(1, isa).isa == isa
-    except ParameterError:
-        return False
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -25,7 +25,7 @@ STAGES = (
     " all amx_few attention attention_kv dot elementwise kv_store math matmul norm pack quantize slab tile",
     "context sampler sampler_filters",
     "model slots container",
-    "plan forward run scratch linear rows mixers/attention ffn moe",
+    "plan forward run scratch slice linear rows mixers/attention ffn moe",
     "engine session batch encode request schedule",
 )
 STAGE = {name: stage for stage, names in enumerate(STAGES) for name in names.split()}

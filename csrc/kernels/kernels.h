@@ -67,6 +67,7 @@ typedef struct flm_attention_job {
 typedef struct flm_kernels {
     const char *isa;        /* "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx" */
     unsigned vector_floats; /* lanes of its vectors */
+    unsigned slice_tokens;  /* from how many tokens on each thread had better have its own (slice.h); 0: never */
     flm_product product[FLM_FORMAT_COUNT];
     /* y = x / sqrt(mean(x^2) + eps) * w;  w NULL: 1. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);

@@ -187,6 +187,8 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
                                   .to = {FLM_BUF_Q, FLM_BUF_K, FLM_BUF_V},
                                   .epilogue = FLM_STORE};
     if (!a->cross) {
+        c->plan->key_flops += 4.0 * a->heads * a->head_dim;
+        c->plan->looks_ahead |= !a->causal;
         products->linear[1] = flm_compile_linear(c, "k");
         products->linear[2] = flm_compile_linear(c, "v");
     }

@@ -23,6 +23,7 @@
 #define SLAB_FROM 0
 #define SLAB_TOKENS 0
 #define SLAB_STRIPS 0
+#define SLICE_TOKENS 96
 
 #include "../vec/vec_avx2.h"
 

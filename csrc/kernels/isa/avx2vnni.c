@@ -23,6 +23,7 @@
 #define SLAB_FROM 13
 #define SLAB_TOKENS 6
 #define SLAB_STRIPS 1
+#define SLICE_TOKENS 96
 #define VEC_VNNI 1
 
 #include "../vec/vec_avx2.h"

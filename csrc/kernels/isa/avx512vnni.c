@@ -26,6 +26,7 @@
 #define SLAB_FROM 17
 #define SLAB_TOKENS 6
 #define SLAB_STRIPS 4
+#define SLICE_TOKENS 96
 #define VEC_VNNI 1
 #define VEC_BF16 1
 

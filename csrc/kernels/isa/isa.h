@@ -25,6 +25,7 @@ extern const flm_kernels flm_kernels_amx;
     {                                                                                                                  \
         .isa = isa_name,                                                                                               \
         .vector_floats = VF,                                                                                           \
+        .slice_tokens = SLICE_TOKENS,                                                                                  \
         .product = {{NULL, NULL, NULL, NULL},                                                                          \
                     {NULL, matmul_f32, unpack_row_f32, NULL},                                                          \
                     {NULL, matmul_f16, unpack_row_f16, NULL},                                                          \

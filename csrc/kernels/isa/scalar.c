@@ -13,6 +13,7 @@
 #define SLAB_FROM 0
 #define SLAB_TOKENS 0
 #define SLAB_STRIPS 0
+#define SLICE_TOKENS 96
 
 #include "../vec/vec_base.h"
 

@@ -1,0 +1,82 @@
+/* Deals the tokens of a long step to the threads. */
+#include "slice.h"
+
+enum { ATTENTION_COST = 2 }; /* of an operation of attention, in operations of products of prepared inputs */
+
+int flm_slices_pay(const flm_run *run, unsigned n_threads) {
+    const flm_plan *plan = run->plan;
+    const unsigned least = run->kernels->slice_tokens;
+    return n_threads > 1 && least > 0 && run->n_tokens / n_threads >= least && !plan->looks_ahead &&
+           plan->n_expert_arrays == 0 && plan->last_rotate != SIZE_MAX;
+}
+
+/* Operations of the first n tokens of an item; the token at position p sees p keys, or what a window leaves of them,
+ * which is not worth knowing: where it hides keys, tokens differ little. */
+static double work_of(const flm_run *run, const flm_row_item *item, uint32_t n) {
+    const int prepared = run->kernels->product[run->model->format].prepare != NULL;
+    const double key = run->plan->key_flops * (prepared ? ATTENTION_COST : 1);
+    return n * (run->plan->layer_flops + key * (item->start + 0.5 * n));
+}
+
+/* The first token of a thread's slice, for slices of the same work. */
+static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
+    const flm_step *step = run->step;
+    uint32_t token = 0, n = 0;
+    double before = 0; /* work of the slices before this one */
+    for (uint32_t i = 0; i < step->n_items; i++)
+        before += work_of(run, &step->items[i], step->items[i].n_tokens) * thread / n_threads;
+    for (uint32_t i = 0; i < step->n_items && thread < n_threads; i++, token += n) {
+        const flm_row_item *item = &step->items[i];
+        for (n = 0; n < item->n_tokens && work_of(run, item, n) < before;) n++;
+        if (n < item->n_tokens) return token + n;
+        before -= work_of(run, item, n);
+    }
+    return step->n_tokens;
+}
+
+/* The buffers from a token's row on; of those that threads have their own, this thread's. */
+static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thread) {
+    flm_scratch s = *run->scratch;
+    for (int b = 0; b < FLM_BUF_HEAD; b++) /* the rest has no rows of tokens */
+        s.buffer[b] += token * s.stride[b];
+    for (uint32_t r = 0; r < run->plan->n_ropes; r++) {
+        s.cosine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
+        s.sine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
+    }
+    s.private_row += (size_t)thread * FLM_PRIVATE_FLOATS;
+    s.block_rows += (size_t)thread * 2 * s.max_tokens * FLM_BLOCK_ROWS;
+    s.attention_scratch += thread * s.attention_floats;
+    s.item_of += token;
+    s.position += token;
+    return s;
+}
+
+/* The step's tokens [begin, end); its items go to `items`. */
+static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, flm_row_item *items) {
+    flm_step part = *run->step;
+    part.items = items;
+    part.n_items = part.n_logit_rows = 0;
+    part.n_tokens = end - begin;
+    uint32_t first = 0; /* token of an item, in the step */
+    for (uint32_t i = 0; i < run->step->n_items; i++) {
+        const flm_row_item *item = &run->step->items[i];
+        const uint32_t from = begin > first ? begin : first, after = first + item->n_tokens,
+                       to = end < after ? end : after;
+        if (from < to) items[part.n_items++] = flm_item_part(item, from - first, to - from, run->model->spec.hidden);
+        first = after;
+    }
+    return part;
+}
+
+void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, unsigned n_threads) {
+    const uint32_t begin = slice_begin(whole, thread, n_threads), end = slice_begin(whole, thread + 1, n_threads);
+    slice->scratch = scratch_from(whole, begin, thread);
+    slice->step = step_between(whole, begin, end, whole->scratch->slice_items + begin);
+    if (thread > 0) slice->step.stop = NULL; /* thread 0 asks for all */
+    slice->run = *whole;
+    slice->run.step = &slice->step;
+    slice->run.n_tokens = end - begin;
+    slice->run.scratch = &slice->scratch;
+    slice->run.tiles = whole->tiles + thread;
+    flm_lay_out_rows(&slice->step, &slice->scratch);
+}

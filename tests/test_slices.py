@@ -1,0 +1,116 @@
+"""Long steps, whose tokens are dealt to the threads: all that a step can be asked for, against one thread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from core_structs import ISAS
+from random_models import RMS, build, exotic_spec, plain_spec, run, usable
+
+from fastlm import _core
+from fastlm.arch.spec import Activation, Attention, Embed, FeedForward, Layer, ModelSpec, NormSpan, Source, Sublayer
+
+LENGTHS = (1, 300, 7, 129, 64)  # of the texts of a step: 501 tokens
+
+
+def dense_spec() -> ModelSpec:
+    """The exotic model without its experts, which are shared by all threads: windows, ALiBi, parallel layers."""
+    spec = exotic_spec()
+    assert spec.decoder is not None
+    ffn = FeedForward(77, Activation.GELU)
+    layers = tuple(
+        replace(layer, sublayers=(layer.sublayers[0], replace(layer.sublayers[1], mixer=ffn)))
+        for layer in spec.decoder.layers
+    )
+    whole = Attention(4, 2, 24, 0.2, q_norm=RMS, k_norm=RMS, norm_span=NormSpan.PROJECTION)
+    last = Layer((Sublayer(whole, RMS), Sublayer(ffn, RMS)))
+    return replace(spec, decoder=replace(spec.decoder, layers=(*layers, last)))
+
+
+SPECS = [(plain_spec(320), 5), (dense_spec(), 0)]  # and heads of every layer; 0: they differ
+
+
+def captures(spec: ModelSpec, tokens: np.ndarray, heads: int) -> dict[str, np.ndarray]:
+    assert spec.decoder is not None
+    layers, n, width = len(spec.decoder.layers), len(tokens), spec.embed.hidden
+    return {
+        "logits": np.empty((n, spec.embed.vocab), np.float32),
+        "hidden": np.empty((n, width), np.float32),
+        "hidden_states": np.empty((layers + 1, n, width), np.float32),
+        **({"attentions": np.zeros((layers, heads, n, n), np.float32)} if heads else {}),
+    }
+
+
+def everything(
+    spec: ModelSpec, threads: int, format: str, isa: str, heads: int, first: int
+) -> list[dict[str, np.ndarray]]:
+    """What one step gives for each of several texts, of which `first` tokens were read before."""
+    _, model = build(spec, threads=threads, format=format, isa=isa, prefix=False)
+    rng = np.random.default_rng(0)
+    items, wanted = [], []
+    for n in LENGTHS:
+        ids = rng.integers(0, spec.embed.vocab, first + n).astype(np.int32)
+        session = model.session()
+        if first:
+            run(model, [(session, ids[:first], 0)], spec.embed.vocab)
+        wanted.append(captures(spec, ids[first:], 0 if first else heads))
+        items.append(_core.Item(session, ids[first:], rows=2, **wanted[-1]))
+    _core.forward(model, items)
+    return wanted
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(("spec", "heads"), SPECS, ids=["plain", "dense"])
+@pytest.mark.parametrize("format", ["float32", "bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("first", [0, 70])
+def test_slices_give_what_one_thread_gives(
+    spec: ModelSpec, heads: int, threads: int, format: str, isa: str, first: int
+) -> None:
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    alone, sliced = (everything(spec, n, format, isa, heads, first) for n in (1, threads))
+    for one, other in zip(alone, sliced, strict=True):
+        for name, values in one.items():
+            assert np.array_equal(values, other[name]), name
+            assert np.isfinite(values).all()
+
+
+def test_a_decoder_with_a_memory() -> None:
+    own, memory = (Attention(2, 2, 16, 0.25, source=source) for source in (Source.SELF, Source.ENCODER))
+    ffn = Sublayer(FeedForward(50, Activation.RELU), RMS)
+    decoder = (Layer((Sublayer(own, RMS), Sublayer(memory, RMS), ffn)),) * 2
+    encoder = (Layer((Sublayer(replace(own, causal=False), RMS), ffn)),)
+    plain = plain_spec(96)
+    assert plain.decoder is not None
+    spec = replace(
+        plain,
+        embed=Embed(101, 96),
+        encoder=replace(plain.decoder, layers=encoder),
+        decoder=replace(plain.decoder, layers=decoder),
+    )
+    found = []
+    for threads in (1, 2):
+        _, model = build(spec, threads=threads)
+        rng = np.random.default_rng(4)
+        work: list[Any] = []
+        for n in (250, 40, 200):
+            session = model.session()
+            session.encode(rng.integers(0, 101, 33 + n).astype(np.int32))
+            work.append((session, rng.integers(0, 101, n).astype(np.int32), 2))
+        found.append(run(model, work, 101))
+    for alone, sliced in zip(*found, strict=True):
+        assert np.array_equal(alone, sliced)
+
+
+def test_who_reads_later_tokens_gets_fewer() -> None:
+    """They see more keys. Where all threads share each product, all do the same number of tiles."""
+    spec = plain_spec(256, layers=3)
+    context, model = build(spec, threads=2, isa="scalar", prefix=False)
+    ids = np.arange(512, dtype=np.int32)
+    run(model, [(model.session(), ids, 0)], spec.embed.vocab)
+    first, second = context.counters()["tiles"]
+    assert 1.02 < first / second < 1.5
