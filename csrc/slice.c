@@ -57,13 +57,14 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
     part.items = items;
     part.n_items = part.n_logit_rows = 0;
     part.n_tokens = end - begin;
-    uint32_t first = 0; /* token of an item, in the step */
-    for (uint32_t i = 0; i < run->step->n_items; i++) {
+    uint32_t first = 0, next; /* tokens at which an item and the next one begin */
+    for (uint32_t i = 0; i < run->step->n_items; i++, first = next) {
         const flm_row_item *item = &run->step->items[i];
-        const uint32_t from = begin > first ? begin : first, after = first + item->n_tokens,
-                       to = end < after ? end : after;
-        if (from < to) items[part.n_items++] = flm_item_part(item, from - first, to - from, run->model->spec.hidden);
-        first = after;
+        next = first + item->n_tokens;
+        const uint32_t from = begin > first ? begin : first, to = end < next ? end : next;
+        if (from >= to) continue;
+        items[part.n_items] = flm_item_part(item, from - first, to - from, run->model->spec.hidden);
+        items[part.n_items++].rows = FLM_ROWS_NONE; /* slices end before the logits */
     }
     return part;
 }

@@ -19,7 +19,7 @@ typedef struct check_case {
     void (*run)(void);
 } check_case;
 
-static int check_main(int argc, char **argv, const check_case *cases, size_t n_cases) {
+static inline int check_main(int argc, char **argv, const check_case *cases, size_t n_cases) {
     for (int a = 1; a < argc || a == 1; a++) {
         int ran = 0;
         for (size_t i = 0; i < n_cases; i++) {

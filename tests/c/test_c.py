@@ -34,6 +34,13 @@ def test_embed_under_sanitizers(build_c, stories_flm):
     assert run(program, stories_flm, 120).startswith(PUBLISHED[:200])
 
 
+@pytest.mark.parametrize("sanitizer", ["thread"], indirect=True)
+def test_threads_do_not_race(build_c, sanitizer, stories_flm):
+    program = build_c("races", [HERE / "races.c", *LIBRARY], sanitizer=sanitizer)
+    alone, together = run(program, stories_flm).splitlines()
+    assert len(alone.split()) == 5 and len(together.split()) == 15
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("x.flm", "x.flm: is not a .flm file"), ("none.flm", "none.flm: cannot be opened: No such file")]
 )
