@@ -169,15 +169,13 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
     return FLM_OK;
 }
 
-/* Copy the logits of a part's tokens [done, done + n) to its owner. */
-static flm_status report(const flm_engine *e, const flm_part *part, const float *logits, size_t stride,
+/* Copy the step's n rows of logits from `row` on, of a part's tokens from `done` on, to its owner. */
+static flm_status report(const flm_step *step, size_t row, size_t n, const flm_part *part, size_t vocab,
                          flm_error *error) {
-    size_t vocab = e->model->spec.vocab, n = part->row->rows == FLM_ROWS_ALL ? part->row->n_tokens : 1;
     float *out = part->item->logits + (part->row->rows == FLM_ROWS_ALL ? (part->done - part->length) * vocab : 0);
-    for (size_t i = 0; i < n; i++, logits += stride, out += vocab) {
-        if (!e->model->context->kernels->all_finite(logits, vocab))
-            return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
-        memcpy(out, logits, vocab * sizeof *logits);
+    for (; n > 0; n--, row++, out += vocab) {
+        if (!step->peaks[row].finite) return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
+        memcpy(out, step->logits + row * step->logits_stride, vocab * sizeof *out);
     }
     return FLM_OK;
 }
@@ -198,13 +196,13 @@ static flm_status step_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm
     flm_step step = {0};
     flm_status status = fill_step(e, &step, parts, n_parts, error);
     if (!status) status = flm_batch_run(e, 0, &step, watch, error);
-    const float *logits = step.logits;
+    size_t row = 0;
     for (size_t i = 0; i < n_parts && !status; i++) {
         flm_part *part = &parts[i];
         if (!part->row) continue;
-        if (part->row->rows) status = report(e, part, logits, step.logits_stride, error);
         size_t n_rows = part->row->rows == FLM_ROWS_ALL ? part->row->n_tokens : part->row->rows == FLM_ROWS_LAST;
-        logits += step.logits_stride * n_rows;
+        if (n_rows) status = report(&step, row, n_rows, part, e->model->spec.vocab, error);
+        row += n_rows;
         part->done += part->row->n_tokens;
         part->session->n_computed = part->done;
     }

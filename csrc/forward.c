@@ -92,6 +92,20 @@ static const flm_run *go_on(const flm_run *run, unsigned thread, unsigned n_thre
     return rest;
 }
 
+/* Whether threads wait for each other after a step of the plan, of which each does a share. */
+static int threads_meet(const flm_run *run, uint32_t i, unsigned n_threads) {
+    const flm_plan_step *step = &run->plan->steps[i];
+    return step->run != flm_run_rotate || (run->wanted && i == run->plan->last_rotate) ||
+           !flm_heads_are_owned(run, &step->as.attention, n_threads);
+}
+
+/* Peaks of the threads' logits become those of all. */
+static void join_peaks(const flm_run *run, unsigned n_threads) {
+    for (uint32_t row = 0; row < run->step->n_logit_rows; row++)
+        for (unsigned t = 1; t < n_threads; t++)
+            *flm_peak_at(run, row, 0) = flm_peak_join(*flm_peak_at(run, row, 0), *flm_peak_at(run, row, t));
+}
+
 static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
     flm_run *whole = argument;
     const flm_plan *plan = whole->plan;
@@ -105,7 +119,7 @@ static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
     for (uint32_t i = 0; i < plan->n_steps; i++) {
         const flm_plan_step *step = &plan->steps[i];
         step->run(run, step, index, sharers);
-        if (run != &slice.run || step->run == flm_run_rotate) {
+        if (run == &slice.run ? step->run == flm_run_rotate : threads_meet(run, i, n_threads)) {
             if (flm_run_stopping(whole, thread) && thread == 0) whole->abandon_after = i;
             flm_run_barrier(whole, thread, n_threads);
             if (whole->abandon_after == i) return; /* a later value is of a step that this thread has yet to reach */
@@ -116,6 +130,13 @@ static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
             if (run->n_tokens == 0) return;
         }
     }
+    if (thread == 0) join_peaks(whole, n_threads);
+}
+
+static int has_single_tokens(const flm_step *step) {
+    for (uint32_t i = 0; i < step->n_items; i++)
+        if (step->items[i].n_tokens != 1) return 0;
+    return 1;
 }
 
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
@@ -135,9 +156,11 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .stopping = &stopping,
                    .abandon_after = UINT32_MAX};
     flm_step rest = encoder ? *step : wanted_step(step, model->spec.hidden, scratch->wanted_items);
+    run.single_tokens = has_single_tokens(step);
     flm_run wanted = run;
     wanted.step = &rest;
     wanted.n_tokens = rest.n_tokens;
+    wanted.single_tokens = has_single_tokens(&rest);
     if (rest.n_tokens < step->n_tokens) run.wanted = &wanted;
     run.sliced = flm_slices_pay(&run, flm_pool_threads(context->pool));
     if (!run.sliced) flm_lay_out_rows(step, scratch);
@@ -147,6 +170,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     context->counters.tokens += step->n_tokens;
     step->logits = scratch->buffer[FLM_BUF_LOGITS];
     step->logits_stride = scratch->stride[FLM_BUF_LOGITS];
+    step->peaks = scratch->peaks;
     return FLM_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include "kv_pages.h"
 #include "model.h"
+#include "sampler.h"
 
 /* One sequence's share of a step. Page tables already hold writable pages for [start, start + n_tokens). */
 typedef struct flm_row_item {
@@ -35,6 +36,7 @@ typedef struct flm_step {
     void *stop_user;
     float *logits; /* out: [n_logit_rows, logits_stride] in item order, inside the scratch, until the next step */
     size_t logits_stride;
+    const flm_peak *peaks; /* out: [n_logit_rows], as long */
 } flm_step;
 
 typedef struct flm_scratch flm_scratch; /* the buffers of a step */

@@ -34,7 +34,7 @@ typedef struct products {
 
 /* Element-wise work on rows [row0, row1) of n tokens, in cache just after their products were made. */
 static void epilogue(const flm_run *run, const flm_linear_step *s, const products *p, size_t row0, size_t row1,
-                     size_t n) {
+                     size_t n, unsigned thread) {
     const flm_kernels *k = run->kernels;
     size_t width = row1 - row0;
     for (size_t t = 0; t < n; t++) {
@@ -56,6 +56,7 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, const product
         case FLM_LOGITS:
             if (s->scale != 1.0f) k->scale(y, s->scale, width);
             if (s->softcap > 0.0f) k->softcap(y, s->softcap, width);
+            flm_peak_add(flm_peak_at(run, t, thread), k, y, row0, width);
             break;
         }
     }
@@ -83,7 +84,7 @@ static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, s
         const products p = products_at(run, s, i, at * FLM_STRIP, n, thread);
         flm_linear_strips(run, &s->linear[i], at, end, x, n, p.y[0], p.stride[0], thread);
         if (s->epilogue == FLM_GATE) flm_linear_strips(run, &s->linear[1], at, end, x, n, p.y[1], p.stride[1], thread);
-        epilogue(run, s, &p, at * FLM_STRIP, end_row(&s->linear[i], end), n);
+        epilogue(run, s, &p, at * FLM_STRIP, end_row(&s->linear[i], end), n, thread);
     }
 }
 
@@ -124,6 +125,7 @@ void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thre
     size_t n = s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
     if (n == 0) return;
     size_t total = 0, before = 0;
+    for (size_t t = 0; t < n && s->epilogue == FLM_LOGITS; t++) *flm_peak_at(run, t, thread) = flm_peak_none();
     const flm_inputs x = ready_inputs(run, s, n, thread, n_threads);
     size_t n_linears = s->epilogue == FLM_GATE ? 1 : s->n_linears;
     for (size_t i = 0; i < n_linears; i++) total += flm_strips(s->linear[i].w.rows);

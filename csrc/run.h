@@ -15,6 +15,7 @@ typedef struct flm_run {
     flm_step *step;
     int encoder;
     uint32_t n_tokens;
+    int single_tokens;            /* every item has one */
     const struct flm_run *wanted; /* what goes on after plan->last_rotate; NULL: this one, all tokens are wanted */
     int sliced;                   /* up to plan->last_rotate each thread has tokens of its own: slice.h */
     const flm_scratch *scratch;
@@ -45,6 +46,11 @@ void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
 /* Tokens [from, from + n) of an item; `hidden`: the model's width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 
+/* Of a row of logits, what one thread made of it; they follow each other as threads do. */
+static inline flm_peak *flm_peak_at(const flm_run *run, size_t row, unsigned thread) {
+    return run->scratch->peaks + thread * flm_pad16(run->scratch->max_logit_rows) + row;
+}
+
 /* y = norm(x); a NONE norm copies. y may be x. */
 void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);
 
@@ -70,6 +76,8 @@ void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, s
 
 flm_step_fn flm_run_embed, flm_run_linear, flm_run_row, flm_run_output;
 flm_step_fn flm_run_rotate, flm_run_attend;
+/* 1: who rotates a head is who attends with it, and nobody else reads what was stored: they need not meet between. */
+int flm_heads_are_owned(const flm_run *run, const flm_attention_step *s, unsigned n_threads);
 flm_step_fn flm_run_route, flm_run_group, flm_run_expert_up, flm_run_expert_inputs, flm_run_expert_inner,
     flm_run_expert_down, flm_run_combine;
 

@@ -176,10 +176,11 @@ static double uniform(const flm_sampler *s) {
 }
 
 flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *scratch, const float *logits,
-                              const int32_t *tokens, size_t n_tokens, int32_t *token, flm_error *error) {
-    if (!s->kernels->all_finite(logits, s->vocab))
+                              flm_peak peak, const int32_t *tokens, size_t n_tokens, int32_t *token, flm_error *error) {
+    if (!peak.finite)
         return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits after %zu tokens are NaN or infinite", n_tokens);
     const float *scores = logits;
+    size_t best = (size_t)peak.token;
     if (s->edits) {
         float *edited = scratch->scores;
         memcpy(edited, logits, s->vocab * sizeof *edited);
@@ -189,8 +190,8 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
         if (s->ngram_heads) ban_ngrams(s, edited, tokens, n_tokens);
         if (s->n_written < s->options.min_tokens) ban_ends(s, edited);
         scores = edited;
+        best = s->kernels->argmax(scores, s->vocab);
     }
-    size_t best = s->kernels->argmax(scores, s->vocab);
     if (!isfinite(scores[best]))
         return flm_fail(error, FLM_ERR_NUMERIC,
                         "biases, penalties, no_repeat_ngram_size and min_tokens leave no token to choose");

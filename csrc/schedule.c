@@ -195,11 +195,12 @@ static void fill_step(flm_engine *e, flm_step *step) {
 /* ---- running it ---- */
 
 /* Choose and append the next token; what other threads see is changed at the step's end. */
-static void write_token(flm_engine *e, flm_request *r, const float *logits) {
+static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_peak peak) {
     flm_session *s = r->session;
     int32_t token;
     r->step_writes = 0;
-    r->step_status = flm_sampler_choose(&r->sampler, &e->sampling, logits, s->tokens, s->n_tokens, &token, &r->error);
+    r->step_status =
+        flm_sampler_choose(&r->sampler, &e->sampling, logits, peak, s->tokens, s->n_tokens, &token, &r->error);
     if (r->step_status) return;
     if (flm_sampler_ends(&r->sampler, token)) {
         r->step_finish = FLM_FINISH_STOP;
@@ -251,11 +252,10 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     if (!status) {
         flm_gate_leave(e->gate);
         status = flm_engine_run(e, 0, &step, watch, &error);
-        const float *logits = step.logits;
-        for (uint32_t i = 0; i < step.n_items && !status; i++) {
+        for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
             if (e->items[i].rows == FLM_ROWS_NONE) continue;
-            write_token(e, e->batch[i], logits);
-            logits += step.logits_stride;
+            write_token(e, e->batch[i], step.logits + row * step.logits_stride, step.peaks[row]);
+            row++;
         }
         flm_gate_reenter(e->gate);
         flm_context_publish(e->model->context);

@@ -65,6 +65,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, u
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->row_of_logit = carve(base, &used, &ok, n_logit_rows, sizeof(uint32_t));
+    s->peaks = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_peak));
     s->wanted_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));

@@ -22,6 +22,7 @@ struct flm_scratch {
     size_t attention_floats;
     uint32_t *item_of, *position; /* of a token */
     uint32_t *row_of_logit;       /* token of a logit row */
+    flm_peak *peaks;              /* [threads][logit rows, padded] */
     flm_row_item *wanted_items;   /* what goes on after plan->last_rotate: at most one for each token */
     flm_row_item *slice_items;    /* of the threads' slices (slice.h), at most one for each token */
     uint32_t *expert_of;          /* [tokens * active]: chosen experts of a token, ascending */

@@ -86,8 +86,8 @@ typedef struct flm_kernels {
     void (*kv_store)(void *k_area, void *v_area, flm_dtype kv_dtype, size_t slot, const float *k, const float *v,
                      size_t head_dim);
     void (*attention)(const flm_attention_job *job);
-    size_t (*argmax)(const float *x, size_t n); /* the first of the largest; n > 0; no NaN */
-    int (*all_finite)(const float *x, size_t n);
+    size_t (*argmax)(const float *x, size_t n);                      /* the first of the largest; n > 0; no NaN */
+    int (*finite_largest)(const float *x, size_t n, float *largest); /* 0: not all are finite, and *largest is void */
     /* log(sum(exp(x))), by the maximum first */
     float (*log_sum_exp)(const float *x, size_t n);
 } flm_kernels;

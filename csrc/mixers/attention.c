@@ -34,17 +34,32 @@ static void norm_whole(const flm_run *run, const flm_attention_step *s, unsigned
     flm_run_barrier(run, thread, n_threads);
 }
 
+/* Units of work: (item, tile of its tokens, K/V head). They are dealt round-robin because later tiles see more keys,
+ * unless they are but a few that do not divide evenly. */
+static int dealt_evenly(const flm_attention_step *s, size_t tiles, unsigned n_threads) {
+    const size_t units = tiles * s->kv_heads;
+    return units >= 4 * (size_t)n_threads || units % n_threads == 0;
+}
+
+int flm_heads_are_owned(const flm_run *run, const flm_attention_step *s, unsigned n_threads) {
+    return run->single_tokens && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
+}
+
 void flm_run_rotate(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_attention_step *s = &step->as.attention;
-    uint32_t q_heads = s->write_memory ? 0 : s->heads, kv_heads = s->cross && !s->write_memory ? 0 : s->kv_heads;
-    size_t per_token = (size_t)q_heads + kv_heads, n = run->n_tokens * per_token;
+    const uint32_t group = s->heads / s->kv_heads;
+    const int round_robin = run->single_tokens; /* else neighbours may share a page's lines */
+    const size_t units = (size_t)run->n_tokens * s->kv_heads;
+    const size_t begin = round_robin ? thread : units * thread / n_threads,
+                 end = round_robin ? units : units * (thread + 1) / n_threads;
     if (s->norm_whole) norm_whole(run, s, thread, n_threads);
-    for (size_t unit = n * thread / n_threads; unit < n * (thread + 1) / n_threads; unit++) {
-        size_t t = unit / per_token, head = unit % per_token;
-        if (head < q_heads)
-            rotate_head(run, s, &s->q_norm, flm_row(run, FLM_BUF_Q, t) + head * s->head_dim, t);
-        else
-            store_head(run, s, t, (uint32_t)(head - q_heads));
+    for (size_t unit = begin; unit < end; unit += round_robin ? n_threads : 1) {
+        const size_t t = unit / s->kv_heads;
+        const uint32_t head = (uint32_t)(unit % s->kv_heads);
+        float *q = flm_row(run, FLM_BUF_Q, t) + (size_t)head * group * s->head_dim;
+        for (uint32_t g = 0; g < group && !s->write_memory; g++)
+            rotate_head(run, s, &s->q_norm, q + (size_t)g * s->head_dim, t);
+        if (!s->cross || s->write_memory) store_head(run, s, t, head);
     }
 }
 
@@ -90,16 +105,15 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
     run->kernels->attention(&job);
 }
 
-/* Units of work: (item, tile of its tokens, K/V head), dealt round-robin because later tiles see more keys. If there
- * are but a few, which do not divide evenly, each thread takes an equal run of the query heads of all tiles instead. */
+/* If units are not dealt evenly, each thread takes an equal run of the query heads of all tiles instead. */
 void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_attention_step *s = &step->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
     size_t tiles = 0, token0 = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
     for (uint32_t i = 0; i < run->step->n_items; i++)
         tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
-    const size_t units = tiles * s->kv_heads, heads = tiles * s->heads;
-    const int evenly = units >= 4 * (size_t)n_threads || units % n_threads == 0;
+    const size_t heads = tiles * s->heads;
+    const int evenly = dealt_evenly(s, tiles, n_threads);
     const size_t begin = evenly ? 0 : heads * thread / n_threads,
                  end = evenly ? heads : heads * (thread + 1) / n_threads;
     for (uint32_t i = 0; i < run->step->n_items; i++) {

@@ -33,6 +33,7 @@ static void hash_to_logits(uint64_t h, float *logits) {
 
 struct flm_scratch {
     float *logits;
+    flm_peak *peaks;
 };
 
 static atomic_int step_microseconds;
@@ -44,12 +45,14 @@ flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens,
     (void)m, (void)n_tokens, (void)error;
     if (!*s) *s = flm_alloc(sizeof **s);
     flm_free((*s)->logits);
+    flm_free((*s)->peaks);
     (*s)->logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
+    (*s)->peaks = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_peak));
     return FLM_OK;
 }
 
 void flm_scratch_destroy(flm_scratch *s) {
-    if (s) flm_free(s->logits);
+    if (s) flm_free(s->logits), flm_free(s->peaks);
     flm_free(s);
 }
 
@@ -77,6 +80,8 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
             for (size_t j = 0; j <= p; j++) h = mix(h, *value_at(item->self, j));
             hash_to_logits(h, scratch->logits + (size_t)row * VOCAB);
             if (poisoned) scratch->logits[(size_t)row * VOCAB + 5] = NAN;
+            scratch->peaks[row] = flm_peak_none();
+            flm_peak_add(&scratch->peaks[row], m->context->kernels, scratch->logits + (size_t)row * VOCAB, 0, VOCAB);
             row++;
         }
         for (int pause = 0; pause < 4; pause++) {
@@ -91,6 +96,7 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
     m->context->counters.tokens += tokens;
     step->logits = scratch->logits;
     step->logits_stride = VOCAB;
+    step->peaks = scratch->peaks;
     return FLM_OK;
 }
 
@@ -107,9 +113,10 @@ static size_t argmax(const float *x, size_t n) {
         if (x[i] > x[best]) best = i;
     return best;
 }
-static int all_finite(const float *x, size_t n) {
+static int finite_largest(const float *x, size_t n, float *largest) {
     for (size_t i = 0; i < n; i++)
         if (!isfinite(x[i])) return 0;
+    *largest = x[argmax(x, n)];
     return 1;
 }
 static float log_sum_exp(const float *x, size_t n) {
@@ -121,7 +128,7 @@ static void scale(float *y, float by, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] *= by;
 }
 static const flm_kernels kernels = {
-    .isa = "test", .argmax = argmax, .all_finite = all_finite, .log_sum_exp = log_sum_exp, .scale = scale};
+    .isa = "test", .argmax = argmax, .finite_largest = finite_largest, .log_sum_exp = log_sum_exp, .scale = scale};
 
 static flm_context *new_context(void) {
     flm_context *c = flm_alloc(sizeof *c);

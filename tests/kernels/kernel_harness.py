@@ -82,6 +82,7 @@ class Kernels(ctypes.Structure):
     _fields_ = [
         ("isa", c_char_p),
         ("vector_floats", ctypes.c_uint),
+        ("slice_tokens", ctypes.c_uint),
         ("product", Product * 6),
         ("rms_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _N, c_float)),
         ("layer_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _F, _N, c_float)),
@@ -95,7 +96,7 @@ class Kernels(ctypes.Structure):
         ("kv_store", ctypes.CFUNCTYPE(None, _F, _F, c_int, _N, _F, _F, _N)),
         ("attention", ctypes.CFUNCTYPE(None, ctypes.POINTER(AttentionJob))),
         ("argmax", ctypes.CFUNCTYPE(c_size_t, _F, _N)),
-        ("all_finite", ctypes.CFUNCTYPE(c_int, _F, _N)),
+        ("finite_largest", ctypes.CFUNCTYPE(c_int, _F, _N, ctypes.POINTER(c_float))),
         ("log_sum_exp", ctypes.CFUNCTYPE(c_float, _F, _N)),
     ]
 

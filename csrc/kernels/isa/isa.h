@@ -44,7 +44,7 @@ extern const flm_kernels flm_kernels_amx;
         .kv_store = kv_store,                                                                                          \
         .attention = attention,                                                                                        \
         .argmax = argmax,                                                                                              \
-        .all_finite = all_finite,                                                                                      \
+        .finite_largest = finite_largest,                                                                              \
         .log_sum_exp = log_sum_exp,                                                                                    \
     }
 
