@@ -4,6 +4,8 @@
 
 #include "run.h"
 
+enum { MOST_FETCHED = 16 }; /* tokens whose prepared inputs fit the first cache */
+
 /* After the product, where an adapter's low-rank product will join the bias. */
 static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
                    size_t y_stride) {
@@ -30,6 +32,7 @@ void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, s
 typedef struct products {
     float *y[2]; /* the second: of a gated pair */
     size_t stride[2];
+    int ahead; /* of inner states: they stay there, and are prepared for the next product */
 } products;
 
 /* Element-wise work on rows [row0, row1) of n tokens, in cache just after their products were made. */
@@ -38,7 +41,7 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, const product
     const flm_kernels *k = run->kernels;
     size_t width = row1 - row0;
     for (size_t t = 0; t < n; t++) {
-        float *y = p->y[0] + t * p->stride[0], *result = flm_row(run, s->to[0], t) + row0;
+        float *y = p->y[0] + t * p->stride[0], *result = p->ahead ? y : flm_row(run, s->to[0], t) + row0;
         switch (s->epilogue) {
         case FLM_STORE: return;
         case FLM_ACTIVATE: k->activate[s->activation](result, y, width); break;
@@ -62,12 +65,12 @@ static void epilogue(const flm_run *run, const flm_linear_step *s, const product
     }
 }
 
-static products products_at(const flm_run *run, const flm_linear_step *s, size_t i, size_t row0, size_t n,
+static products products_at(const flm_run *run, const flm_linear_step *s, size_t i, size_t row0, size_t n, int ahead,
                             unsigned thread) {
     const int direct = n == 1 || s->epilogue == FLM_STORE || s->epilogue == FLM_LOGITS;
-    products p = {.stride = {FLM_BLOCK_ROWS, FLM_BLOCK_ROWS}};
-    p.y[0] = run->scratch->block_rows + (size_t)thread * 2 * run->scratch->max_tokens * FLM_BLOCK_ROWS;
-    p.y[1] = p.y[0] + n * FLM_BLOCK_ROWS;
+    products p = {.stride = {ahead ? FLM_BLOCK : FLM_BLOCK_ROWS, FLM_BLOCK_ROWS}, .ahead = ahead};
+    p.y[1] = run->scratch->block_rows + (size_t)thread * run->scratch->max_tokens * FLM_BLOCK_FLOATS;
+    p.y[0] = p.y[1] + n * FLM_BLOCK_ROWS + (ahead ? row0 % FLM_BLOCK : 0);
     for (size_t k = i; direct && k < s->n_linears && k < i + 2; k++) {
         p.y[k - i] = flm_row(run, s->to[k], 0) + row0;
         p.stride[k - i] = flm_stride(run, s->to[k]);
@@ -75,17 +78,39 @@ static products products_at(const flm_run *run, const flm_linear_step *s, size_t
     return p;
 }
 
+/* Whether an inner state of that width is prepared ahead: if the threads' shares are whole blocks. */
+static int is_ahead(const flm_linear_step *s, size_t width, unsigned n_threads) {
+    return s->ahead && (n_threads == 1 || flm_strips(width) % (n_threads * (FLM_BLOCK / FLM_STRIP)) == 0);
+}
+
+/* Inner states of n tokens, rows [row0, row1), become inputs of the next product: `before` rows from before those are
+ * of the same block. */
+static void prepare_ahead(const flm_run *run, const flm_linear_step *s, const products *p, size_t row0, size_t row1,
+                          size_t before, size_t n) {
+    flm_prepare_fn *prepare = run->kernels->product[s->ahead].prepare;
+    for (size_t t = 0; t < n; t++)
+        prepare(flm_row(run, FLM_BUF_AHEAD, 0), t, n, p->y[0] + t * p->stride[0] - before, row0 - before, row1,
+                s->linear[0].w.rows);
+}
+
 /* A thread's share [strip0, strip1) of linear i (of a gated pair: of both). */
 static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, size_t strip0, size_t strip1,
-                       flm_inputs x, size_t n, unsigned thread) {
+                       flm_inputs x, size_t n, int ahead, unsigned thread) {
     size_t block = n > 1 ? FLM_BLOCK_ROWS / FLM_STRIP : strip1 - strip0;
     for (size_t at = strip0; at < strip1 && !(n > 1 && flm_run_stopping(run, thread)); at += block) {
         size_t end = at + block < strip1 ? at + block : strip1;
-        const products p = products_at(run, s, i, at * FLM_STRIP, n, thread);
+        const products p = products_at(run, s, i, at * FLM_STRIP, n, ahead, thread);
+        const size_t row0 = at * FLM_STRIP, row1 = end_row(&s->linear[i], end), before = n > 1 ? row0 % FLM_BLOCK : 0;
         flm_linear_strips(run, &s->linear[i], at, end, x, n, p.y[0], p.stride[0], thread);
         if (s->epilogue == FLM_GATE) flm_linear_strips(run, &s->linear[1], at, end, x, n, p.y[1], p.stride[1], thread);
-        epilogue(run, s, &p, at * FLM_STRIP, end_row(&s->linear[i], end), n, thread);
+        epilogue(run, s, &p, row0, row1, n, thread);
+        if (ahead && (row1 % FLM_BLOCK == 0 || end == strip1)) prepare_ahead(run, s, &p, row0, row1, before, n);
     }
+}
+
+/* Asks for what is, in part, in another thread's caches: together its lines take little longer than one. */
+static void fetch(const void *from, size_t bytes) {
+    for (size_t b = 0; b < bytes; b += FLM_LINE_BYTES) __builtin_prefetch((const char *)from + b);
 }
 
 /* Row t of a step's n inputs, normalised and prepared into `prepared` by way of `normed`; either may be missing. */
@@ -96,7 +121,7 @@ static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, si
         flm_norm_row(run->kernels, &s->norm, normed, x);
         x = normed;
     }
-    if (prepare) prepare(prepared, t, n, x, s->linear[0].w.cols);
+    if (prepare) prepare(prepared, t, n, x, 0, s->linear[0].w.cols, s->linear[0].w.cols);
 }
 
 /* The step's inputs: each thread makes that of one token for itself, else they share the work and meet. */
@@ -105,6 +130,8 @@ static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, siz
     const flm_matrix *w = &s->linear[0].w;
     const int prepare = flm_prepare_of(run, w) != NULL;
     if (s->norm.kind == FLM_NORM_NONE && !prepare) return flm_inputs_of(run, s->from, 0);
+    if (s->from == FLM_BUF_GATE && is_ahead(s, w->cols, n_threads))
+        return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_AHEAD, 0), flm_input_bytes(w->format, w->cols)};
     const size_t floats = flm_stride(run, s->from);
     const size_t stride = prepare ? flm_input_bytes(w->format, w->cols) / sizeof(float) : floats;
     if (n == 1 && n_threads > 1 && stride + floats <= FLM_PRIVATE_FLOATS) {
@@ -113,9 +140,16 @@ static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, siz
         return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
     }
     float *prepared = flm_row(run, FLM_BUF_PREPARED, 0);
-    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++)
+    const size_t begin = n * thread / n_threads, end = n * (thread + 1) / n_threads;
+    for (size_t t = begin; t < end; t++) {
+        if (n_threads > 1 && t + 1 < end) fetch(flm_row(run, s->from, t + 1), w->cols * sizeof(float));
         ready_row(run, s, t, n, flm_row(run, FLM_BUF_NORMED, t), prepared);
+    }
     flm_run_barrier(run, thread, n_threads);
+    if (prepare && n_threads > 1 && n <= MOST_FETCHED) {
+        fetch(prepared, begin * stride * sizeof(float));
+        fetch(prepared + end * stride, (n - end) * stride * sizeof(float));
+    }
     if (!prepare) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
     return (flm_inputs){(const unsigned char *)prepared, stride * sizeof(float)};
 }
@@ -128,13 +162,14 @@ void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thre
     for (size_t t = 0; t < n && s->epilogue == FLM_LOGITS; t++) *flm_peak_at(run, t, thread) = flm_peak_none();
     const flm_inputs x = ready_inputs(run, s, n, thread, n_threads);
     size_t n_linears = s->epilogue == FLM_GATE ? 1 : s->n_linears;
+    const int ahead = s->to[0] == FLM_BUF_GATE && is_ahead(s, s->linear[0].w.rows, n_threads);
     for (size_t i = 0; i < n_linears; i++) total += flm_strips(s->linear[i].w.rows);
     const size_t begin = total * thread / n_threads, end = total * (thread + 1) / n_threads;
     for (size_t i = 0; i < n_linears; i++) { /* the share runs over the linears as if they were one matrix */
         size_t strips = flm_strips(s->linear[i].w.rows);
         size_t from = begin > before ? begin - before : 0, to = end > before ? end - before : 0;
         if (to > strips) to = strips;
-        if (from < to) run_strips(run, s, i, from, to, x, n, thread);
+        if (from < to) run_strips(run, s, i, from, to, x, n, ahead, thread);
         before += strips;
     }
 }

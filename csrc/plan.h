@@ -12,6 +12,7 @@ typedef enum flm_buffer {
     FLM_BUF_RESIDUAL2, /* ... and its next value in a parallel layer */
     FLM_BUF_NORMED,
     FLM_BUF_PREPARED, /* inputs as the kernels of the matrix format read them; of experts: one row per pair */
+    FLM_BUF_AHEAD,    /* the same of the next product, made of results while they are in cache */
     FLM_BUF_BRANCH,   /* a sublayer's output before it is added */
     FLM_BUF_Q,
     FLM_BUF_K,
@@ -65,6 +66,8 @@ typedef struct flm_linear_step {
     flm_buffer residual_from, residual_to;
     float scale, softcap; /* residual scale or logits scale */
     int logit_rows;       /* 1: rows are those that want logits, not tokens */
+    flm_format ahead; /* of the product that makes a feed-forward's inner state and of the one that reads it: as which
+                         format's input it is prepared, block by block, while in cache; 0: it is not */
 } flm_linear_step;
 
 typedef struct flm_attention_step {

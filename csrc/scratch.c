@@ -60,7 +60,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, u
     }
     s->attention_floats = flm_pad16(FLM_ATTENTION_SCRATCH(PLAN_MAX(m, max_head_dim)));
     s->private_row = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
-    s->block_rows = carve(base, &used, &ok, threads * 2 * FLM_BLOCK_ROWS * n_tokens, sizeof(float));
+    s->block_rows = carve(base, &used, &ok, threads * FLM_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));

@@ -3,10 +3,12 @@
 #define FLM_SCRATCH_H
 
 #include "plan.h"
+#include "quantized.h"
 
 enum {
     FLM_PRIVATE_FLOATS = 1 << 14, /* a thread's own inputs of one token, which then need no barrier */
-    FLM_BLOCK_ROWS = 128          /* of a matrix, finished at a time for many tokens: the next cache holds products */
+    FLM_BLOCK_ROWS = 128,         /* of a matrix, finished at a time for many tokens: the next cache holds products */
+    FLM_BLOCK_FLOATS = FLM_BLOCK + FLM_BLOCK_ROWS /* of a token: a block of inner states, and their second factors */
 };
 
 struct flm_scratch {
@@ -17,7 +19,7 @@ struct flm_scratch {
     size_t stride[FLM_BUF_COUNT];
     float *cosine[FLM_MAX_ROPES], *sine[FLM_MAX_ROPES]; /* per rope of the plan: [tokens][pairs] */
     float *private_row;                                 /* [threads][FLM_PRIVATE_FLOATS] */
-    float *block_rows;                                  /* [threads][2][tokens][FLM_BLOCK_ROWS] */
+    float *block_rows;                                  /* [threads][tokens * FLM_BLOCK_FLOATS] */
     float *attention_scratch;                           /* [threads][attention_floats] */
     size_t attention_floats;
     uint32_t *item_of, *position; /* of a token */

@@ -44,7 +44,7 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
         s.sine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
     }
     s.private_row += (size_t)thread * FLM_PRIVATE_FLOATS;
-    s.block_rows += (size_t)thread * 2 * s.max_tokens * FLM_BLOCK_ROWS;
+    s.block_rows += (size_t)thread * s.max_tokens * FLM_BLOCK_FLOATS;
     s.attention_scratch += thread * s.attention_floats;
     s.item_of += token;
     s.position += token;

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from core_structs import ISAS
-from random_models import RMS, build, exotic_spec, plain_spec, run, usable
+from random_models import RMS, build, exotic_spec, llama_spec, plain_spec, run, usable
 
 from fastlm import _core
 from fastlm.arch.spec import Activation, Attention, Embed, FeedForward, Layer, ModelSpec, NormSpan, Source, Sublayer
@@ -30,7 +30,11 @@ def dense_spec() -> ModelSpec:
     return replace(spec, decoder=replace(spec.decoder, layers=(*layers, last)))
 
 
-SPECS = [(plain_spec(320), 5), (dense_spec(), 0)]  # and heads of every layer; 0: they differ
+SPECS = {  # and heads of every layer; 0: they differ
+    "plain": (plain_spec(320), 5),
+    "dense": (dense_spec(), 0),
+    "whole blocks": (llama_spec(192, 2, 3, 1, 1536, 300, tied=True), 3),  # of inner states, for every thread
+}
 
 
 def captures(spec: ModelSpec, tokens: np.ndarray, heads: int) -> dict[str, np.ndarray]:
@@ -63,7 +67,7 @@ def everything(
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-@pytest.mark.parametrize(("spec", "heads"), SPECS, ids=["plain", "dense"])
+@pytest.mark.parametrize(("spec", "heads"), SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("format", ["float32", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("first", [0, 70])
@@ -77,6 +81,21 @@ def test_slices_give_what_one_thread_gives(
         for name, values in one.items():
             assert np.array_equal(values, other[name]), name
             assert np.isfinite(values).all()
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
+def test_whole_blocks_of_few_tokens(format: str) -> None:
+    """Inner states of which threads share the blocks, or one has too few to share."""
+    spec, _ = SPECS["whole blocks"]
+    rng = np.random.default_rng(8)
+    texts = [rng.integers(0, spec.embed.vocab, n).astype(np.int32) for n in (1, 2, 15, 33)]
+    found = []
+    for threads in (1, 2, 3, 4):
+        _, model = build(spec, threads=threads, format=format, prefix=False)
+        found.append([run(model, [(model.session(), ids, 2)], spec.embed.vocab)[0] for ids in texts])
+        found[-1] += run(model, [(model.session(), ids, 2) for ids in texts], spec.embed.vocab)
+    for others in found[1:]:
+        assert all(np.array_equal(one, other) for one, other in zip(found[0], others, strict=True))
 
 
 def test_a_decoder_with_a_memory() -> None:

@@ -12,9 +12,10 @@
 #include "../quantized.h"
 #include "../spec.h"
 
-/* Makes row `row` of the n_rows inputs that one product will read together: dst is the start of all of them, n_rows *
+/* Makes columns [from, to) of row `row` of the n_rows inputs that one product will read together; x[0] is column
+ * `from`, a multiple of FLM_BLOCK, as is `to` but for the last. dst is the start of all rows, n_rows *
  * flm_input_bytes(format, cols) bytes, arranged as the kernels like. */
-typedef void flm_prepare_fn(void *dst, size_t row, size_t n_rows, const float *x, size_t cols);
+typedef void flm_prepare_fn(void *dst, size_t row, size_t n_rows, const float *x, size_t from, size_t to, size_t cols);
 /* y[t * y_stride + r] = sum_k w[r][k] * x[t][k] for rows r of strips [strip0, strip1) and tokens t < n_tokens. x: rows
  * of w->cols floats, x_bytes apart; or n_tokens inputs that the format's prepare wrote, of x_bytes each. Each sum has
  * one order, the same for every n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column

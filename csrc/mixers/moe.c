@@ -86,7 +86,8 @@ static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_m
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
         for (size_t p = first > begin ? first : begin; p < last && p < end; p++)
-            flm_prepare_of(run, w)(to + first * bytes, p - first, last - first, flm_row(run, from, p), w->cols);
+            flm_prepare_of(run, w)(to + first * bytes, p - first, last - first, flm_row(run, from, p), 0, w->cols,
+                                   w->cols);
     }
 }
 

@@ -8,7 +8,7 @@ from ctypes import c_char_p, c_float, c_int, c_size_t, c_uint32, c_void_p
 from typing import Any, Protocol
 
 import numpy as np
-from quantized_formats import I4, I8, Weights, from_bf16, to_bf16
+from quantized_formats import BLOCK, I4, I8, Weights, from_bf16, to_bf16
 
 F32, F16, BF16 = 1, 2, 3
 FORMATS = {"f32": F32, "f16": F16, "bf16": BF16}
@@ -69,7 +69,7 @@ class Product(ctypes.Structure):
     """struct flm_product."""
 
     _fields_ = [
-        ("prepare", ctypes.CFUNCTYPE(None, _F, _N, _N, _F, _N)),
+        ("prepare", ctypes.CFUNCTYPE(None, _F, _N, _N, _F, _N, _N, _N)),
         ("matmul", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)),
         ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
         ("quantize", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
@@ -228,14 +228,19 @@ class Multiplied(Protocol):
 
 
 def prepare(kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format: int, x: np.ndarray) -> np.ndarray:
-    """Inputs as uint8 [tokens, bytes], as the format's products read them; rows are made in any order."""
+    """Inputs as uint8 [tokens, bytes], as the format's products read them; parts of rows are made in any order."""
     rows = guarded.copy(x)
     if not kernels.product[number_format].prepare:
         return rows.view(np.uint8)
     n, cols = x.shape
     prepared = guarded.empty((n, lib.flm_input_bytes(number_format, cols)), np.uint8)
-    for t in np.random.default_rng(n).permutation(n):
-        kernels.product[number_format].prepare(address(prepared), int(t), n, address(rows[t]), cols)
+    rng = np.random.default_rng(n)
+    for t in rng.permutation(n):
+        cuts = [0, *(at for at in range(BLOCK, cols, BLOCK) if rng.random() < 0.5), cols]
+        for part in rng.permutation(len(cuts) - 1):
+            first, last = cuts[part : part + 2]
+            x_part = address(rows[t, first:])
+            kernels.product[number_format].prepare(address(prepared), int(t), n, x_part, first, last, cols)
     return prepared
 
 
