@@ -172,8 +172,8 @@ def peak_bytes(worker: Worker) -> int | None:
 
 
 def take_turn(worker: Worker, result: Result, work: Work, bounds: Bounds, *, warm_up: bool) -> None:
-    """One rate; around one of fastlm that reads weights for few tokens, also the rate of reading as many bytes."""
-    reads = result.entrant.engine.name == "fastlm" and work.kind != "prompt" and not warm_up
+    """One rate; around one of fastlm also that of reading as many bytes as a step: a bound, or the machine's state."""
+    reads = result.entrant.engine.name == "fastlm" and not warm_up
     try:
         rate, read = steady_run(worker, work, bounds, result.step_bytes(work)) if reads else (run(worker, work), 0.0)
     except Unavailable as error:

@@ -52,7 +52,7 @@ def shares(result: Result, work: Work, cost: Cost, peaks: dict[str, float]) -> d
         return {}
     rate = statistics.median(result.rates[work.name])
     found = {}
-    if work.name in result.reads:  # round by round: the machine may not have read equally fast in all
+    if work.kind != "prompt":  # round by round: the machine may not have read equally fast in all
         step = result.step_bytes(work) / (work.size if work.kind == "batch" else 1)
         rounds = zip(result.rates[work.name], result.reads[work.name], strict=True)
         found["read"] = statistics.median(step * rate / read for rate, read in rounds)

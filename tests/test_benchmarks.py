@@ -33,6 +33,7 @@ def test_command_writes_page_and_json(stories260k: Path, tmp_path: Path) -> None
     (entrant,) = run["entrants"]
     assert {work: len(rates) for work, rates in entrant["rates"].items()} == {"decode at 16": 2, "prompt of 32": 2}
     assert 0 < entrant["shares"]["decode at 16"]["read"] < 2
+    assert "read" not in entrant["shares"]["prompt of 32"] and len(entrant["reads"]["prompt of 32"]) == 2
     text = page.read_text()
     assert text.startswith("# Figures\n\nwords\n") and report.START in text
     assert str(tmp_path) not in text and str(ROOT) not in text
