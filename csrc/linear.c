@@ -4,7 +4,7 @@
 
 #include "run.h"
 
-enum { MOST_FETCHED = 16 }; /* tokens whose prepared inputs fit the first cache */
+enum { MOST_FETCHED = 16 }; /* tokens whose prepared inputs are asked for all at once: more would not stay in cache */
 
 /* After the product, where an adapter's low-rank product will join the bias. */
 static void finish(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,

@@ -2,7 +2,7 @@
 #include "../run.h"
 
 /* The inner state, which nothing else reads, is prepared for the second product by the first. */
-static void prepare_ahead(flm_compiler *c, flm_linear_step *first, flm_linear_step *second) {
+static void compile_ahead(flm_compiler *c, flm_linear_step *first, flm_linear_step *second) {
     const flm_matrix *w = &second->linear[0].w;
     if (!c->model->context->kernels->product[w->format].prepare) return;
     first->ahead = second->ahead = w->format;
@@ -24,5 +24,5 @@ void flm_compile_ffn(flm_compiler *c, const flm_sublayer_spec *sub) {
                            .activation = f->activation};
     if (f->gated) s->linear[1] = flm_compile_linear(c, "up");
     flm_compile_output(c, sub, "down", FLM_BUF_GATE);
-    if (c->status == FLM_OK) prepare_ahead(c, &c->plan->steps[at].as.linear, &c->plan->steps[at + 1].as.linear);
+    if (c->status == FLM_OK) compile_ahead(c, &c->plan->steps[at].as.linear, &c->plan->steps[at + 1].as.linear);
 }

@@ -69,6 +69,7 @@ def test_finite_largest(kernels: Kernels, guarded: Guarded) -> None:
             x[at := int(rng.integers(n))] = bad
             assert not kernels.finite_largest(address(x), n, largest)
             x[at] = np.finfo(np.float32).max
+    assert kernels.finite_largest(address(x), 0, largest)
 
 
 def test_log_sum_exp(kernels: Kernels, guarded: Guarded) -> None:
