@@ -37,6 +37,7 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
         return flm_fail(error, FLM_ERR_MEMORY,
                         "cannot reserve %zu bytes for keys and values: lower `context` or `kv_bytes`", total);
     }
+    flm_prefer_huge_pages(p->base, total); /* a layer's keys and values are a few KB of each page: far apart */
     *pool = p;
     return FLM_OK;
 }

@@ -39,6 +39,14 @@ int flm_add(size_t a, size_t b, size_t *sum) {
     return 1;
 }
 
+void flm_prefer_huge_pages(void *range, size_t n_bytes) {
+#if defined(MADV_HUGEPAGE)
+    madvise(range, n_bytes, MADV_HUGEPAGE); /* a hint, so failure is fine */
+#else
+    (void)range, (void)n_bytes;
+#endif
+}
+
 void *flm_alloc(size_t n_bytes) {
     const int own = n_bytes >= OWN_MAPPING;
     const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
@@ -48,9 +56,7 @@ void *flm_alloc(size_t n_bytes) {
     if (own) {
         base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (base == MAP_FAILED) return NULL;
-#if defined(MADV_HUGEPAGE)
-        madvise(base, total, MADV_HUGEPAGE); /* fewer TLB misses while weights stream; a hint, so failure is fine */
-#endif
+        flm_prefer_huge_pages(base, total);
     } else if (!(base = calloc(1, total))) {
         return NULL;
     }
@@ -96,13 +102,26 @@ void flm_free(void *block) {
         free(origin.base);
 }
 
+/* Bytes that a range takes: whole huge pages, if it has room for one. */
+static size_t range_bytes(size_t n_bytes) {
+    return n_bytes < HUGE_PAGE ? n_bytes : (n_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+}
+
 void *flm_reserve(size_t n_bytes) {
-    void *range = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return range == MAP_FAILED ? NULL : range;
+    size_t total; /* with room to align it; what is left over is given back */
+    if (!flm_add(n_bytes, 2 * HUGE_PAGE, &total)) return NULL;
+    const size_t bytes = range_bytes(n_bytes), spare = bytes < HUGE_PAGE ? 0 : HUGE_PAGE;
+    total = bytes + spare;
+    unsigned char *base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return NULL;
+    const size_t before = spare ? (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE : 0;
+    if (before) munmap(base, before);
+    if (before < spare) munmap(base + before + bytes, spare - before);
+    return base + before;
 }
 
 void flm_release(void *range, size_t n_bytes) {
-    if (range) munmap(range, n_bytes);
+    if (range) munmap(range, range_bytes(n_bytes));
 }
 
 int flm_map_file(const char *path, const void **data, size_t *n_bytes) {

@@ -19,9 +19,12 @@ void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok);
 int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes);
 void flm_free(void *block);
 
-/* A range of address space without memory behind it until it is touched (NULL: none to be had). */
+/* A range of address space without memory behind it until it is touched (NULL: none to be had); from a huge page on it
+ * begins with one. */
 void *flm_reserve(size_t n_bytes);
 void flm_release(void *range, size_t n_bytes);
+/* Asks for huge pages where a range is touched: fewer TLB misses. */
+void flm_prefer_huge_pages(void *range, size_t n_bytes);
 
 /* A whole file mapped read-only. Returns 0, or an errno. */
 int flm_map_file(const char *path, const void **data, size_t *n_bytes);

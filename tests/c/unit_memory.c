@@ -64,12 +64,20 @@ static void test_grow(void) {
 static void test_reserve(void) {
     size_t size = (size_t)1 << 34; /* more than is ever touched */
     unsigned char *range = flm_reserve(size);
-    CHECK(range);
+    CHECK(range && (uintptr_t)range % ((size_t)2 << 20) == 0);
     CHECK(range[size - 1] == 0);
     memset(range, 1, 1 << 20);
     CHECK(range[99] == 1 && is_zero(range + (1 << 20), 4096));
     flm_release(range, size);
     flm_release(NULL, 0);
+    for (size_t n = 1; n <= (size_t)8 << 20; n = 2 * n + 1) { /* whole huge pages or less: all of it is given back */
+        unsigned char *first = flm_reserve(n);
+        CHECK(first && first[0] == 0 && first[n - 1] == 0);
+        flm_prefer_huge_pages(first, n);
+        first[n - 1] = 1;
+        flm_release(first, n);
+    }
+    CHECK(!flm_reserve(SIZE_MAX) && !flm_reserve(SIZE_MAX / 2));
 }
 
 static void test_map(void) {
