@@ -25,9 +25,14 @@ def kernel_library(build_c: BuildC) -> ctypes.CDLL:
 
 
 @pytest.fixture(scope="session")
-def tables(kernel_library: ctypes.CDLL) -> dict[str, Kernels]:
-    """The tables of all instruction sets that this processor can run."""
-    return {isa: kernel_library.flm_kernels_select(isa.encode()).contents for isa in usable_isas(kernel_library)}
+def tables(kernel_library: ctypes.CDLL, build_c: BuildC) -> dict[str, Kernels]:
+    """The tables of all instruction sets that this processor can run; those of AMX also where it lacks only tiles."""
+    found = {isa: kernel_library.flm_kernels_select(isa.encode()).contents for isa in usable_isas(kernel_library)}
+    if "avx512vnni" in found and "amx" not in found:
+        tiles = f"-include{Path(__file__).with_name('tiles.h')}"
+        library = build_c("kernels_amx", [CSRC / "kernels/isa/amx.c", CSRC / "matrix.c"], flags=["-shared", tiles])
+        found["amx"] = Kernels.in_dll(ctypes.CDLL(str(library)), "flm_kernels_amx")
+    return found
 
 
 @pytest.fixture(params=ISAS)
