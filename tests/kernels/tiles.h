@@ -56,7 +56,7 @@ static inline void stand_in_store(int tile, void *to, size_t stride) {
     for (int r = 0; r < t->rows; r++) memcpy((uint8_t *)to + (size_t)r * stride, t->at[r], (size_t)t->bytes);
 }
 
-/* sum[m][n] += a[m] . b[.][n], four bytes or two bfloat16 at a time. */
+/* sum[m][n] += a[m] . b[.][n], four bytes or two bfloat16 of each at a time: do they fit? */
 static inline void stand_in_check(const stand_in_tile *sum, const stand_in_tile *a, const stand_in_tile *b) {
     if (sum->rows != a->rows || sum->bytes != b->bytes || a->bytes / 4 != b->rows || a->bytes % 4) abort();
 }
