@@ -151,10 +151,11 @@ static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
 /* Room for one attention's keys and values in a page that is *page_bytes long so far. */
 static flm_kv_layer kv_layer(flm_compiler *c, const flm_attention_spec *a, size_t *page_bytes) {
     flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim};
-    kv.head_bytes = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim);
+    const size_t area = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim);
     kv.k_offset = *page_bytes;
-    kv.v_offset = kv.k_offset + a->kv_heads * kv.head_bytes;
-    *page_bytes = kv.v_offset + a->kv_heads * kv.head_bytes;
+    kv.v_offset = kv.k_offset + area;
+    kv.head_bytes = 2 * area;
+    *page_bytes += a->kv_heads * kv.head_bytes;
     return kv;
 }
 
