@@ -16,8 +16,8 @@
 
 #define FLM_PAGE 64u
 
-/* Where one attention sublayer's keys and values lie in a page (bytes). head_bytes: from one K/V head's
- * area to the next. */
+/* Where one attention sublayer's keys and values lie in a page (bytes): head by head, values after keys. head_bytes:
+ * from one K/V head to the next. */
 typedef struct flm_kv_layer {
     size_t k_offset, v_offset, head_bytes;
     uint32_t kv_heads, head_dim;
