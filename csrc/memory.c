@@ -39,6 +39,9 @@ int flm_add(size_t a, size_t b, size_t *sum) {
     return 1;
 }
 
+/* From a number to the next multiple of `align`. */
+static size_t up_to(uintptr_t number, size_t align) { return (align - number % align) % align; }
+
 void flm_prefer_huge_pages(void *range, size_t n_bytes) {
 #if defined(MADV_HUGEPAGE)
     madvise(range, n_bytes, MADV_HUGEPAGE); /* a hint, so failure is fine */
@@ -61,7 +64,7 @@ void *flm_alloc(size_t n_bytes) {
         return NULL;
     }
     uintptr_t first = (uintptr_t)base + sizeof(flm_block);
-    unsigned char *block = base + sizeof(flm_block) + (align - first % align) % align;
+    unsigned char *block = base + sizeof(flm_block) + up_to(first, align);
     ((flm_block *)block)[-1] = (flm_block){base, own ? total : 0};
     return block;
 }
@@ -104,17 +107,16 @@ void flm_free(void *block) {
 
 /* Bytes that a range takes: whole huge pages, if it has room for one. */
 static size_t range_bytes(size_t n_bytes) {
-    return n_bytes < HUGE_PAGE ? n_bytes : (n_bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    return n_bytes < HUGE_PAGE ? n_bytes : n_bytes + up_to(n_bytes, HUGE_PAGE);
 }
 
 void *flm_reserve(size_t n_bytes) {
-    size_t total; /* with room to align it; what is left over is given back */
-    if (!flm_add(n_bytes, 2 * HUGE_PAGE, &total)) return NULL;
-    const size_t bytes = range_bytes(n_bytes), spare = bytes < HUGE_PAGE ? 0 : HUGE_PAGE;
-    total = bytes + spare;
-    unsigned char *base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (n_bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
+    const size_t bytes = range_bytes(n_bytes), spare = bytes < HUGE_PAGE ? 0 : HUGE_PAGE; /* to align it; given back */
+    unsigned char *base =
+        mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return NULL;
-    const size_t before = spare ? (HUGE_PAGE - (uintptr_t)base % HUGE_PAGE) % HUGE_PAGE : 0;
+    const size_t before = spare ? up_to((uintptr_t)base, HUGE_PAGE) : 0;
     if (before) munmap(base, before);
     if (before < spare) munmap(base + before + bytes, spare - before);
     return base + before;
