@@ -12,7 +12,7 @@ from typing import Any
 
 from fastlm import _core
 from fastlm.arch import registry
-from fastlm.arch.spec import ModelSpec, encode
+from fastlm.arch.spec import ModelSpec, encode, is_encoded
 from fastlm.arguments import shown, whole
 from fastlm.chat import load_template
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
@@ -128,7 +128,7 @@ def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:
     """The spec of a .flm file: what its config says, but for a head that the weights decided on when it was written."""
     packed = location.embedded.spec if location.embedded else b""
     specs = [spec] if spec.head is None else [spec, replace(spec, head=replace(spec.head, tied=not spec.head.tied))]
-    found = next((s for s in specs if encode(s) == packed), None)
+    found = next((s for s in specs if is_encoded(s, packed)), None)
     if found is None:
         raise ModelFormatError(f"{location.path}: spec and config.json disagree: convert the checkpoint again")
     return found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastlm
@@ -58,3 +62,17 @@ def test_the_package_carries_one() -> None:
         stories = [model.generate(beginning, temperature=0, max_tokens=60).text for beginning in beginnings]
         assert len(set(stories)) == 3 and all(len(story.split()) > 30 for story in stories)
         assert model.perplexity("Once upon a time, there was a little girl. She was very happy.") < 10
+
+
+def test_a_plainer_processor_opens_it(tmp_path: Path) -> None:
+    """NumPy's arithmetic differs in last bits from processor to processor; what a file says of a model does not."""
+    found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    if not found:
+        pytest.skip("NumPy has one set of instructions here")
+    code = "import fastlm; print(fastlm.load().generate('Once upon a time', temperature=0, max_tokens=8).text)"
+    env = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 3

@@ -4,7 +4,8 @@ Classic: `rope_theta`, `partial_rotary_factor` and `rope_scaling` beside the oth
 in `rope_parameters`, where some families keep one object per layer type.
 
 Frequencies are computed in float32, step by step as transformers does: they are multiplied by positions, so that the
-last bits matter, and models were trained with these.
+last bits matter, and models were trained with these. Powers are the nearest float32: NumPy's own of float32 have last
+bits that depend on the processor.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def make_rope(
         if kind in ("longrope", "su"):
             inside = at.count("original_max_position_embeddings", context, MAX_CONTEXT)
             return _longrope(at, base, exponents, context, original or inside)
-        frequencies = 1 / np.float32(base) ** exponents
+        frequencies = np.float32(1) / _powers(base, exponents)
         if kind == "linear":
             frequencies = frequencies / np.float32(at.number("factor", None))
         elif kind == "llama3":
@@ -92,6 +93,10 @@ def make_rope(
                 "rope_type" if at.has("rope_type") else "type", kind, "known: default, linear, llama3, longrope"
             )
         return Rope(_finite(at, frequencies))
+
+
+def _powers(base: float, exponents: Frequencies) -> Frequencies:
+    return np.power(float(np.float32(base)), exponents, dtype=np.float64).astype(np.float32)
 
 
 def _llama3(at: Config, frequencies: Frequencies, original: int) -> Frequencies:
@@ -117,8 +122,14 @@ def _longrope(at: Config, base: float, exponents: Frequencies, context: int, ori
         if factor > 1 and original < 2:
             raise at.bad("original_max_position_embeddings", f"expected at least 2, found {original}")
         scale = sqrt(1 + log(factor) / log(original)) if factor > 1 else 1.0
-    powers = np.float32(base) ** exponents
-    return Rope(_finite(at, 1 / (short * powers)), scale, original, _finite(at, 1 / (long * powers)), scale)
+    powers = _powers(base, exponents)
+    return Rope(
+        _finite(at, np.float32(1) / (short * powers)),
+        scale,
+        original,
+        _finite(at, np.float32(1) / (long * powers)),
+        scale,
+    )
 
 
 def _finite(at: Config, frequencies: Frequencies) -> tuple[float, ...]:

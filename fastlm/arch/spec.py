@@ -268,3 +268,17 @@ def encode(spec: ModelSpec) -> bytes:
         words.ints(1, spec.head.tied, spec.head.width, spec.head.bias)
         words.floats(spec.head.scale, spec.head.softcap)
     return struct.pack("<3I", SPEC_MAGIC, SPEC_VERSION, len(words.data) + 12) + bytes(words.data)
+
+
+def is_encoded(spec: ModelSpec, blob: bytes) -> bool:
+    """Whether `blob` is what `encode` made of `spec`, here or on another machine.
+
+    Rotary frequencies come from powers, whose last bits are each mathematical library's own: words of 2^23 and more,
+    which floats are and sizes are not, may differ by up to four units.
+    """
+    own = encode(spec)
+    if len(blob) != len(own):
+        return False
+    layout = f"<{len(own) // 4}I"
+    pairs = zip(struct.unpack(layout, own), struct.unpack(layout, blob), strict=True)
+    return all(a == b or (min(a, b) >= 1 << 23 and abs(a - b) <= 4) for a, b in pairs)

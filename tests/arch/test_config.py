@@ -4,10 +4,21 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastlm.arch import registry
-from fastlm.arch.spec import Activation, Attention, FeedForward, Head, MixtureOfExperts, ModelSpec, NormKind
+from fastlm.arch.spec import (
+    Activation,
+    Attention,
+    FeedForward,
+    Head,
+    MixtureOfExperts,
+    ModelSpec,
+    NormKind,
+    encode,
+    is_encoded,
+)
 from fastlm.errors import ModelFormatError, UnsupportedError
 
 Json = dict[str, Any]
@@ -56,6 +67,37 @@ def test_llama_defaults_are_those_of_transformers() -> None:
     assert spec.head == Head(tied=False)
     assert attention.rope is not None and len(attention.rope.frequencies) == 64
     assert attention.rope.frequencies[32] == pytest.approx(1e-2, rel=1e-6)
+
+
+@pytest.mark.parametrize("theta", [1e4, 5e5, 1e6, 123456.7])
+@pytest.mark.parametrize("dim", [48, 64, 96, 128])
+def test_rope_frequencies_are_rounded_powers(theta: float, dim: int) -> None:
+    """To the bit, on every processor: files hold them."""
+    attention = attentions(read(LLAMA, rope_theta=theta, head_dim=dim))[0]
+    exponents = [float(np.float32(2 * i) / np.float32(dim)) for i in range(dim // 2)]
+    powers = [np.float32(float(np.float32(theta)) ** e) for e in exponents]
+    assert attention.rope is not None
+    assert attention.rope.frequencies == tuple(float(np.float32(1) / power) for power in powers)
+
+
+def test_a_spec_is_found_again_in_its_blob() -> None:
+    """Whatever library computed the powers; but nothing else may differ."""
+    spec = read(LLAMA)
+    blob = encode(spec)
+    assert is_encoded(spec, blob)
+    words = np.frombuffer(blob, "<u4")
+    frequencies = attentions(spec)[0].rope.frequencies  # type: ignore[union-attr]
+    at = int(np.flatnonzero(words == np.float32(frequencies[1]).view(np.uint32))[0])
+    for step, same in ((4, True), (-4, True), (5, False), (-5, False)):
+        moved = words.copy()
+        moved[at] = int(words[at]) + step
+        assert is_encoded(spec, moved.tobytes()) == same
+    for i in np.flatnonzero(words < 1 << 23):  # sizes, flags, zeros
+        moved = words.copy()
+        moved[i] += np.uint32(1)
+        assert not is_encoded(spec, moved.tobytes())
+    for other in (blob[:-4], blob + bytes(4), blob[:-1], b"", encode(read(LLAMA, rope_theta=9999.0))):
+        assert not is_encoded(spec, other)
 
 
 def test_rope_llama3_blends_between_two_wavelengths() -> None:
