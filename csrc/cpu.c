@@ -48,6 +48,19 @@ uint32_t flm_cpu_features(void) {
     return FLM_CPU_AVX2 | wide_features(saved, ebx, ecx, edx, eax1);
 }
 
+#elif defined(__aarch64__) && defined(__linux__)
+
+#include <sys/auxv.h>
+
+uint32_t flm_cpu_features(void) {
+    const unsigned long dotprod = 1ul << 20; /* HWCAP_ASIMDDP */
+    return getauxval(AT_HWCAP) & dotprod ? FLM_CPU_DOTPROD : 0;
+}
+
+#elif defined(__aarch64__) && defined(__APPLE__)
+
+uint32_t flm_cpu_features(void) { return FLM_CPU_DOTPROD; } /* every such Mac has them */
+
 #else
 
 uint32_t flm_cpu_features(void) { return 0; }

@@ -11,7 +11,8 @@ enum {
     FLM_CPU_AVX_VNNI = 1 << 2,
     FLM_CPU_AVX512_VNNI = 1 << 3,
     FLM_CPU_AVX512_BF16 = 1 << 4,
-    FLM_CPU_AMX = 1 << 5 /* AMX TILE, INT8 and BF16; needs flm_cpu_permit_amx */
+    FLM_CPU_AMX = 1 << 5,    /* AMX TILE, INT8 and BF16; needs flm_cpu_permit_amx */
+    FLM_CPU_DOTPROD = 1 << 6 /* aarch64: dot products of bytes */
 };
 
 uint32_t flm_cpu_features(void);

@@ -55,7 +55,7 @@ def build_c(request: pytest.FixtureRequest) -> BuildC:
     """Programs from objects that stay in pytest's cache folder: programs built with the same flags share them."""
     folder = Path(request.config.cache.mkdir("c"))
     compiler = (os.environ.get("CC") or shutil.which("cc") or "gcc").split()
-    headers = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.inc"), *Path(__file__).parent.glob("*/*.h")])
+    headers = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.inc"), *Path(__file__).parent.rglob("*.h")])
     of_headers = b"".join(hashlib.sha256(path.read_bytes()).digest() for path in headers)
 
     def made(name: str, command: Sequence[str], files: Sequence[Path], extra: bytes = b"", suffix: str = "") -> Path:

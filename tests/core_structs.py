@@ -8,7 +8,7 @@ from typing import Any
 
 from support import CSRC, BuildC
 
-ISAS = ("scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx")
+ISAS = ("scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx", "neon", "neondot")
 
 
 class Error(ctypes.Structure):

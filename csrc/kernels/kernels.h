@@ -66,7 +66,7 @@ typedef struct flm_attention_job {
     ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_BLOCKS)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2))
 
 typedef struct flm_kernels {
-    const char *isa;        /* "scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx" */
+    const char *isa;        /* "scalar"; "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; "neon", "neondot" */
     unsigned vector_floats; /* lanes of its vectors */
     unsigned slice_tokens;  /* from how many tokens on each thread had better have its own (slice.h); 0: never */
     flm_product product[FLM_FORMAT_COUNT];

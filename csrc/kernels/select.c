@@ -21,6 +21,12 @@ static const choice choices[] = {
     {&flm_kernels_avx512vnni, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16},
     {&flm_kernels_amx, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16 | FLM_CPU_AMX},
 #endif
+#if FLM_ISA_ARM
+    {&flm_kernels_neon, 0},
+#endif
+#if FLM_ISA_ARM_DOTPROD
+    {&flm_kernels_neondot, FLM_CPU_DOTPROD},
+#endif
 };
 
 enum { N_CHOICES = sizeof choices / sizeof *choices };

@@ -26,12 +26,21 @@ def kernel_library(build_c: BuildC) -> ctypes.CDLL:
 
 @pytest.fixture(scope="session")
 def tables(kernel_library: ctypes.CDLL, build_c: BuildC) -> dict[str, Kernels]:
-    """The tables of all instruction sets that this processor can run; those of AMX also where it lacks only tiles."""
+    """The tables of all instruction sets that this processor can run, or for which there is a stand-in: of AMX where it
+    lacks only tiles, of NEON on x86-64."""
     found = {isa: kernel_library.flm_kernels_select(isa.encode()).contents for isa in usable_isas(kernel_library)}
-    if "avx512vnni" in found and "amx" not in found:
-        tiles = f"-include{Path(__file__).with_name('tiles.h')}"
-        library = build_c("kernels_amx", [CSRC / "kernels/isa/amx.c", CSRC / "matrix.c"], flags=["-shared", tiles])
-        found["amx"] = Kernels.in_dll(ctypes.CDLL(str(library)), "flm_kernels_amx")
+    here = Path(__file__).parent
+    stand_ins: dict[str, list[str]] = {}
+    if "avx512vnni" in found:
+        stand_ins["amx"] = [f"-include{here / 'tiles.h'}"]
+    if "avx2" in found:
+        plain_c = [f"-I{here / 'neon'}", "-DFLM_ISA_ARM=1", "-mavx2", "-mfma", "-mf16c"]
+        stand_ins["neon"] = stand_ins["neondot"] = plain_c
+    for isa, flags in stand_ins.items():
+        if isa not in found:
+            sources = [CSRC / f"kernels/isa/{isa}.c", CSRC / "matrix.c"]
+            library = build_c(f"kernels_{isa}", sources, flags=["-shared", *flags])
+            found[isa] = Kernels.in_dll(ctypes.CDLL(str(library)), f"flm_kernels_{isa}")
     return found
 
 

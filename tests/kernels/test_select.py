@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -30,18 +31,21 @@ def run(kernel_library: ctypes.CDLL, code: str, **environment: str) -> subproces
 SHOW = "p = lib.flm_kernels_select(None); print(p.contents.isa.decode() if p else None)"
 
 
-# What each table needs of the flags in /proc/cpuinfo; best last.
-AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
+# What each table needs of the flags in /proc/cpuinfo, called features on aarch64; best last.
+AVX2 = {"avx2", "fma", "f16c"}
+AVX512 = AVX2 | {"avx512f", "avx512bw", "avx512vl", "avx512dq"}
 DOTS = AVX512 | {"avx512_vnni", "avx512_bf16"}
 FLAGS = {
     "scalar": set(),
-    "avx2": {"fma", "f16c"},
-    "avx2vnni": {"avx_vnni"},
+    "avx2": AVX2,
+    "avx2vnni": AVX2 | {"avx_vnni"},
     "avx512": AVX512,
     "avx512vnni": DOTS,
     "amx": DOTS | {"amx_tile", "amx_int8", "amx_bf16"},
+    "neon": {"asimd"},
+    "neondot": {"asimd", "asimddp"},
 }
-LANES = {"scalar": 4, "avx2": 8, "avx2vnni": 8, "avx512": 16, "avx512vnni": 16, "amx": 16}
+LANES = {"scalar": 4, "avx2": 8, "avx2vnni": 8, "avx512": 16, "avx512vnni": 16, "amx": 16, "neon": 4, "neondot": 4}
 
 
 def test_names(kernel_library: ctypes.CDLL) -> None:
@@ -64,7 +68,7 @@ def test_names_fit(kernel_library: ctypes.CDLL) -> None:
         names = ctypes.create_string_buffer(b"?" * 30)
         kernel_library.flm_kernels_usable(names, n_bytes)
         assert names.raw[n_bytes:] == (b"?" * 30 + b"\0")[n_bytes:]
-        assert b"\0" in names.raw[:n_bytes] and "scalar avx2".startswith(names.value.decode()[:11])
+        assert b"\0" in names.raw[:n_bytes] and " ".join(usable_isas(kernel_library)).startswith(names.value.decode())
 
 
 def test_environment(kernel_library: ctypes.CDLL) -> None:
@@ -77,13 +81,13 @@ def test_environment(kernel_library: ctypes.CDLL) -> None:
 
 def test_flags_of_this_processor(kernel_library: ctypes.CDLL) -> None:
     info = Path("/proc/cpuinfo")
-    flags = next((line.split() for line in info.read_text().splitlines() if line.startswith("flags")), None) \
-        if info.exists() else None  # fmt: skip
+    lines = info.read_text().splitlines() if info.exists() else []
+    called = "Features" if platform.machine() == "aarch64" else "flags"
+    flags = next((set(line.split()) for line in lines if line.startswith(called)), None)
     if flags is None:
         pytest.skip("no flags in /proc/cpuinfo")
     assert FLAGS.keys() == LANES.keys() == set(ISAS)
-    expected = [isa for isa in ISAS if isa == "scalar" or {"avx2", *FLAGS[isa]} <= set(flags)]
-    assert usable_isas(kernel_library) == expected
+    assert usable_isas(kernel_library) == [isa for isa in ISAS if FLAGS[isa] <= flags]
 
 
 @pytest.mark.parametrize("length", [16, 17])

@@ -4,11 +4,21 @@
 
 #include "../kernels.h"
 
-/* Whether the x86 tables are compiled. */
+/* Whether the x86 tables are compiled, and those of aarch64. */
 #if defined(__x86_64__) && defined(__GNUC__)
 #define FLM_ISA_X86 1
 #else
 #define FLM_ISA_X86 0
+#endif
+#if defined(__aarch64__) && defined(__GNUC__)
+#define FLM_ISA_ARM 1
+#elif !defined(FLM_ISA_ARM) /* tests have a stand-in for NEON */
+#define FLM_ISA_ARM 0
+#endif
+#if FLM_ISA_ARM && (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
+#define FLM_ISA_ARM_DOTPROD 1
+#else /* an older Clang has no intrinsics for what only a part of a file may use */
+#define FLM_ISA_ARM_DOTPROD 0
 #endif
 
 extern const flm_kernels flm_kernels_scalar;
@@ -18,6 +28,12 @@ extern const flm_kernels flm_kernels_avx2vnni;
 extern const flm_kernels flm_kernels_avx512;
 extern const flm_kernels flm_kernels_avx512vnni;
 extern const flm_kernels flm_kernels_amx;
+#endif
+#if FLM_ISA_ARM
+extern const flm_kernels flm_kernels_neon;
+#endif
+#if FLM_ISA_ARM_DOTPROD
+extern const flm_kernels flm_kernels_neondot;
 #endif
 
 /* The initialiser of a table, after the bodies. */

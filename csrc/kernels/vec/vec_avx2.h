@@ -69,4 +69,6 @@ INLINE vi v_dot(vi sum, vi codes, vi x) {
 INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
 #endif
 
+INLINE vi v_add_product16(vi sum, vi a, vi b) { return v_dot16(sum, a, b); }
+
 #endif

@@ -76,4 +76,6 @@ INLINE vi v_dot(vi sum, vi codes, vi x) {
 INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
 #endif
 
+INLINE vi v_add_product16(vi sum, vi a, vi b) { return v_dot16(sum, a, b); }
+
 #endif

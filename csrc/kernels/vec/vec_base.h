@@ -66,4 +66,6 @@ INLINE vi v_dot(vi sum, vi codes, vi x) {
 
 INLINE vi v_dot16(vi sum, vi a, vi b) { return sum + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16); }
 
+INLINE vi v_add_product16(vi sum, vi a, vi b) { return sum + a * b; }
+
 #endif

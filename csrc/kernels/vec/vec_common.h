@@ -5,11 +5,14 @@
  *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
  *   v_load_u8 v_load_i8 v_store_i8              8-bit integers in memory; stores keep the low byte
- *   v_dot(sum, codes, x)                        sum + products of a lane's four unsigned bytes and four signed ones
+ *   v_dot(sum, codes, x)                        sum + products of a lane's four bytes and four signed ones; codes are
+ *                                               unsigned or, where VEC_SIGNED is 1, signed and not -128
+ *   v_dot_lane(sum, codes, x, l)                where VEC_LANES is 1: the same with lane l of x in place of each
  *   v_dot16(sum, a, b)                          sum + products of a lane's two signed 16-bit halves
+ *   v_add_product16(sum, a, b)                  sum + a * b, for a and b that fit 16 bits, b not negative
  *   v_dot_bf16(sum, a, b)                       where VEC_BF16 is 1: sum + products of a lane's two bfloat16
  *   v_join_bf16(low, high)                      the same: the bfloat16 of both, in order
- * The isa file may set, before it includes a vec header, what its target has: VEC_VNNI, VEC_BF16, VEC_AMX. */
+ * The isa file may set, before it includes a vec header, what its target has: VEC_VNNI, VEC_BF16, VEC_AMX, VEC_SDOT. */
 #ifndef FLM_VEC_COMMON_H
 #define FLM_VEC_COMMON_H
 
@@ -21,6 +24,12 @@
 #endif
 #ifndef VEC_AMX
 #define VEC_AMX 0
+#endif
+#ifndef VEC_SIGNED
+#define VEC_SIGNED 0
+#endif
+#ifndef VEC_LANES
+#define VEC_LANES 0
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -63,6 +72,12 @@ INLINE vi v_mul16(vi a, vi b) {
     return (vi)((halves)a * (halves)b);
 }
 
+/* The low or the high halves of bytes. */
+INLINE vi v_nibbles(vi v, int high) {
+    typedef uint8_t bytes __attribute__((vector_size(sizeof(vi))));
+    return (vi)(high ? (bytes)v >> 4 : (bytes)v & 15);
+}
+
 #if !VEC_BF16 /* only named, never run, where there are no such instructions */
 INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
     (void)a, (void)b;
@@ -72,6 +87,13 @@ INLINE vf v_dot_bf16(vf sum, vf a, vf b) {
 INLINE vf v_join_bf16(vf low, vf high) {
     (void)high;
     return low;
+}
+#endif
+
+#if !VEC_LANES /* the same */
+INLINE vi v_dot_lane(vi sum, vi codes, vi x, int l) {
+    (void)codes, (void)x, (void)l;
+    return sum;
 }
 #endif
 
