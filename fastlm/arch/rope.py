@@ -123,13 +123,8 @@ def _longrope(at: Config, base: float, exponents: Frequencies, context: int, ori
             raise at.bad("original_max_position_embeddings", f"expected at least 2, found {original}")
         scale = sqrt(1 + log(factor) / log(original)) if factor > 1 else 1.0
     powers = _powers(base, exponents)
-    return Rope(
-        _finite(at, np.float32(1) / (short * powers)),
-        scale,
-        original,
-        _finite(at, np.float32(1) / (long * powers)),
-        scale,
-    )
+    near, far = (_finite(at, np.float32(1) / (divisors * powers)) for divisors in (short, long))
+    return Rope(near, scale, original, far, scale)
 
 
 def _finite(at: Config, frequencies: Frequencies) -> tuple[float, ...]:

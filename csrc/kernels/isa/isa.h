@@ -15,10 +15,10 @@
 #elif !defined(FLM_ISA_ARM) /* tests have a stand-in for NEON */
 #define FLM_ISA_ARM 0
 #endif
-#if FLM_ISA_ARM && (!defined(__clang__) || __clang_major__ >= 16 || defined(__ARM_FEATURE_DOTPROD))
-#define FLM_ISA_ARM_DOTPROD 1
-#else /* an older Clang has no intrinsics for what only a part of a file may use */
-#define FLM_ISA_ARM_DOTPROD 0
+#if defined(__aarch64__) && defined(__clang__) && __clang_major__ < 16 && !defined(__ARM_FEATURE_DOTPROD)
+#define FLM_ISA_ARM_DOTPROD 0 /* an older Clang has no intrinsics for what only a part of a file may use */
+#else
+#define FLM_ISA_ARM_DOTPROD FLM_ISA_ARM
 #endif
 
 extern const flm_kernels flm_kernels_scalar;

@@ -7,11 +7,6 @@
 #include <math.h>
 #include <string.h>
 
-#if defined(__aarch64__) && !defined(__clang__)
-#pragma GCC push_options
-#pragma GCC optimize("no-schedule-insns") /* before registers are given out: sums would not stay in them */
-#endif
-
 #define TILE_TOKENS 6
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) == 2 ? 2 : 1)
 #define CACHED_STRIPS 4
@@ -26,10 +21,6 @@
 #include "../vec/vec_neon.h"
 
 #include "../body/all.inc"
-
-#if defined(__aarch64__) && !defined(__clang__)
-#pragma GCC pop_options
-#endif
 
 const flm_kernels flm_kernels_neon = FLM_KERNEL_TABLE("neon");
 

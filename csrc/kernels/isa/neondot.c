@@ -14,7 +14,6 @@
 #else
 #pragma GCC push_options
 #pragma GCC target("arch=armv8.2-a+dotprod")
-#pragma GCC optimize("no-schedule-insns") /* before registers are given out: sums would not stay in them */
 #endif
 #endif
 

@@ -21,14 +21,6 @@ INLINE float v_hmax(vf v) {
     return a > b ? a : b;
 }
 
-INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
-
-INLINE void v_store_n(float *p, vf v, size_t n) {
-    p[0] = v[0];
-    if (n > 1) p[1] = v[1];
-    if (n > 2) p[2] = v[2];
-}
-
 INLINE vi v_load_u16(const uint16_t *p) {
     typedef uint16_t four __attribute__((vector_size(8)));
     four v;

@@ -55,6 +55,16 @@ INLINE vi v_load_int(const void *p) {
     return v;
 }
 
+#if VF == 4 /* where there are no masked loads */
+INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
+
+INLINE void v_store_n(float *p, vf v, size_t n) {
+    p[0] = v[0];
+    if (n > 1) p[1] = v[1];
+    if (n > 2) p[2] = v[2];
+}
+#endif
+
 INLINE vi v_bits(vf v) { return (vi)v; }
 INLINE vf v_float(vi v) { return (vf)v; }
 

@@ -15,6 +15,10 @@ typedef uint32_t vu __attribute__((vector_size(16)));
 
 #include "vec_common.h"
 
+#if defined(__aarch64__) && !defined(__clang__) /* before registers are given out: sums would not stay in them */
+#pragma GCC optimize("no-schedule-insns")
+#endif
+
 INLINE vf v_set1(float x) { return (vf)vdupq_n_f32(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 INLINE vf v_select(vi m, vf a, vf b) { return (vf)vbslq_f32((uint32x4_t)m, (float32x4_t)a, (float32x4_t)b); }
@@ -22,14 +26,6 @@ INLINE vf v_max(vf a, vf b) { return v_select(a > b, a, b); } /* b if either is 
 INLINE vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
 INLINE float v_sum(vf v) { return vaddvq_f32((float32x4_t)v); }
 INLINE float v_hmax(vf v) { return vmaxvq_f32((float32x4_t)v); }
-
-INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
-
-INLINE void v_store_n(float *p, vf v, size_t n) {
-    p[0] = v[0];
-    if (n > 1) p[1] = v[1];
-    if (n > 2) p[2] = v[2];
-}
 
 INLINE vf v_load_f16(const uint16_t *p) { return (vf)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 INLINE vf v_load_bf16(const uint16_t *p) { return (vf)vshll_n_u16(vld1_u16(p), 16); }
