@@ -87,10 +87,26 @@ static int is_ahead(const flm_linear_step *s, size_t width, unsigned n_threads) 
  * of the same block. */
 static void prepare_ahead(const flm_run *run, const flm_linear_step *s, const products *p, size_t row0, size_t row1,
                           size_t before, size_t n) {
-    flm_prepare_fn *prepare = run->kernels->product[s->ahead].prepare;
+    run->kernels->product[s->ahead].prepare(&(flm_prepare_job){.x = p->y[0] - before,
+                                                               .x_stride = p->stride[0],
+                                                               .n = n,
+                                                               .from = row0 - before,
+                                                               .to = row1,
+                                                               .dst = flm_row(run, FLM_BUF_AHEAD, 0),
+                                                               .n_rows = n,
+                                                               .cols = s->linear[0].w.rows});
+}
+
+/* Asks for what is in another thread's caches, or a farther one: together its lines take little longer than one. */
+static void fetch(const void *from, size_t bytes) {
+    for (size_t b = 0; b < bytes; b += FLM_LINE_BYTES) __builtin_prefetch((const char *)from + b);
+}
+
+/* Asks for rows [row0, row1) of what products will be added to, while these are made: into the second cache. */
+static void fetch_residual(const flm_run *run, const flm_linear_step *s, size_t row0, size_t row1, size_t n) {
     for (size_t t = 0; t < n; t++)
-        prepare(flm_row(run, FLM_BUF_AHEAD, 0), t, n, p->y[0] + t * p->stride[0] - before, row0 - before, row1,
-                s->linear[0].w.rows);
+        for (size_t r = row0; r < row1; r += FLM_LINE_BYTES / sizeof(float))
+            __builtin_prefetch(flm_row(run, s->residual_from, t) + r, 0, 2);
 }
 
 /* A thread's share [strip0, strip1) of linear i (of a gated pair: of both). */
@@ -101,16 +117,12 @@ static void run_strips(const flm_run *run, const flm_linear_step *s, size_t i, s
         size_t end = at + block < strip1 ? at + block : strip1;
         const products p = products_at(run, s, i, at * FLM_STRIP, n, ahead, thread);
         const size_t row0 = at * FLM_STRIP, row1 = end_row(&s->linear[i], end), before = n > 1 ? row0 % FLM_BLOCK : 0;
+        if (n > 1 && s->epilogue == FLM_RESIDUAL) fetch_residual(run, s, row0, row1, n);
         flm_linear_strips(run, &s->linear[i], at, end, x, n, p.y[0], p.stride[0], thread);
         if (s->epilogue == FLM_GATE) flm_linear_strips(run, &s->linear[1], at, end, x, n, p.y[1], p.stride[1], thread);
         epilogue(run, s, &p, row0, row1, n, thread);
         if (ahead && (row1 % FLM_BLOCK == 0 || end == strip1)) prepare_ahead(run, s, &p, row0, row1, before, n);
     }
-}
-
-/* Asks for what is, in part, in another thread's caches: together its lines take little longer than one. */
-static void fetch(const void *from, size_t bytes) {
-    for (size_t b = 0; b < bytes; b += FLM_LINE_BYTES) __builtin_prefetch((const char *)from + b);
 }
 
 /* Row t of a step's n inputs, normalised and prepared into `prepared` by way of `normed`; either may be missing. */
@@ -121,7 +133,9 @@ static void ready_row(const flm_run *run, const flm_linear_step *s, size_t t, si
         flm_norm_row(run->kernels, &s->norm, normed, x);
         x = normed;
     }
-    if (prepare) prepare(prepared, t, n, x, 0, s->linear[0].w.cols, s->linear[0].w.cols);
+    const size_t cols = s->linear[0].w.cols;
+    if (prepare)
+        prepare(&(flm_prepare_job){.x = x, .row = t, .n = 1, .to = cols, .dst = prepared, .n_rows = n, .cols = cols});
 }
 
 /* The step's inputs: each thread makes that of one token for itself, else they share the work and meet. */
@@ -134,16 +148,17 @@ static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, siz
         return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_AHEAD, 0), flm_input_bytes(w->format, w->cols)};
     const size_t floats = flm_stride(run, s->from);
     const size_t stride = prepare ? flm_input_bytes(w->format, w->cols) / sizeof(float) : floats;
+    float *own = run->scratch->private_row + (size_t)thread * FLM_PRIVATE_FLOATS;
     if (n == 1 && n_threads > 1 && stride + floats <= FLM_PRIVATE_FLOATS) {
-        float *own = run->scratch->private_row + (size_t)thread * FLM_PRIVATE_FLOATS;
         ready_row(run, s, 0, 1, prepare ? own + stride : own, own);
         return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
     }
     float *prepared = flm_row(run, FLM_BUF_PREPARED, 0);
+    const int keep = !prepare || floats > FLM_PRIVATE_FLOATS; /* normed rows; else one row in the first cache will do */
     const size_t begin = n * thread / n_threads, end = n * (thread + 1) / n_threads;
     for (size_t t = begin; t < end; t++) {
-        if (n_threads > 1 && t + 1 < end) fetch(flm_row(run, s->from, t + 1), w->cols * sizeof(float));
-        ready_row(run, s, t, n, flm_row(run, FLM_BUF_NORMED, t), prepared);
+        if (t + 1 < end) fetch(flm_row(run, s->from, t + 1), w->cols * sizeof(float));
+        ready_row(run, s, t, n, keep ? flm_row(run, FLM_BUF_NORMED, t) : own, prepared);
     }
     flm_run_barrier(run, thread, n_threads);
     if (prepare && n_threads > 1 && n <= MOST_FETCHED) {

@@ -12,10 +12,15 @@
 #include "../quantized.h"
 #include "../spec.h"
 
-/* Makes columns [from, to) of row `row` of the n_rows inputs that one product will read together; x[0] is column
- * `from`, a multiple of FLM_BLOCK, as is `to` but for the last. dst is the start of all rows, n_rows *
- * flm_input_bytes(format, cols) bytes, arranged as the kernels like. */
-typedef void flm_prepare_fn(void *dst, size_t row, size_t n_rows, const float *x, size_t from, size_t to, size_t cols);
+/* Columns [from, to) of rows [row, row + n) of the n_rows inputs, of cols columns, that one product will read together:
+ * from, and to but for the last, are multiples of FLM_BLOCK. */
+typedef struct flm_prepare_job {
+    const float *x; /* column `from` of the first row; rows are x_stride floats apart */
+    size_t x_stride, row, n, from, to;
+    void *dst; /* all inputs, n_rows * flm_input_bytes(format, cols) bytes, arranged as the kernels like */
+    size_t n_rows, cols;
+} flm_prepare_job;
+typedef void flm_prepare_fn(const flm_prepare_job *job);
 /* y[t * y_stride + r] = sum_k w[r][k] * x[t][k] for rows r of strips [strip0, strip1) and tokens t < n_tokens. x: rows
  * of w->cols floats, x_bytes apart; or n_tokens inputs that the format's prepare wrote, of x_bytes each. Each sum has
  * one order, the same for every n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column

@@ -85,9 +85,16 @@ static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_m
     unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0);
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
-        for (size_t p = first > begin ? first : begin; p < last && p < end; p++)
-            flm_prepare_of(run, w)(to + first * bytes, p - first, last - first, flm_row(run, from, p), 0, w->cols,
-                                   w->cols);
+        const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
+        if (from_pair >= to_pair) continue;
+        flm_prepare_of(run, w)(&(flm_prepare_job){.x = flm_row(run, from, from_pair),
+                                                  .x_stride = flm_stride(run, from),
+                                                  .row = from_pair - first,
+                                                  .n = to_pair - from_pair,
+                                                  .to = w->cols,
+                                                  .dst = to + first * bytes,
+                                                  .n_rows = last - first,
+                                                  .cols = w->cols});
     }
 }
 

@@ -33,6 +33,20 @@ class Matrix(ctypes.Structure):
     ]
 
 
+class PrepareJob(ctypes.Structure):
+    _fields_ = [
+        ("x", c_void_p),
+        ("x_stride", c_size_t),
+        ("row", c_size_t),
+        ("n", c_size_t),
+        ("from", c_size_t),
+        ("to", c_size_t),
+        ("dst", c_void_p),
+        ("n_rows", c_size_t),
+        ("cols", c_size_t),
+    ]
+
+
 class AttentionJob(ctypes.Structure):
     _fields_ = [
         ("q", c_void_p),
@@ -69,7 +83,7 @@ class Product(ctypes.Structure):
     """struct flm_product."""
 
     _fields_ = [
-        ("prepare", ctypes.CFUNCTYPE(None, _F, _N, _N, _F, _N, _N, _N)),
+        ("prepare", ctypes.CFUNCTYPE(None, ctypes.POINTER(PrepareJob))),
         ("matmul", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)),
         ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
         ("quantize", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
@@ -227,6 +241,12 @@ class Multiplied(Protocol):
     strips: int
 
 
+def cut(rng: np.random.Generator, places: range, end: int) -> list[tuple[int, int]]:
+    """[0, end) in parts, cut at some of the places; the parts in any order."""
+    at = [0, *(place for place in places if rng.random() < 0.5), end]
+    return [(at[i], at[i + 1]) for i in rng.permutation(len(at) - 1)]
+
+
 def prepare(kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format: int, x: np.ndarray) -> np.ndarray:
     """Inputs as uint8 [tokens, bytes], as the format's products read them; parts of rows are made in any order."""
     rows = guarded.copy(x)
@@ -235,12 +255,11 @@ def prepare(kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format:
     n, cols = x.shape
     prepared = guarded.empty((n, lib.flm_input_bytes(number_format, cols)), np.uint8)
     rng = np.random.default_rng(n)
-    for t in rng.permutation(n):
-        cuts = [0, *(at for at in range(BLOCK, cols, BLOCK) if rng.random() < 0.5), cols]
-        for part in rng.permutation(len(cuts) - 1):
-            first, last = cuts[part : part + 2]
-            x_part = address(rows[t, first:])
-            kernels.product[number_format].prepare(address(prepared), int(t), n, x_part, first, last, cols)
+    for first, end in cut(rng, range(1, n), n):
+        for left, right in cut(rng, range(BLOCK, cols, BLOCK), cols):
+            part = address(rows[first:, left:])
+            job = PrepareJob(part, cols, first, end - first, left, right, address(prepared), n, cols)
+            kernels.product[number_format].prepare(ctypes.byref(job))
     return prepared
 
 

@@ -15,6 +15,8 @@ INLINE vf v_select(vi m, vf a, vf b) { return (vf)_mm256_blendv_ps((__m256)b, (_
 INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); } /* b if either is NaN */
 INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 
+INLINE vi v_max_int(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+
 INLINE float v_sum(vf v) {
     __m128 a = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     a = _mm_add_ps(a, _mm_movehl_ps(a, a));
@@ -50,6 +52,26 @@ INLINE void v_store_i8(int8_t *p, vi v) {
     __m256i low = _mm256_shuffle_epi8((__m256i)v, _mm256_set1_epi32(0x0c080400));
     int32_t halves[2] = {_mm256_extract_epi32(low, 0), _mm256_extract_epi32(low, 4)};
     memcpy(p, halves, sizeof halves);
+}
+
+/* What packing and interleaving leave by halves, four bytes or a sum of the first half before one of the second. */
+INLINE vi v_halves_in_order(__m256i v) {
+    return (vi)_mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+INLINE vi v_pack_i8(const vi v[4]) {
+    const __m256i low = _mm256_packs_epi32((__m256i)v[0], (__m256i)v[1]);
+    return v_halves_in_order(_mm256_packs_epi16(low, _mm256_packs_epi32((__m256i)v[2], (__m256i)v[3])));
+}
+
+INLINE __m256i v_pair_sums(vi a, vi b) { /* by halves: a0 + a2, b0 + b2, a1 + a3, b1 + b3 */
+    const __m256i x = (__m256i)a, y = (__m256i)b;
+    return _mm256_add_epi32(_mm256_unpacklo_epi32(x, y), _mm256_unpackhi_epi32(x, y));
+}
+
+INLINE vi v_quad_sums(const vi v[4]) {
+    const __m256i low = v_pair_sums(v[0], v[1]), high = v_pair_sums(v[2], v[3]);
+    return v_halves_in_order(_mm256_add_epi32(_mm256_unpacklo_epi64(low, high), _mm256_unpackhi_epi64(low, high)));
 }
 
 #if VEC_VNNI

@@ -19,6 +19,8 @@ INLINE vf v_select(vi m, vf a, vf b) {
 INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* b if either is NaN */
 INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 
+INLINE vi v_max_int(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+
 INLINE __m256 v_upper(vf v) { return _mm512_extractf32x8_ps((__m512)v, 1); }
 
 INLINE float v_sum(vf v) {
@@ -60,6 +62,27 @@ INLINE vf v_join_bf16(vf low, vf high) { return (vf)(__m512)(__m512i)_mm512_cvtn
 INLINE vi v_load_u8(const uint8_t *p) { return (vi)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE vi v_load_i8(const int8_t *p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE void v_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)v)); }
+
+/* What packing and interleaving leave by quarters of a vector, in order of its fours of bytes or of its sums. */
+INLINE vi v_quarters_in_order(__m512i v) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return (vi)_mm512_permutexvar_epi32(order, v);
+}
+
+INLINE vi v_pack_i8(const vi v[4]) {
+    const __m512i low = _mm512_packs_epi32((__m512i)v[0], (__m512i)v[1]);
+    return v_quarters_in_order(_mm512_packs_epi16(low, _mm512_packs_epi32((__m512i)v[2], (__m512i)v[3])));
+}
+
+INLINE __m512i v_pair_sums(vi a, vi b) { /* by quarters: a0 + a2, b0 + b2, a1 + a3, b1 + b3 */
+    const __m512i x = (__m512i)a, y = (__m512i)b;
+    return _mm512_add_epi32(_mm512_unpacklo_epi32(x, y), _mm512_unpackhi_epi32(x, y));
+}
+
+INLINE vi v_quad_sums(const vi v[4]) {
+    const __m512i low = v_pair_sums(v[0], v[1]), high = v_pair_sums(v[2], v[3]);
+    return v_quarters_in_order(_mm512_add_epi32(_mm512_unpacklo_epi64(low, high), _mm512_unpackhi_epi64(low, high)));
+}
 
 #if VEC_VNNI
 INLINE vi v_dot(vi sum, vi codes, vi x) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)codes, (__m512i)x); }

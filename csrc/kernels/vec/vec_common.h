@@ -2,9 +2,11 @@
  * VF (floats in a vector), the types vf and vi, includes this, and adds what it can do better or alone:
  *   v_set1 v_fma v_max v_min v_sum v_hmax       arithmetic; sums in a fixed tree order
  *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
+ *   v_max_int(a, b) v_quad_sums(v)              of integers; sums of the quads of lanes of four vectors, in order
  *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
  *   v_load_u8 v_load_i8 v_store_i8              8-bit integers in memory; stores keep the low byte
+ *   v_pack_i8(v)                                bytes of the integers of four vectors, which fit them
  *   v_dot(sum, codes, x)                        sum + products of a lane's four bytes and four signed ones; codes are
  *                                               unsigned or, where VEC_SIGNED is 1, signed and not -128
  *   v_dot_lane(sum, codes, x, l)                where VEC_LANES is 1: the same with lane l of x in place of each
@@ -55,13 +57,27 @@ INLINE vi v_load_int(const void *p) {
     return v;
 }
 
-#if VF == 4 /* where there are no masked loads */
+#if VF == 4 /* where there are no masked loads, and a vector is a quad */
 INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
 
 INLINE void v_store_n(float *p, vf v, size_t n) {
     p[0] = v[0];
     if (n > 1) p[1] = v[1];
     if (n > 2) p[2] = v[2];
+}
+
+INLINE vi v_max_int(vi a, vi b) { return ((a > b) & a) | (~(a > b) & b); }
+INLINE vi v_quad_sums(const vi v[4]) {
+    vi sums;
+    for (int i = 0; i < 4; i++) sums[i] = v[i][0] + v[i][1] + v[i][2] + v[i][3];
+    return sums;
+}
+
+INLINE vi v_pack_i8(const vi v[4]) {
+    typedef int8_t bytes __attribute__((vector_size(16)));
+    bytes packed;
+    for (int i = 0; i < 16; i++) packed[i] = (int8_t)v[i / 4][i % 4];
+    return (vi)packed;
 }
 #endif
 
