@@ -54,6 +54,12 @@ size_t flm_kv_pool_pages(const flm_kv_pool *pool) { return pool->n_pages; }
 
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool) { return pool ? pool->n_pages - pool->n_used : 0; }
 
+size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range) {
+    const size_t left = pool->n_pages - pool->n_fresh;
+    *range = flm_kv_address(pool, pool->n_fresh);
+    return (n < left ? n : left) * pool->stride;
+}
+
 static void unlink_kept(flm_kv_pool *pool, uint32_t page) {
     flm_kv_page *p = &pool->pages[page];
     if (p->prev == FLM_NO_PAGE)

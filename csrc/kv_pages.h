@@ -45,6 +45,9 @@ void flm_kv_pool_destroy(flm_kv_pool *pool);
 size_t flm_kv_pool_pages(const flm_kv_pool *pool);
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
 
+/* The pages that sequences will be given next, of those never used: n of them, or all, as a range of bytes. */
+size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range);
+
 /* Make positions [0, length) present and those from `from` on writable: maps new pages, and copies a page shared with
  * others that would be written (only its first `from % FLM_PAGE` positions matter). FLM_ERR_MEMORY names `context`. */
 flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length,

@@ -14,6 +14,9 @@
 #if !defined(MAP_ANONYMOUS)
 #define MAP_ANONYMOUS MAP_ANON
 #endif
+#if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
+#define MADV_POPULATE_WRITE 23 /* since 5.14; before, it is refused */
+#endif
 #if !defined(MAP_NORESERVE)
 #define MAP_NORESERVE 0
 #endif
@@ -124,6 +127,16 @@ void *flm_reserve(size_t n_bytes) {
 
 void flm_release(void *range, size_t n_bytes) {
     if (range) munmap(range, range_bytes(n_bytes));
+}
+
+int flm_provide(void *range, size_t n_bytes) {
+#if defined(MADV_POPULATE_WRITE)
+    const size_t before = (uintptr_t)range % (size_t)sysconf(_SC_PAGESIZE);
+    return madvise((unsigned char *)range - before, n_bytes + before, MADV_POPULATE_WRITE) == 0;
+#else
+    (void)range, (void)n_bytes;
+    return 0;
+#endif
 }
 
 int flm_map_file(const char *path, const void **data, size_t *n_bytes) {

@@ -12,6 +12,7 @@
 
 #include "cgroup.h"
 #include "memory.h"
+#include "spare.h"
 #include "status.h"
 
 /* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
@@ -41,6 +42,7 @@ typedef struct flm_team {
 
     flm_team_fn *fn; /* of the current run; NULL: end */
     void *argument;
+    flm_spare spare;    /* what worker 1 sees to before it sleeps */
     fenv_t environment; /* the caller's rounding and flush modes: all threads of a run must agree in every bit */
 
     pthread_mutex_t lock; /* for sleeping only */
@@ -82,23 +84,35 @@ static void sleep_until(flm_team *team, atomic_uint *count, unsigned target) {
     pthread_mutex_unlock(&team->lock);
 }
 
-static void wait_until(flm_team *team, atomic_uint *count, unsigned target) {
+/* 0: the time for looking is over. */
+static int look_until(flm_team *team, atomic_uint *count, unsigned target) {
     for (unsigned i = 0; i < FIRST_LOOKS; i++)
-        if (has_reached(count, target)) return;
+        if (has_reached(count, target)) return 1;
     double start = flm_now(), waited = 0;
     while (waited < SLEEP_SECONDS) {
         if (team->crowded || waited >= SPIN_SECONDS) {
             sched_yield();
-            if (has_reached(count, target)) return;
+            if (has_reached(count, target)) return 1;
         } else {
             for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
-                if (has_reached(count, target)) return;
+                if (has_reached(count, target)) return 1;
                 pause_briefly();
             }
         }
         waited = flm_now() - start;
     }
-    sleep_until(team, count, target);
+    return 0;
+}
+
+static void wait_until(flm_team *team, atomic_uint *count, unsigned target) {
+    if (!look_until(team, count, target)) sleep_until(team, count, target);
+}
+
+static void wait_for_run(flm_team *team, unsigned thread, unsigned run) {
+    if (look_until(team, &team->runs, run)) return;
+    while (thread == 1 && !has_reached(&team->runs, run) && flm_spare_provide(&team->spare)) {
+    }
+    sleep_until(team, &team->runs, run);
 }
 
 static void advance(flm_team *team, atomic_uint *count, unsigned value) {
@@ -125,7 +139,7 @@ static void *work(void *argument) {
     flm_seat *seat = argument;
     flm_team *team = seat->team;
     for (unsigned run = 1;; run++) {
-        wait_until(team, &team->runs, run);
+        wait_for_run(team, seat->thread, run);
         if (!team->fn) return NULL;
         fesetenv(&team->environment);
         team->fn(team->argument, seat->thread, team->n_threads);
@@ -175,10 +189,25 @@ static void end_team(flm_team *team) {
         team->fn = NULL;
         advance(team, &team->runs, team->runs + 1);
         for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
+        flm_spare_destroy(&team->spare);
         pthread_cond_destroy(&team->changed);
         pthread_mutex_destroy(&team->lock);
     }
     free_team(team);
+}
+
+/* 0, or an errno, and then nothing is left of them. */
+static int init_locks(flm_team *team) {
+    int failure = pthread_mutex_init(&team->lock, NULL);
+    if (failure) return failure;
+    failure = pthread_cond_init(&team->changed, NULL);
+    if (failure) goto lock;
+    failure = flm_spare_init(&team->spare);
+    if (!failure) return 0;
+    pthread_cond_destroy(&team->changed);
+lock:
+    pthread_mutex_destroy(&team->lock);
+    return failure;
 }
 
 static flm_team *start_team(unsigned n_threads) {
@@ -192,11 +221,7 @@ static flm_team *start_team(unsigned n_threads) {
         team->seats = flm_alloc_array(n_threads, sizeof *team->seats);
         if (!team->workers || !team->seats) goto fail;
     }
-    if (pthread_mutex_init(&team->lock, NULL)) goto fail;
-    if (pthread_cond_init(&team->changed, NULL)) {
-        pthread_mutex_destroy(&team->lock);
-        goto fail;
-    }
+    if (init_locks(team)) goto fail;
     if (start_workers(team)) {
         end_team(team);
         return NULL;
@@ -251,6 +276,19 @@ void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
 
 void flm_pool_barrier(flm_pool *pool, unsigned thread) {
     if (pool->team && pool->team->n_threads > 1) team_barrier(pool->team, thread);
+}
+
+/* A child process has no workers before its first run. */
+static int has_workers(const flm_pool *pool) {
+    return pool->n_threads > 1 && pool->team && pool->team->process == getpid();
+}
+
+void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes) {
+    if (has_workers(pool)) flm_spare_wish(&pool->team->spare, range, n_bytes);
+}
+
+void flm_pool_forget(flm_pool *pool) {
+    if (has_workers(pool)) flm_spare_forget(&pool->team->spare);
 }
 
 unsigned flm_cpus(void) {

@@ -9,7 +9,7 @@ import pytest
 from support import CSRC, ROOT, BuildC
 
 NAMES = ["gate", "kv_pages", "prefix", "engine", "schedule", "session", "request", "batch", "encode", "sampler"]
-NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads"]
+NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads", "spare"]
 
 
 PAGE_SOURCES = [CSRC / f"{name}.c" for name in ("kv_pages", "prefix", "memory", "cgroup", "status")]

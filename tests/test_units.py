@@ -10,7 +10,7 @@ import pytest
 from support import CSRC, BuildC
 
 HERE = Path(__file__).parent / "c"
-BASE = [CSRC / name for name in ("threads.c", "memory.c", "cgroup.c", "status.c")]
+BASE = [CSRC / name for name in ("threads.c", "spare.c", "memory.c", "cgroup.c", "status.c")]
 NO_LIMIT = "18446744073709551615"
 
 
@@ -27,12 +27,12 @@ def run(program: Path, *arguments: str, seconds: float = 120, environment: dict[
     return result.stdout
 
 
-THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused"]
+THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "wishes"]
 
 
 @pytest.mark.parametrize("case", THREAD_CASES)
 def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
-    if sanitizer == "thread" and case in ("fork", "refused"):
+    if sanitizer == "thread" and case in ("fork", "refused", "wishes"):
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
     flags = ["-Wl,--wrap=pthread_create"]
     run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)

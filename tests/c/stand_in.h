@@ -132,9 +132,17 @@ static const flm_kernels kernels = {
 
 static flm_context *new_context(void) {
     flm_context *c = flm_alloc(sizeof *c);
+    flm_error error;
     c->kernels = &kernels;
+    CHECK(flm_pool_create(2, &c->pool, &error) == FLM_OK); /* no step runs on it, but pages are wished for */
     flm_gate_init(&c->gate);
     return c;
+}
+
+static void free_context(flm_context *c) {
+    flm_pool_destroy(c->pool);
+    flm_gate_destroy(&c->gate);
+    flm_free(c);
 }
 
 static flm_rope_spec long_rope = {.n_pairs = 1, .long_from = 400};
@@ -169,9 +177,7 @@ static void free_all(flm_model *m, flm_context *c) {
     CHECK(flm_kv_pool_free_pages(m->engine->decoder_pool) == flm_kv_pool_pages(m->engine->decoder_pool));
     flm_engine_destroy(m->engine);
     flm_free(m);
-    if (!c) return;
-    flm_gate_destroy(&c->gate);
-    flm_free(c);
+    if (c) free_context(c);
 }
 
 /* ---- the truth ---- */

@@ -46,8 +46,7 @@ static void sessions(void) {
         if (prefix) CHECK(c->counters.prefix_hit_tokens > 1000);
         free_all(m, NULL);
     }
-    flm_gate_destroy(&c->gate);
-    flm_free(c);
+    free_context(c);
 }
 
 /* What no request may be, in a model with four pages: 256 positions. */

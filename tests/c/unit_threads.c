@@ -5,11 +5,13 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "check.h"
+#include "memory.h"
 #include "threads.h"
 
 #define MOST 16
@@ -127,6 +129,8 @@ static int run_in_child(flm_pool *pool, unsigned n_threads, int depth) {
     CHECK(child >= 0);
     if (child == 0) {
         alarm(30);
+        flm_pool_wish(pool, &depth, sizeof depth); /* the parent's workers are not here: neither waits for them */
+        flm_pool_forget(pool);
         team_log log = {0};
         for (int i = 0; i < 5; i++) flm_pool_run(pool, count_run, &log);
         check_counts(&log, n_threads, 5);
@@ -205,11 +209,62 @@ static void test_refused(void) {
     flm_pool_destroy(pool);
 }
 
+static size_t resident(unsigned char *range, size_t n_bytes) {
+    static unsigned char pages[1 << 14];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), n = n_bytes / page, found = 0;
+    CHECK(n <= sizeof pages && mincore(range, n_bytes, (void *)pages) == 0);
+    for (size_t i = 0; i < n; i++) found += pages[i] & 1;
+    return found * page;
+}
+
+static void wait_for_residents(unsigned char *range, size_t n_bytes) {
+    for (double start = flm_now(); resident(range, n_bytes) < n_bytes && flm_now() - start < 20;) sleep_for(1e-3);
+    CHECK(resident(range, n_bytes) == n_bytes);
+}
+
+/* Workers that wait see to what is wished for, and to no more; not after it was given up. */
+static void test_wishes(void) {
+    enum { HUGE_PAGE = 2 << 20, ALL = 8 * HUGE_PAGE }; /* whole ones, in case the system gives those */
+    unsigned char *range = flm_reserve(ALL), *other = flm_reserve(ALL);
+    if (!flm_provide(other, 1)) return; /* a system before Linux 5.14 */
+    CHECK(resident(other, ALL) <= HUGE_PAGE);
+    for (unsigned n = 1; n <= 3; n++) {
+        flm_pool *pool = new_pool(n);
+        team_log log = {0};
+        flm_pool_run(pool, count_run, &log);
+        flm_pool_wish(pool, range, 2 * HUGE_PAGE);
+        if (n == 1) {
+            sleep_for(20e-3);
+            CHECK(resident(range, ALL) == 0);
+        } else {
+            wait_for_residents(range, 2 * HUGE_PAGE);
+            CHECK(resident(range, ALL) == (n == 2 ? 2 : 4) * HUGE_PAGE);
+            flm_pool_wish(pool, range + HUGE_PAGE, 3 * HUGE_PAGE); /* moves on; the worker may sleep until a run */
+            flm_pool_run(pool, count_run, &log);
+            wait_for_residents(range, 4 * HUGE_PAGE);
+            for (int i = 0; i < 50; i++) {
+                flm_pool_run(pool, count_run, &log);
+                flm_pool_wish(pool, other, ALL);
+                sleep_for(1e-3 + 1e-5 * i);
+                flm_pool_forget(pool);
+                flm_release(other, ALL); /* nobody is at it */
+                other = flm_reserve(ALL);
+            }
+            CHECK(resident(other, ALL) == 0);
+            CHECK(run_in_child(pool, n, 1) == 0);
+        }
+        flm_pool_forget(pool);
+        flm_pool_destroy(pool);
+    }
+    flm_release(range, ALL);
+    flm_release(other, ALL);
+}
+
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"run", test_run},     {"barrier", test_barrier},         {"crowded", test_crowded},
         {"environment", test_environment}, {"two_pools", test_two_pools},
-        {"fork", test_fork},   {"refused", test_refused},
+        {"fork", test_fork},   {"refused", test_refused},     {"wishes", test_wishes},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
