@@ -169,6 +169,16 @@ static flm_inputs ready_inputs(const flm_run *run, const flm_linear_step *s, siz
     return (flm_inputs){(const unsigned char *)prepared, stride * sizeof(float)};
 }
 
+/* A thread's share of the last layer's queries, of the tokens that are wanted. */
+static void run_last_queries(const flm_run *run, const flm_linear_step *s, size_t strip0, size_t strip1, flm_inputs x,
+                             size_t n, unsigned thread) {
+    const size_t first = run->n_unwanted;
+    if (first == n) return;
+    x.rows += first * x.bytes;
+    flm_linear_strips(run, &s->linear[0], strip0, strip1, x, n - first,
+                      flm_row(run, s->to[0], first) + strip0 * FLM_STRIP, flm_stride(run, s->to[0]), thread);
+}
+
 void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
     const flm_linear_step *s = &step->as.linear;
     size_t n = s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
@@ -184,7 +194,10 @@ void flm_run_linear(const flm_run *run, const flm_plan_step *step, unsigned thre
         size_t strips = flm_strips(s->linear[i].w.rows);
         size_t from = begin > before ? begin - before : 0, to = end > before ? end - before : 0;
         if (to > strips) to = strips;
-        if (from < to) run_strips(run, s, i, from, to, x, n, ahead, thread);
+        if (from < to && i == 0 && s->last_queries && run->n_unwanted)
+            run_last_queries(run, s, from, to, x, n, thread);
+        else if (from < to)
+            run_strips(run, s, i, from, to, x, n, ahead, thread);
         before += strips;
     }
 }

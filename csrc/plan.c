@@ -254,6 +254,11 @@ static void compile_relative(flm_compiler *c) {
                 table[h * s->relative_buckets + relative_bucket(s, (int64_t)i - (int64_t)reach)];
 }
 
+static void mark_last_queries(flm_plan *plan) {
+    flm_plan_step *step = plan->last_rotate == SIZE_MAX ? NULL : &plan->steps[plan->last_rotate - 1];
+    if (step && step->run == flm_run_linear && step->as.linear.to[0] == FLM_BUF_Q) step->as.linear.last_queries = 1;
+}
+
 flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_error *error) {
     const flm_spec *spec = &model->spec;
     flm_compiler c = {.model = model,
@@ -270,6 +275,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     compile_relative(&c);
     compile_embed(&c);
     compile_layers(&c);
+    mark_last_queries(c.plan);
     char name[16];
     snprintf(name, sizeof name, "%s.norm", c.name);
     int keep_all = encoder && spec->decoder.n_layers > 0;

@@ -65,7 +65,8 @@ typedef struct flm_linear_step {
     flm_activation activation;
     flm_buffer residual_from, residual_to;
     float scale, softcap; /* residual scale or logits scale */
-    int logit_rows;       /* 1: rows are those that want logits, not tokens */
+    int last_queries; /* 1: linear[0] makes the queries after plan->last_rotate, of which only wanted tokens' count */
+    int logit_rows;   /* 1: rows are those that want logits, not tokens */
     flm_format ahead; /* of the product that makes a feed-forward's inner state and of the one that reads it: as which
                          format's input it is prepared, block by block, while in cache; 0: it is not */
 } flm_linear_step;

@@ -17,6 +17,7 @@ typedef struct flm_run {
     uint32_t n_tokens;
     int single_tokens;            /* every item has one */
     const struct flm_run *wanted; /* what goes on after plan->last_rotate; NULL: this one, all tokens are wanted */
+    uint32_t n_unwanted;          /* of a slice: its first tokens, if it is known that none of them is wanted */
     int sliced;                   /* up to plan->last_rotate each thread has tokens of its own: slice.h */
     const flm_scratch *scratch;
     uint64_t *tiles;        /* per thread */

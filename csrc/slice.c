@@ -69,6 +69,13 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
     return part;
 }
 
+/* How many tokens at the start of [begin, end) will not be wanted; not looked for where sequences are mixed. */
+static uint32_t unwanted_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
+    if (!whole->wanted || whole->step->n_items > 1) return 0;
+    const uint32_t first = whole->n_tokens - whole->wanted->n_tokens; /* wanted */
+    return first <= begin ? 0 : (first < end ? first : end) - begin;
+}
+
 void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, unsigned n_threads) {
     const uint32_t begin = slice_begin(whole, thread, n_threads), end = slice_begin(whole, thread + 1, n_threads);
     slice->scratch = scratch_from(whole, begin, thread);
@@ -77,6 +84,7 @@ void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, uns
     slice->run = *whole;
     slice->run.step = &slice->step;
     slice->run.n_tokens = end - begin;
+    slice->run.n_unwanted = unwanted_tokens(whole, begin, end);
     slice->run.scratch = &slice->scratch;
     slice->run.tiles = whole->tiles + thread;
     flm_lay_out_rows(&slice->step, &slice->scratch);
