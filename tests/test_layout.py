@@ -20,7 +20,8 @@ FAMILY_FREE = {"__init__", "config", "family", "registry", "rope", "skeleton", "
 
 # Every C unit's stage: it may include headers of its own stage and of earlier ones.
 STAGES = (
-    "fastlm status memory cgroup cpu checksum spare threads gate matrix quantized spec kv_pages kv_pool prefix detok text",
+    "fastlm status memory cgroup cpu checksum spare threads gate matrix quantized spec kv_pages kv_pool prefix detok"
+    " text",
     "kernels select isa scalar avx2 avx2vnni avx512 avx512vnni amx neon neondot"
     " vec_base vec_common vec_avx2 vec_avx512 vec_neon"
     " all amx_few attention attention_kv dot elementwise kv_store math matmul norm pack quantize slab tile",

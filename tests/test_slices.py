@@ -83,6 +83,25 @@ def test_slices_give_what_one_thread_gives(
             assert np.isfinite(values).all()
 
 
+@pytest.mark.parametrize("spec", [spec for spec, _ in SPECS.values()], ids=SPECS)
+@pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
+@pytest.mark.parametrize("lengths", [(500,), (300,), (290, 211)])
+def test_slices_of_which_the_last_token_is_wanted(spec: ModelSpec, format: str, lengths: tuple[int, ...]) -> None:
+    """The logits of each text's last token, or nothing at all; and those of a token after them."""
+    rng = np.random.default_rng(9)
+    texts = [rng.integers(0, spec.embed.vocab, n).astype(np.int32) for n in lengths]
+    for rows in (1, 0):
+        found = []
+        for threads in (1, 2, 3):
+            _, model = build(spec, threads=threads, format=format, prefix=False)
+            sessions = [model.session() for _ in texts]
+            work = [(session, ids, rows) for session, ids in zip(sessions, texts, strict=True)]
+            found.append(run(model, work, spec.embed.vocab))
+            found[-1] += run(model, [(session, ids[:1], 1) for session, ids, _ in work], spec.embed.vocab)
+        for others in found[1:]:
+            assert all(np.array_equal(one, other) for one, other in zip(found[0], others, strict=True))
+
+
 @pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
 def test_whole_blocks_of_few_tokens(format: str) -> None:
     """Inner states of which threads share the blocks, or one has too few to share."""
