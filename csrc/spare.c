@@ -16,8 +16,8 @@ void flm_spare_destroy(flm_spare *spare) { pthread_mutex_destroy(&spare->lock); 
 
 void flm_spare_wish(flm_spare *spare, void *range, size_t n_bytes) {
     if (pthread_mutex_trylock(&spare->lock)) return;
-    const size_t done =
-        (size_t)((uintptr_t)spare->at - (uintptr_t)range); /* of the new range, if it is one that moved on */
+    /* Provided of the new range, if it is one that moved on; else more than there is of it. */
+    const size_t done = (size_t)((uintptr_t)spare->at - (uintptr_t)range);
     spare->n_bytes = n_bytes - (done <= n_bytes ? done : 0);
     spare->at = (unsigned char *)range + (n_bytes - spare->n_bytes);
     pthread_mutex_unlock(&spare->lock);

@@ -255,8 +255,13 @@ void flm_pool_destroy(flm_pool *pool) {
 
 unsigned flm_pool_threads(const flm_pool *pool) { return pool->n_threads; }
 
+/* A child process has no workers before its first run. */
+static int has_workers(const flm_pool *pool) {
+    return pool->n_threads > 1 && pool->team && pool->team->process == getpid();
+}
+
 void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
-    if (pool->n_threads > 1 && (!pool->team || pool->team->process != getpid())) {
+    if (pool->n_threads > 1 && !has_workers(pool)) {
         if (pool->team) end_team(pool->team);
         pool->team = start_team(pool->n_threads);
     }
@@ -276,11 +281,6 @@ void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
 
 void flm_pool_barrier(flm_pool *pool, unsigned thread) {
     if (pool->team && pool->team->n_threads > 1) team_barrier(pool->team, thread);
-}
-
-/* A child process has no workers before its first run. */
-static int has_workers(const flm_pool *pool) {
-    return pool->n_threads > 1 && pool->team && pool->team->process == getpid();
 }
 
 void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes) {
