@@ -42,7 +42,7 @@ DEFAULT_MAX_TOKENS = 256
 MAX_N = 64
 MAX_LOGPROBS = 1000
 UINT32 = 2**32 - 1
-LARGEST = 1e6  # temperature or penalty, and BIASES: the bounds of csrc/sampler.c
+LARGEST = 1e6  # temperature or penalty, and BIASES: the bounds of csrc/text/sampler.c
 BIASES = 1e9
 
 

@@ -6,7 +6,7 @@ import ctypes
 from ctypes import c_char, c_char_p, c_float, c_int, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-from support import CSRC, BuildC
+from support import CSRC, BuildC, core_files
 
 ISAS = ("scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx", "neon", "neondot")
 
@@ -70,8 +70,7 @@ class Vocabulary(ctypes.Structure):
 
 def sampler_library(build_c: BuildC) -> ctypes.CDLL:
     names = ["sampler", "sampler_filters", "text", "detok", "memory", "cgroup", "status", "matrix", "cpu"]
-    sources = [CSRC.parent / "tests/c/unit_sampler.c", *(CSRC / f"{name}.c" for name in names)]
-    sources += [*sorted((CSRC / "kernels").glob("*.c")), *sorted((CSRC / "kernels/isa").glob("*.c"))]
+    sources = [CSRC.parent / "tests/c/unit_sampler.c", *core_files(*names), *sorted(CSRC.glob("kernels/**/*.c"))]
     library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared"])))
     library.unit_text.restype = ctypes.c_long
     library.flm_kernels_usable.argtypes = [c_char_p, c_size_t]

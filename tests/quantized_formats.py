@@ -1,4 +1,4 @@
-"""Quantised matrices and inputs as csrc/quantized.h defines them, in NumPy: bytes of strips, and products."""
+"""Quantised matrices and inputs as csrc/format/quantized.h defines them, in NumPy: bytes of strips, and products."""
 
 from __future__ import annotations
 

@@ -11,6 +11,12 @@ CSRC = ROOT / "csrc"
 SHARED_MODELS = ROOT.parent / "shared" / "models"
 
 
+def core_files(*stems: str) -> list[Path]:
+    """The C files of the core with these names, wherever they lie: names are unique."""
+    found = {path.stem: path for path in CSRC.rglob("*.c")}
+    return [found[stem] for stem in stems]
+
+
 class BuildC(Protocol):
     """Compiles sources into a program, under a sanitizer ("plain": none), and returns its path."""
 

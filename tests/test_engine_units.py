@@ -6,14 +6,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import CSRC, ROOT, BuildC
+from support import ROOT, BuildC, core_files
 
 NAMES = ["gate", "kv_pages", "prefix", "engine", "schedule", "session", "request", "batch", "encode", "sampler"]
 NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads", "spare"]
 
 
-PAGE_SOURCES = [CSRC / f"{name}.c" for name in ("kv_pages", "prefix", "memory", "cgroup", "status")]
-SOURCES = [CSRC / f"{name}.c" for name in NAMES]
+PAGE_SOURCES = core_files("kv_pages", "prefix", "memory", "cgroup", "status")
+SOURCES = core_files(*NAMES)
 CASES = {
     "unit_pages": ["pages"],
     "unit_engine": ["sessions", "limits", "batch"],
@@ -35,9 +35,10 @@ def test_engine(build_c: BuildC, sanitizer: str, name: str, case: str) -> None:
 
 def test_colliding_hashes(build_c: BuildC, tmp_path: Path) -> None:
     """With a hash that is always 0 the prefix index must still find the right pages, by what they hold."""
-    text = (CSRC / "prefix.c").read_text()
+    text = core_files("prefix")[0].read_text()
     assert "0xD6E8FEB86659FD93u" in text
     colliding = tmp_path / "prefix.c"
+    text = text.replace('"kv_pool.h"', '"cache/kv_pool.h"')
     colliding.write_text(text.replace("0xD6E8FEB86659FD93u", "0"))
     sources = [path for path in SOURCES if path.name != "prefix.c"]
     run(build_c("colliding", [ROOT / "tests/c/unit_engine.c", *sources, colliding]), "sessions")

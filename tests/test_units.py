@@ -7,10 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import CSRC, BuildC
+from support import BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = [CSRC / name for name in ("threads.c", "spare.c", "memory.c", "cgroup.c", "status.c")]
+BASE = core_files("threads", "spare", "memory", "cgroup", "status")
 NO_LIMIT = "18446744073709551615"
 
 
@@ -39,16 +39,15 @@ def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
 
 
 def test_memory(build_c: BuildC, sanitizer: str) -> None:
-    program = build_c(
-        "unit_memory", [HERE / "unit_memory.c", CSRC / "memory.c", CSRC / "cgroup.c"], sanitizer=sanitizer
-    )
+    sources = [HERE / "unit_memory.c", *core_files("memory", "cgroup")]
+    program = build_c("unit_memory", sources, sanitizer=sanitizer)
     # an allocation that cannot be had is to return NULL, as without a sanitizer
     options = "allocator_may_return_null=1"
     run(program, environment={"ASAN_OPTIONS": options, "TSAN_OPTIONS": options})
 
 
 def test_status(build_c: BuildC, sanitizer: str) -> None:
-    run(build_c("unit_status", [HERE / "unit_status.c", CSRC / "status.c"], sanitizer=sanitizer))
+    run(build_c("unit_status", [HERE / "unit_status.c", *core_files("status")], sanitizer=sanitizer))
 
 
 def test_context(build_c: BuildC, libfastlm: Path) -> None:
@@ -102,7 +101,7 @@ V1 = "4:memory:{0}\n3:cpuset,cpu,cpuacct:{0}\n1:name=systemd:/x\n"
     ],
 )
 def test_cgroup(build_c: BuildC, tmp_path: Path, own: str, files: dict[str, str], expected: str) -> None:
-    source = [HERE / "unit_cgroup.c", CSRC / "cgroup.c"]
+    source = [HERE / "unit_cgroup.c", *core_files("cgroup")]
     program = build_c("unit_cgroup", source, sanitizer="plain", flags=["-Wl,--wrap=open"])
     if own:
         (tmp_path / "proc" / "self").mkdir(parents=True)

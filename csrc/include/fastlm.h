@@ -97,7 +97,7 @@ typedef enum flm_format {
     FLM_FORMAT_F32 = 1,
     FLM_FORMAT_F16 = 2,
     FLM_FORMAT_BF16 = 3,
-    FLM_FORMAT_I8 = 4, /* some 8.3 bits a weight: csrc/quantized.h */
+    FLM_FORMAT_I8 = 4, /* some 8.3 bits a weight: csrc/format/quantized.h */
     FLM_FORMAT_I4 = 5  /* some 4.6 */
 } flm_format;
 

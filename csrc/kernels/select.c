@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../cpu.h"
+#include "../base/cpu.h"
 #include "isa/isa.h"
 
 typedef struct choice {

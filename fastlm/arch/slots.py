@@ -1,4 +1,4 @@
-"""The weight slots that a spec asks for, in the order in which csrc/slots.c lists them."""
+"""The weight slots that a spec asks for, in the order in which csrc/model/slots.c lists them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastlm.arch.spec import Attention, FeedForward, MixtureOfExperts, ModelSpec, Norm, NormSpan, Stack
 from fastlm.errors import ModelFormatError
 
-MAX_SLOTS = 1 << 18  # as in csrc/slots.c; bounds what a hostile config can make us enumerate
+MAX_SLOTS = 1 << 18  # as in csrc/model/slots.c; bounds what a hostile config can make us enumerate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The vocabulary of layers: a model family is a value of these frozen classes.
 
 A spec says everything about a model's computation except the weights. `encode` writes it as the versioned
-blob that C reads (csrc/spec.c) and that a `.flm` file holds; `fastlm/reference.py` executes it directly.
+blob that C reads (csrc/model/spec.c) and that a `.flm` file holds; `fastlm/reference.py` executes it directly.
 
 The computation, for a residual stream x of shape (tokens, hidden)::
 

@@ -1,7 +1,7 @@
 """The .flm container: packed weights in a file that the C core maps, with all else that a model folder holds.
 
 docs/container-format.md describes the bytes. This module writes whole files and reads what Python needs;
-csrc/container.c opens what C needs: spec, weights and vocabulary.
+csrc/model/container.c opens what C needs: spec, weights and vocabulary.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The documented build of libfastlm, and .flm files whose matrices are packed here by the text of csrc/matrix.h."""
+"""The documented build of libfastlm, and .flm files whose matrices are packed here as csrc/format/matrix.h says."""
 
 import re
 import shutil

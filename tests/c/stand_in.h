@@ -11,12 +11,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "batch.h"
+#include "engine/batch.h"
 #include "check.h"
-#include "memory.h"
-#include "model.h"
-#include "request.h"
-#include "status.h"
+#include "base/memory.h"
+#include "model/model.h"
+#include "engine/request.h"
+#include "base/status.h"
 
 enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16 };
 

@@ -3,7 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "cgroup.h"
+#include "base/cgroup.h"
 
 static const char *root;
 

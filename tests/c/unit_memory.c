@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "memory.h"
+#include "base/memory.h"
 
 static int is_zero(const unsigned char *bytes, size_t n) {
     for (size_t i = 0; i < n; i++)

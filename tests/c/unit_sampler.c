@@ -1,9 +1,9 @@
 /* The sampler and the text of a request with plain arrays for arguments, for tests/test_sampler.py and test_text.py. */
 #include <string.h>
 
-#include "memory.h"
-#include "sampler.h"
-#include "text.h"
+#include "base/memory.h"
+#include "text/sampler.h"
+#include "text/text.h"
 
 /* What greedy choice makes of one row of logits: scores [vocab] get what it chooses from. */
 FLM_API int unit_choose(const flm_sampling *options, const char *isa, uint32_t vocab, int32_t eos,

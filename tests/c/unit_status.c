@@ -1,5 +1,5 @@
 #include "check.h"
-#include "status.h"
+#include "base/status.h"
 
 static void test_names(void) {
     static const flm_status all[] = {FLM_OK,         FLM_ERR_ARGUMENT, FLM_ERR_FORMAT,  FLM_ERR_UNSUPPORTED,

@@ -11,8 +11,8 @@
 #include <unistd.h>
 
 #include "check.h"
-#include "memory.h"
-#include "threads.h"
+#include "base/memory.h"
+#include "base/threads.h"
 
 #define MOST 16
 

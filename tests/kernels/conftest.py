@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from core_structs import ISAS, usable_isas
-from support import CSRC, BuildC
+from support import CSRC, BuildC, core_files
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests are imported by path: make the helper modules importable
 from kernel_harness import Guarded, Kernels, declare
 
-SOURCES = sorted(CSRC.glob("kernels/*.c")) + sorted(CSRC.glob("kernels/isa/*.c")) + [CSRC / "matrix.c", CSRC / "cpu.c"]
+SOURCES = sorted(CSRC.glob("kernels/**/*.c")) + core_files("matrix", "cpu")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def tables(kernel_library: ctypes.CDLL, build_c: BuildC) -> dict[str, Kernels]:
         stand_ins["neon"] = stand_ins["neondot"] = plain_c
     for isa, flags in stand_ins.items():
         if isa not in found:
-            sources = [CSRC / f"kernels/isa/{isa}.c", CSRC / "matrix.c"]
+            sources = core_files(isa, "matrix")
             library = build_c(f"kernels_{isa}", sources, flags=["-shared", *flags])
             found[isa] = Kernels.in_dll(ctypes.CDLL(str(library)), f"flm_kernels_{isa}")
     return found

@@ -1,4 +1,4 @@
-"""Packing: the layout of csrc/matrix.h, rounding, and what is reported as not finite."""
+"""Packing: the layout of csrc/format/matrix.h, rounding, and what is reported as not finite."""
 
 from __future__ import annotations
 

@@ -1,0 +1,251 @@
+#include "batch.h"
+
+#include <string.h>
+
+#include "../base/memory.h"
+#include "../model/model.h"
+#include "../base/status.h"
+
+static int captures(const flm_item *item) { return item->hidden || item->hidden_states || item->attentions; }
+
+static flm_rows rows_of(const flm_item *item) { return item->logits ? item->rows : FLM_ROWS_NONE; }
+
+void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index) {
+    const flm_item *item = part->item;
+    size_t width = part->session->model->spec.hidden;
+    row->state_stride = item->n_tokens * width;
+    row->attention_rows = item->n_tokens;
+    row->attention_keys = part->end;
+    row->attention_row0 = index;
+    if (item->hidden) row->hidden = item->hidden + index * width;
+    if (item->hidden_states) row->hidden_states = item->hidden_states + index * width;
+    row->attentions = item->attentions;
+}
+
+flm_status flm_batch_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {
+    flm_status status = flm_engine_reserve(e, step->n_tokens, step->n_logit_rows, error);
+    if (status) return status;
+    flm_gate_leave(e->gate);
+    status = flm_engine_run(e, encoder, step, watch, error);
+    flm_gate_reenter(e->gate);
+    flm_context_publish(e->model->context);
+    return status;
+}
+
+flm_status flm_batch_pause(flm_engine *e, flm_watch *watch, flm_error *error) {
+    flm_status status = FLM_OK;
+    if (watch->poll && watch->now - watch->asked >= FLM_GATE_SECONDS) {
+        flm_gate_leave(e->gate);
+        flm_watch_ask(watch, watch->now);
+        status = flm_gate_enter(e->gate, error);
+        watch->leads = !status;
+        if (!status && watch->stopped) status = flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
+    }
+    if (status || !flm_gate_crowded(e->gate)) return status;
+    flm_gate_resign(e->gate);
+    status = flm_gate_take_lead(e->gate, watch->poll, error);
+    watch->leads = !status;
+    return status;
+}
+
+int flm_batch_inside(const flm_watch *watch, flm_status status) { return watch->leads || status != FLM_ERR_STATE; }
+
+void flm_batch_leave(flm_engine *e, const flm_watch *watch) {
+    if (watch->leads) flm_gate_resign(e->gate);
+    flm_gate_leave(e->gate);
+}
+
+/* Probabilities of keys that come only in later chunks are 0 and stored by nobody. */
+static void clear_attentions(const flm_part *part) {
+    const flm_stack_spec *stack = &part->session->model->spec.decoder;
+    const flm_layer_spec *layer = &stack->layers[0];
+    size_t heads = 0;
+    for (uint32_t i = 0; i < layer->n_sublayers; i++)
+        if (layer->sublayers[i].kind == FLM_MIXER_ATTENTION && !layer->sublayers[i].mixer.attention.cross)
+            heads = layer->sublayers[i].mixer.attention.heads;
+    memset(part->item->attentions, 0, stack->n_layers * heads * part->item->n_tokens * part->end * sizeof(float));
+}
+
+static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
+    if (!item->session || item->session->model != m)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is NULL or of another model");
+    if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
+    if (item->rows > FLM_ROWS_ALL) return flm_fail(error, FLM_ERR_ARGUMENT, "an item's rows is not an flm_rows");
+    flm_status status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
+    if (status || m->decoder_plan) {
+        if (!status && rows_of(item) && !m->spec.has_head)
+            status =
+                flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no head: it gives hidden states, but no logits");
+        if (!status && m->engine->cross && item->session->n_memory == 0)
+            status =
+                flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
+        return status;
+    }
+    if (rows_of(item)) return flm_fail(error, FLM_ERR_UNSUPPORTED, "an encoder has no logits: ask for hidden");
+    for (size_t i = 0; item->types && i < item->n_tokens; i++)
+        if (item->types[i] < 0 || (uint32_t)item->types[i] >= (m->spec.types ? m->spec.types : 1))
+            return flm_fail(error, FLM_ERR_ARGUMENT, "types[%zu] is %d, but the model has %u token types", i,
+                            (int)item->types[i], (unsigned)m->spec.types);
+    return FLM_OK;
+}
+
+/* Claim the item's session and lay its tokens behind the old ones, where they count only when all went well. */
+static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
+    flm_session *s = item->session;
+    flm_status status = check_item(model, item, error);
+    if (status) return status;
+    if (s->busy)
+        return flm_fail(error, FLM_ERR_STATE,
+                        "a session is in use by a request or another call, or is in two items of this one");
+    *part = (flm_part){.session = s, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
+    if (s->model->decoder_plan) {
+        part->length = s->n_tokens;
+        part->end += s->n_tokens;
+        part->reports_all = captures(item) || rows_of(item) == FLM_ROWS_ALL;
+        status = flm_session_grow(s, part->end, error);
+        if (status) return status;
+        memcpy(s->tokens + s->n_tokens, item->tokens, item->n_tokens * sizeof *item->tokens);
+        flm_session_choose_rope(s, part->end);
+        size_t hits = flm_session_find_prefix(s, part->reports_all ? part->length : part->end);
+        s->model->context->counters.prefix_hit_tokens += hits;
+        part->done = s->n_computed;
+        if (!flm_session_pin(s, part->end, &part->promised))
+            return flm_fail(
+                error, FLM_ERR_MEMORY,
+                "the memory for keys and values does not hold %zu tokens beside what runs now: lower `context`, or "
+                "raise `kv_bytes`",
+                part->end);
+        if (item->attentions) clear_attentions(part);
+    }
+    s->busy = 1;
+    return FLM_OK;
+}
+
+static void end_parts(flm_part *parts, size_t n_parts, flm_status status) {
+    for (size_t i = 0; i < n_parts; i++) {
+        flm_session *s = parts[i].session;
+        s->busy = 0;
+        flm_session_unpin(s, &parts[i].promised);
+        if (!s->model->decoder_plan) continue;
+        if (!status) {
+            s->n_tokens = parts[i].end;
+            flm_session_keep_prefix(s);
+        } else {
+            flm_session_forget(s, s->n_computed < s->n_tokens ? s->n_computed : s->n_tokens);
+        }
+    }
+}
+
+/* How many tokens of a part a step takes that has room for n_tokens and n_rows rows of logits. */
+static size_t take(const flm_part *part, size_t n_tokens, size_t n_rows) {
+    size_t n = part->end - part->done;
+    if (n > n_tokens) n = n_tokens;
+    if (part->reports_all && part->done < part->length) /* what comes before the item is in a chunk of its own */
+        return n < part->length - part->done ? n : part->length - part->done;
+    if (rows_of(part->item) == FLM_ROWS_ALL && n > n_rows) n = n_rows;
+    if (rows_of(part->item) == FLM_ROWS_LAST && part->done + n == part->end && n_rows == 0) n--;
+    return n;
+}
+
+static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t n, flm_error *error) {
+    flm_session *s = part->session;
+    flm_rows rows = rows_of(part->item);
+    if (rows == FLM_ROWS_ALL ? part->done < part->length : part->done + n < part->end) rows = FLM_ROWS_NONE;
+    flm_status status = flm_session_reserve(s, part->done, part->done + n, &part->promised, error);
+    if (status) return status;
+    flm_row_item *row = &e->items[step->n_items++];
+    part->row = row;
+    *row = (flm_row_item){.self = &s->self,
+                          .memory = e->cross ? &s->memory : NULL,
+                          .n_memory = s->n_memory,
+                          .tokens = s->tokens + part->done,
+                          .n_tokens = (uint32_t)n,
+                          .start = (uint32_t)part->done,
+                          .long_rope = s->long_rope,
+                          .rows = rows};
+    if (part->done >= part->length && captures(part->item)) flm_batch_capture(part, row, part->done - part->length);
+    step->n_tokens += (uint32_t)n;
+    step->n_logit_rows += rows == FLM_ROWS_ALL ? (uint32_t)n : rows == FLM_ROWS_LAST;
+    return FLM_OK;
+}
+
+/* Copy the step's n rows of logits from `row` on, of a part's tokens from `done` on, to its owner. */
+static flm_status report(const flm_step *step, size_t row, size_t n, const flm_part *part, size_t vocab,
+                         flm_error *error) {
+    float *out = part->item->logits + (part->row->rows == FLM_ROWS_ALL ? (part->done - part->length) * vocab : 0);
+    for (; n > 0; n--, row++, out += vocab) {
+        if (!step->peaks[row].finite) return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
+        memcpy(out, step->logits + row * step->logits_stride, vocab * sizeof *out);
+    }
+    return FLM_OK;
+}
+
+static flm_status fill_step(flm_engine *e, flm_step *step, flm_part *parts, size_t n_parts, flm_error *error) {
+    for (size_t i = 0; i < n_parts; i++) parts[i].row = NULL;
+    for (size_t i = 0; i < n_parts && step->n_items < e->max_items; i++) {
+        if (parts[i].done == parts[i].end) continue;
+        size_t n = take(&parts[i], e->chunk - step->n_tokens, e->logit_chunk - step->n_logit_rows);
+        if (n == 0) break;
+        flm_status status = add_rows(e, step, &parts[i], n, error);
+        if (status) return status;
+    }
+    return FLM_OK;
+}
+
+static flm_status step_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
+    flm_step step = {0};
+    flm_status status = fill_step(e, &step, parts, n_parts, error);
+    if (!status) status = flm_batch_run(e, 0, &step, watch, error);
+    size_t row = 0;
+    for (size_t i = 0; i < n_parts && !status; i++) {
+        flm_part *part = &parts[i];
+        if (!part->row) continue;
+        size_t n_rows = part->row->rows == FLM_ROWS_ALL ? part->row->n_tokens : part->row->rows == FLM_ROWS_LAST;
+        if (n_rows) status = report(&step, row, n_rows, part, e->model->spec.vocab, error);
+        row += n_rows;
+        part->done += part->row->n_tokens;
+        part->session->n_computed = part->done;
+    }
+    return status;
+}
+
+static flm_status decode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
+    flm_status status = step_parts(e, parts, n_parts, watch, error);
+    for (size_t first = 0; !status;) {
+        while (first < n_parts && parts[first].done == parts[first].end) first++;
+        if (first == n_parts) break;
+        status = flm_batch_pause(e, watch, error);
+        if (!status) status = step_parts(e, parts + first, n_parts - first, watch, error);
+    }
+    return status;
+}
+
+static flm_status forward(flm_model *model, flm_part *parts, flm_item *items, size_t n_items, const flm_poll *poll,
+                          flm_error *error) {
+    flm_engine *e = model->engine;
+    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0, .leads = 1};
+    flm_status status = flm_gate_enter_leading(e->gate, poll, error);
+    if (status) return status;
+    size_t n_parts = 0;
+    while (n_parts < n_items && !status) {
+        status = begin_part(&parts[n_parts], model, &items[n_parts], error);
+        n_parts += !status;
+    }
+    if (!status) status = (model->decoder_plan ? decode_parts : flm_encode_parts)(e, parts, n_parts, &watch, error);
+    if (!flm_batch_inside(&watch, status)) return status;
+    end_parts(parts, n_parts, status);
+    flm_batch_leave(e, &watch);
+    return status;
+}
+
+flm_status flm_forward(flm_model *model, flm_item *items, size_t n_items, const flm_poll *poll, flm_error *error) {
+    if (!model || !items || n_items == 0)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "model is NULL, or there are no items");
+    if (!model->finished)
+        return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
+    flm_part *parts = flm_alloc_array(n_items, sizeof *parts);
+    if (!parts) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for %zu items", n_items);
+    flm_status status = forward(model, parts, items, n_items, poll, error);
+    flm_free(parts);
+    return status;
+}

@@ -1,0 +1,97 @@
+#include "context.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../base/cpu.h"
+#include "../base/memory.h"
+#include "../base/status.h"
+
+static flm_status resolve_options(const flm_context_options *given, flm_context_options *options, flm_error *error) {
+    memset(options, 0, sizeof *options);
+    if (given) {
+        if (given->size_bytes < sizeof given->size_bytes || given->size_bytes > sizeof *options)
+            return flm_fail(error, FLM_ERR_ARGUMENT,
+                            "flm_context_options.size_bytes is %zu; set it to sizeof(flm_context_options)",
+                            given->size_bytes);
+        memcpy(options, given, given->size_bytes); /* fields that an older header lacks keep their defaults */
+    }
+    if (options->threads > FLM_MAX_THREADS)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "threads is %u; it can be at most %u", options->threads,
+                        FLM_MAX_THREADS);
+    if (options->threads == 0) options->threads = flm_usable_processors();
+    return FLM_OK;
+}
+
+static flm_status select_kernels(const char *isa, const flm_kernels **kernels, flm_error *error) {
+    const char *source = "isa";
+    if (!isa) {
+        isa = getenv("FASTLM_ISA");
+        source = "the environment variable FASTLM_ISA";
+    }
+    *kernels = flm_kernels_select(isa);
+    if (*kernels) return FLM_OK;
+    char usable[FLM_ISA_NAMES_BYTES];
+    flm_kernels_usable(usable, sizeof usable);
+    return flm_fail(error, FLM_ERR_ARGUMENT,
+                    "%s is '%.32s', which is unknown or not supported by this CPU; choose from: %s", source,
+                    isa ? isa : "", usable);
+}
+
+flm_status flm_context_create(const flm_context_options *given, flm_context **context, flm_error *error) {
+    *context = NULL;
+    flm_context_options options;
+    flm_status status = resolve_options(given, &options, error);
+    if (status) return status;
+    flm_context *created = flm_alloc(sizeof *created);
+    if (!created) return flm_fail(error, FLM_ERR_MEMORY, "out of memory creating a context");
+    status = select_kernels(options.isa, &created->kernels, error);
+    if (!status) status = flm_pool_create(options.threads, &created->pool, error);
+    if (status) {
+        flm_free(created);
+        return status;
+    }
+    created->n_threads = flm_pool_threads(created->pool);
+    flm_gate_init(&created->gate);
+    *context = created;
+    return FLM_OK;
+}
+
+void flm_context_destroy(flm_context *context) {
+    if (!context) return;
+    flm_pool_destroy(context->pool);
+    flm_gate_destroy(&context->gate);
+    flm_free(context);
+}
+
+const char *flm_context_isa(const flm_context *context) { return context->kernels->isa; }
+
+uint32_t flm_context_threads(const flm_context *context) { return flm_pool_threads(context->pool); }
+
+uint32_t flm_usable_processors(void) {
+    unsigned cpus = flm_cpus();
+    return cpus < FLM_MAX_THREADS ? cpus : FLM_MAX_THREADS;
+}
+
+uint32_t flm_suggested_threads(uint64_t weight_bytes) {
+    const uint64_t each = 2 * flm_cpu_cache_bytes(), wanted = weight_bytes / each + (weight_bytes % each != 0);
+    const uint32_t usable = flm_usable_processors();
+    return wanted > usable ? usable : wanted ? (uint32_t)wanted : 1;
+}
+
+void flm_context_counters(const flm_context *context, flm_counters *counters) {
+    flm_gate *gate = (flm_gate *)&context->gate;
+    int inside = flm_gate_enter(gate, NULL) == FLM_OK;
+    *counters = context->published;
+    if (inside) flm_gate_leave(gate);
+}
+
+flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, flm_error *error) {
+    flm_status status = flm_gate_enter_leading(&context->gate, NULL, error);
+    if (status) return status;
+    flm_gate_leave(&context->gate);
+    flm_pool_run(context->pool, fn, argument);
+    flm_gate_reenter(&context->gate);
+    flm_gate_leave_leading(&context->gate);
+    return FLM_OK;
+}

@@ -1,0 +1,28 @@
+#ifndef FLM_CONTEXT_H
+#define FLM_CONTEXT_H
+
+#include <string.h>
+
+#include "gate.h"
+#include "../kernels/kernels.h"
+#include "../base/threads.h"
+
+struct flm_context {
+    const flm_kernels *kernels;
+    flm_pool *pool; /* run by the leader only */
+    flm_gate gate;
+    unsigned n_threads;
+    flm_counters counters;  /* forwards, tokens, prefix hits: written by the leader; tiles[t] by thread t */
+    flm_counters published; /* as they were after the last step; guarded by the gate */
+};
+
+/* After a step, inside the gate: show what it counted. */
+static inline void flm_context_publish(flm_context *context) {
+    memcpy(&context->published, &context->counters,
+           offsetof(flm_counters, tiles) + context->n_threads * sizeof(uint64_t));
+}
+
+/* Run fn on all threads, after whatever step runs now. */
+flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, flm_error *error);
+
+#endif

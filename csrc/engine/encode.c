@@ -1,0 +1,86 @@
+/* Encoders read whole sequences in one step, because every token sees all others. */
+#include "batch.h"
+#include "../model/model.h"
+#include "../base/status.h"
+
+static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, flm_error *error) {
+    flm_status status = FLM_OK;
+    if (e->encoder_pool) status = flm_page_table_reserve(e->encoder_pool, &part->pages, 0, part->end, error);
+    if (!status && part->memory && e->memory_pool)
+        status = flm_page_table_reserve(e->memory_pool, part->memory, 0, part->end, error);
+    if (status) return status;
+    flm_row_item *row = &e->items[step->n_items++];
+    *row = (flm_row_item){.self = &part->pages,
+                          .memory = part->memory,
+                          .n_memory = part->memory ? (uint32_t)part->end : 0,
+                          .tokens = part->tokens,
+                          .types = part->types,
+                          .n_tokens = (uint32_t)part->end,
+                          .long_rope = e->long_from > 0 && part->end > e->long_from};
+    if (part->item) flm_batch_capture(part, row, 0);
+    step->n_tokens += (uint32_t)part->end;
+    return FLM_OK;
+}
+
+/* Does another sequence fit a step that is not empty? */
+static int fits(const flm_engine *e, const flm_step *step, const flm_part *part) {
+    size_t pages = (part->end + FLM_PAGE - 1) / FLM_PAGE;
+    return step->n_items < e->max_items && step->n_tokens + part->end <= e->chunk &&
+           (!e->encoder_pool || pages <= flm_kv_pool_free_pages(e->encoder_pool));
+}
+
+flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
+    flm_status status = FLM_OK;
+    for (size_t first = 0, last; first < n_parts && !status; first = last) {
+        flm_step step = {0};
+        for (last = first; last < n_parts && !status && (last == first || fits(e, &step, &parts[last])); last++)
+            status = add_sequence(e, &step, &parts[last], error);
+        if (!status) status = flm_batch_run(e, 1, &step, watch, error);
+        for (size_t i = first; i < last && e->encoder_pool; i++)
+            flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
+        if (!status && last < n_parts) status = flm_batch_pause(e, watch, error);
+    }
+    return status;
+}
+
+static flm_status check_source(const flm_session *s, const int32_t *tokens, size_t n_tokens, flm_error *error) {
+    const flm_model *m = s->model;
+    if (!m->encoder_plan || !m->engine->cross)
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no encoder beside a decoder: use flm_forward");
+    if (n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "there are no tokens to encode");
+    return flm_session_check(&(flm_session){.model = s->model}, tokens, n_tokens, error);
+}
+
+/* The decoder's own keys depend on what it attended to, so they go with the old memory. */
+static void adopt_memory(flm_session *s, flm_page_table *memory, size_t n) {
+    flm_page_table old = s->memory;
+    s->memory = *memory;
+    *memory = old;
+    s->n_memory = (uint32_t)n;
+    flm_session_forget(s, 0);
+}
+
+flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, const flm_poll *poll,
+                              flm_error *error) {
+    if (!session) return flm_fail(error, FLM_ERR_ARGUMENT, "session is NULL");
+    flm_status status = check_source(session, tokens, n_tokens, error);
+    if (status) return status;
+    flm_engine *e = session->model->engine;
+    flm_page_table memory = {0};
+    flm_part part = {.session = session, .tokens = tokens, .end = n_tokens, .memory = &memory};
+    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0, .leads = 1};
+    status = flm_gate_enter_leading(e->gate, poll, error);
+    if (status) return status;
+    if (session->busy) {
+        status = flm_fail(error, FLM_ERR_STATE, "the session is in use by a request or another call");
+    } else {
+        session->busy = 1;
+        status = flm_encode_parts(e, &part, 1, &watch, error);
+        if (!flm_batch_inside(&watch, status)) return status;
+        if (!status) adopt_memory(session, &memory, n_tokens);
+        if (e->memory_pool) flm_page_table_truncate(e->memory_pool, &memory, 0);
+        session->busy = 0;
+    }
+    flm_batch_leave(e, &watch);
+    return status;
+}

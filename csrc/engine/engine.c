@@ -1,0 +1,169 @@
+#include "engine.h"
+
+#include "../base/memory.h"
+#include "../model/model.h"
+#include "../base/status.h"
+
+/* The pool of a model that is asked for no limit holds that many sequences of full length, or what half of the memory
+ * holds, but at least one sequence. Nothing of it is used before it is needed. */
+enum { DEFAULT_SEQUENCES = 64 };
+/* Encoders keep their pages for one step only: pages beside those of one sequence of full length. */
+enum { SPARE_ENCODER_PAGES = 16 };
+/* A poll that takes its time is asked again only after so many times that, but no more seconds than those. */
+#define PATIENCE 9.0
+#define MOST_PATIENCE 0.04
+/* Steps shorter than this need no look at the clock while they run. */
+#define SHORT_STEP_SECONDS 2e-3
+
+static size_t page_stride(size_t page_bytes) { return (page_bytes + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN; }
+
+static flm_status create_pool(size_t page_bytes, size_t n_pages, flm_kv_pool **pool, flm_error *error) {
+    return page_bytes ? flm_kv_pool_create(page_bytes, n_pages, pool, error) : FLM_OK;
+}
+
+static void destroy_pools(flm_engine *e) {
+    flm_kv_pool_destroy(e->decoder_pool);
+    flm_kv_pool_destroy(e->encoder_pool);
+    flm_kv_pool_destroy(e->memory_pool);
+    e->decoder_pool = e->encoder_pool = e->memory_pool = NULL;
+}
+
+static flm_status create_pools(flm_engine *e, flm_error *error) {
+    const flm_model *m = e->model;
+    size_t sequence = (m->max_context + (size_t)FLM_PAGE - 1) / FLM_PAGE;
+    size_t decoder = flm_plan_page_bytes(m, 0), encoder = flm_plan_page_bytes(m, 1);
+    size_t memory = e->cross ? flm_plan_memory_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(memory);
+    uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : flm_physical_memory() / 2;
+    size_t n_pages = m->kv_bytes_cap ? SIZE_MAX : sequence * DEFAULT_SEQUENCES, least = m->kv_bytes_cap ? 1 : sequence;
+    if (each && n_pages > cap / each) n_pages = (size_t)(cap / each);
+    if (n_pages < least && m->kv_bytes_cap)
+        return flm_fail(error, FLM_ERR_MEMORY, "kv_bytes is %llu, but one page of keys and values needs %zu",
+                        (unsigned long long)cap, each);
+    if (n_pages < least) n_pages = least;
+    if (n_pages > FLM_MAX_PAGES) n_pages = FLM_MAX_PAGES;
+    for (;; n_pages /= 2) { /* where address space is limited, take what there is, but no less than needed */
+        flm_status status = create_pool(decoder, n_pages, &e->decoder_pool, error);
+        if (!status) status = create_pool(memory, n_pages, &e->memory_pool, error);
+        if (!status) status = create_pool(encoder, sequence + SPARE_ENCODER_PAGES, &e->encoder_pool, error);
+        if (!status) break;
+        destroy_pools(e);
+        if (n_pages / 2 < least) return status;
+    }
+    e->kv_bytes = n_pages * each + (encoder ? (sequence + SPARE_ENCODER_PAGES) * page_stride(encoder) : 0);
+    return FLM_OK;
+}
+
+/* What the layers need to know of: long ropes and cross-attention. */
+static void scan_stack(flm_engine *e, const flm_stack_spec *stack) {
+    for (uint32_t l = 0; l < stack->n_layers; l++)
+        for (uint32_t i = 0; i < stack->layers[l].n_sublayers; i++) {
+            const flm_sublayer_spec *s = &stack->layers[l].sublayers[i];
+            if (s->kind != FLM_MIXER_ATTENTION) continue;
+            uint32_t from = s->mixer.attention.rope.n_pairs ? s->mixer.attention.rope.long_from : 0;
+            if (from && (!e->long_from || from < e->long_from)) e->long_from = from;
+            e->cross |= s->mixer.attention.cross;
+        }
+}
+
+flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error) {
+    *engine = NULL;
+    flm_engine *e = flm_alloc(sizeof *e);
+    if (!e) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
+    e->model = model;
+    e->gate = &model->context->gate;
+    atomic_init(&e->cancels, 0);
+    scan_stack(e, &model->spec.encoder);
+    scan_stack(e, &model->spec.decoder);
+    e->chunk = flm_plan_chunk(model);
+    e->logit_chunk = flm_plan_logit_chunk(model);
+    e->max_items = e->logit_chunk < 16 ? 32 : e->logit_chunk > 128 ? 256 : 2 * e->logit_chunk;
+    e->last_seconds = 1.0; /* not known yet */
+    flm_status status = create_pools(e, error);
+    e->prefix = model->prefix_cache && e->decoder_pool && !e->cross; /* else keys depend on more than the tokens */
+    e->items = flm_alloc_array(e->max_items, sizeof *e->items);
+    e->batch = flm_alloc_array(e->max_items, sizeof *e->batch);
+    e->active = flm_alloc_array(e->max_items, sizeof *e->active);
+    if (!status && (!e->items || !e->batch || !e->active))
+        status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
+    if (!status && model->decoder_plan) status = flm_sampler_scratch_create(&e->sampling, model->spec.vocab, error);
+    if (status) {
+        flm_engine_destroy(e);
+        return status;
+    }
+    *engine = e;
+    return FLM_OK;
+}
+
+void flm_engine_destroy(flm_engine *engine) {
+    if (!engine) return;
+    flm_pool_forget(engine->model->context->pool);
+    destroy_pools(engine);
+    flm_scratch_destroy(engine->scratch);
+    flm_sampler_scratch_free(&engine->sampling);
+    flm_free(engine->items);
+    flm_free(engine->batch);
+    flm_free(engine->active);
+    flm_free(engine);
+}
+
+void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes) {
+    *kv_bytes = engine ? engine->kv_bytes : 0;
+    *scratch_bytes = engine ? flm_scratch_bytes(engine->scratch) : 0;
+}
+
+/* Sizes are rounded up to powers of two, so that buffers grow seldom, but not past what steps normally have. */
+static uint32_t round_up(uint32_t n, uint32_t usual) {
+    uint32_t rounded = 16;
+    while (rounded < n && rounded < usual) rounded *= 2;
+    if (rounded > usual) rounded = usual;
+    return rounded < n ? n : rounded;
+}
+
+flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
+    if (n_tokens <= e->scratch_tokens && n_rows <= e->scratch_rows) return FLM_OK;
+    uint32_t tokens = round_up(n_tokens, e->chunk), rows = round_up(n_rows, e->max_items);
+    if (tokens < e->scratch_tokens) tokens = e->scratch_tokens;
+    if (rows < e->scratch_rows) rows = e->scratch_rows;
+    flm_status status = flm_scratch_reserve(e->model, &e->scratch, tokens, rows, error);
+    if (status) return status;
+    e->scratch_tokens = tokens;
+    e->scratch_rows = rows;
+    return FLM_OK;
+}
+
+/* What a chunk of the next prompt will touch, a worker may have provided while it waits for the step. */
+static void wish_for_pages(const flm_engine *e) {
+    if (!e->decoder_pool) return;
+    unsigned char *range;
+    const size_t n_bytes = flm_kv_coming(e->decoder_pool, (e->chunk + FLM_PAGE - 1) / FLM_PAGE, &range);
+    flm_pool_wish(e->model->context->pool, range, n_bytes);
+}
+
+int flm_watch_ask(flm_watch *watch, double now) {
+    if (!watch->poll || watch->stopped || now - watch->asked < FLM_GATE_SECONDS) return watch->stopped;
+    watch->stopped = watch->poll->ask(watch->poll->user) != 0;
+    double spent = flm_now() - now; /* it may have waited for an interpreter's lock */
+    watch->asked = now + spent + (spent < MOST_PATIENCE / PATIENCE ? PATIENCE * spent : MOST_PATIENCE);
+    return watch->stopped;
+}
+
+static int stop_step(void *user) {
+    flm_watch *watch = user;
+    if (watch->clocked) flm_watch_ask(watch, flm_now());
+    return watch->request ? watch->abandons(watch) : watch->stopped;
+}
+
+flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {
+    step->items = e->items;
+    step->stop = stop_step;
+    step->stop_user = watch;
+    watch->clocked = watch->poll && (e->last_seconds > SHORT_STEP_SECONDS || step->n_tokens > e->last_tokens);
+    double start = flm_now();
+    flm_status status = flm_step_run(e->model, encoder, e->scratch, step, error);
+    watch->now = flm_now();
+    if (status) return status;
+    e->last_seconds = watch->now - start;
+    e->last_tokens = step->n_tokens;
+    if (!encoder) wish_for_pages(e);
+    return FLM_OK;
+}

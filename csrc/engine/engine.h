@@ -1,0 +1,72 @@
+/* What all sequences of a model share: pools of pages, the buffers of a step, and the queue of requests. engine.c
+ * makes it and runs single steps; schedule.c fills steps from the queue. Guarded by the context's gate; items, batch,
+ * scratch and sampling belong to the leader, who uses them without the lock while a step runs. */
+#ifndef FLM_ENGINE_H
+#define FLM_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "context.h"
+#include "../run/forward.h"
+#include "../text/sampler.h"
+
+#define FLM_MAX_PAGES (UINT32_MAX / 8)
+
+typedef struct flm_engine {
+    flm_model *model;
+    flm_gate *gate;
+    flm_kv_pool *decoder_pool, *encoder_pool, *memory_pool; /* NULL where nothing is stored */
+    size_t kv_bytes;                                        /* of all pools at most */
+    flm_scratch *scratch;
+    uint32_t scratch_tokens, scratch_rows;
+    uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */
+    uint32_t long_from;          /* a longer sequence uses the long ropes; 0: there are none */
+    int cross;                   /* the decoder attends to an encoder's memory */
+    int prefix;                  /* the prefix index is in use */
+
+    flm_session *sessions; /* all of the model's */
+    uint64_t uses;         /* counts calls and requests that began to use a session */
+
+    uint32_t max_items;   /* sequences in one step */
+    flm_row_item *items;  /* [max_items] */
+    flm_request **batch;  /* [max_items] requests of the step in flight, as items */
+    flm_request **active; /* [max_items] requests that have their pages promised, in order of arrival */
+    uint32_t n_batch, n_active;
+    flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
+    size_t promised;                           /* pages that active requests may still take */
+    atomic_uint cancels;                       /* grows with every flm_request_cancel */
+    int gave_way;                              /* the last step was abandoned, though it had others to serve */
+    int finishes;                              /* the step in flight is not abandoned while it has others to serve */
+    unsigned cancels_ended, cancels_checked;   /* how far schedule.c has acted on them, and looked into a step */
+    flm_sampler_scratch sampling;
+
+    double last_seconds; /* how long the last step took, and how many tokens it had */
+    uint32_t last_tokens;
+} flm_engine;
+
+flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error);
+void flm_engine_destroy(flm_engine *engine);
+/* Most bytes that pages may take, and the bytes of step buffers; engine may be NULL. */
+void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes);
+
+/* Who may stop a step, asked while it runs. */
+typedef struct flm_watch {
+    flm_engine *engine;
+    const flm_poll *poll; /* of the leading thread, or NULL */
+    flm_request *request; /* that the leading thread waits for; NULL: the step is that thread's alone */
+    int (*abandons)(struct flm_watch *watch); /* where there is a request: whether to */
+    double asked;                             /* when poll was asked last (flm_now) */
+    double now;                               /* when the last step ended */
+    int leads;                                /* the thread leads still */
+    int stopped;                              /* poll said so */
+    int clocked;                              /* the step may be long: look at the clock while it runs */
+} flm_watch;
+
+/* Ask poll if `now` is late enough; sets and returns watch->stopped. Without the lock. */
+int flm_watch_ask(flm_watch *watch, double now);
+/* Buffers for a step of that size. */
+flm_status flm_engine_reserve(flm_engine *engine, uint32_t n_tokens, uint32_t n_rows, flm_error *error);
+/* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: it was abandoned. */
+flm_status flm_engine_run(flm_engine *engine, int encoder, flm_step *step, flm_watch *watch, flm_error *error);
+
+#endif

@@ -1,0 +1,277 @@
+/* Continuous batching: a step takes one token of each request that is writing, and as much of the prompts as fits. */
+#include "../model/model.h"
+#include "request.h"
+#include "../base/status.h"
+
+/* A step reads at least that many prompt tokens, however many requests are writing. */
+enum { LEAST_PROMPT_TOKENS = 16 };
+/* So long may a cancelled request have to wait for the end of a step that it shares. */
+#define BRIEF_SECONDS 0.03
+
+int flm_request_satisfied(const flm_request *r) {
+    return r->state == FLM_REQUEST_DONE || (!r->wait_all && r->n_written > r->n_shown);
+}
+
+static void wake_waiter(flm_request *r) {
+    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled)))
+        flm_gate_wake(r->engine->gate, r->waiter);
+}
+
+/* ---- joining and leaving ---- */
+
+void flm_schedule_add(flm_engine *e, flm_request *r) {
+    r->next = NULL;
+    if (e->waiting_last)
+        e->waiting_last->next = r;
+    else
+        e->waiting_first = r;
+    e->waiting_last = r;
+}
+
+static void remove_waiting(flm_engine *e, flm_request *r) {
+    flm_request *before = NULL;
+    for (flm_request *q = e->waiting_first; q != r; q = q->next) before = q;
+    if (before)
+        before->next = r->next;
+    else
+        e->waiting_first = r->next;
+    if (e->waiting_last == r) e->waiting_last = before;
+}
+
+static void remove_active(flm_engine *e, flm_request *r) {
+    uint32_t i = 0;
+    while (e->active[i] != r) i++;
+    for (e->n_active--; i < e->n_active; i++) e->active[i] = e->active[i + 1];
+    flm_session_unpin(r->session, &r->promised);
+}
+
+void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_status status) {
+    if (r->state == FLM_REQUEST_WAITING) remove_waiting(e, r);
+    if (r->state == FLM_REQUEST_ACTIVE) remove_active(e, r);
+    r->state = FLM_REQUEST_DONE;
+    flm_text_finish(&r->text); /* may find a stop string, with the replacement of a cut code point */
+    r->finish = finish == FLM_FINISH_LENGTH && r->text.stopped ? FLM_FINISH_STOP : finish;
+    r->status = status;
+    r->text_bytes = r->text.n_released;
+    flm_session_forget(r->session, r->session->n_computed); /* pages that were made ready for more */
+    if (status != FLM_ERR_NUMERIC) flm_session_keep_prefix(r->session);
+    wake_waiter(r);
+}
+
+void flm_schedule_end_cancelled(flm_engine *e) {
+    unsigned cancels = atomic_load(&e->cancels);
+    if (cancels == e->cancels_ended) return;
+    e->cancels_ended = cancels;
+    for (uint32_t i = e->n_active; i-- > 0;)
+        if (atomic_load(&e->active[i]->cancelled)) flm_schedule_end(e, e->active[i], FLM_FINISH_CANCELLED, FLM_OK);
+    for (flm_request *r = e->waiting_first, *next; r; r = next) {
+        next = r->next;
+        if (atomic_load(&r->cancelled)) flm_schedule_end(e, r, FLM_FINISH_CANCELLED, FLM_OK);
+    }
+}
+
+static uint32_t cancelled_in_step(const flm_engine *e) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->n_batch; i++) n += atomic_load(&e->batch[i]->cancelled) != 0;
+    return n;
+}
+
+int flm_schedule_abandons(flm_watch *watch) {
+    flm_engine *e = watch->engine;
+    if (watch->stopped && !atomic_load(&watch->request->cancelled)) flm_request_cancel(watch->request);
+    unsigned cancels = atomic_load(&e->cancels);
+    if (cancels == e->cancels_checked) return 0;
+    e->cancels_checked = cancels;
+    uint32_t n = cancelled_in_step(e);
+    int wanted = n > 0 || atomic_load(&watch->request->cancelled); /* that one may be waiting for pages */
+    return wanted && (n == e->n_batch || !e->finishes);
+}
+
+/* What is abandoned must be run again for the others in it. A step that would be short ends rather, and so does the one
+ * after a step that was abandoned in spite of others: many cancellations in a row must not keep them from going on. */
+static int finishes(const flm_engine *e, const flm_step *step) {
+    return e->gave_way || (e->last_seconds < BRIEF_SECONDS && step->n_tokens <= e->last_tokens);
+}
+
+/* A request is admitted once all pages that it may ever need are there, so that none has to be thrown out midway. */
+static int admit(flm_engine *e, flm_request *r) {
+    flm_session *s = r->session;
+    size_t hits = flm_session_find_prefix(s, s->n_tokens);
+    if (!flm_session_pin(s, r->positions, &r->promised)) {
+        if (hits) flm_session_forget(s, 0);
+        return 0;
+    }
+    r->prefix_hits = hits;
+    e->model->context->counters.prefix_hit_tokens += hits;
+    remove_waiting(e, r);
+    e->active[e->n_active++] = r;
+    r->state = FLM_REQUEST_ACTIVE;
+    r->started = flm_now();
+    return 1;
+}
+
+static void admit_waiting(flm_engine *e) {
+    while (e->waiting_first && e->n_active < e->max_items) {
+        flm_request *r = e->waiting_first;
+        if (admit(e, r)) continue;
+        if (e->n_active > 0) return; /* they will give pages back */
+        flm_status status =
+            flm_fail(&r->error, FLM_ERR_MEMORY,
+                     "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
+                     "or raise `kv_bytes`",
+                     r->positions);
+        flm_schedule_end(e, r, FLM_FINISH_NONE, status);
+    }
+}
+
+/* ---- filling a step ---- */
+
+static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
+    if (to <= r->writable) return FLM_OK;
+    flm_status status = flm_session_reserve(r->session, from, to, &r->promised, &r->error);
+    r->writable = (size_t)r->session->self.n_pages * FLM_PAGE;
+    return status;
+}
+
+static flm_status prepare_buffers(flm_request *r) {
+    size_t logprobs = (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
+    if (flm_text_room(&r->text) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
+    return flm_fail(&r->error, FLM_ERR_MEMORY, "out of memory for the text of a request");
+}
+
+static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32_t n) {
+    flm_session *s = r->session;
+    size_t start = s->n_computed;
+    int writes = start + n == s->n_tokens;
+    flm_status status = prepare_pages(r, start, start + n);
+    if (!status && writes) status = prepare_buffers(r);
+    if (status) return status;
+    e->items[step->n_items] = (flm_row_item){.self = &s->self,
+                                             .memory = e->cross ? &s->memory : NULL,
+                                             .n_memory = s->n_memory,
+                                             .tokens = s->tokens + start,
+                                             .n_tokens = n,
+                                             .start = (uint32_t)start,
+                                             .long_rope = s->long_rope,
+                                             .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
+    e->batch[step->n_items++] = r;
+    r->in_step = 1;
+    r->step_tokens = n;
+    r->step_writes = writes;
+    r->step_finish = FLM_FINISH_NONE;
+    r->step_status = FLM_OK;
+    step->n_tokens += n;
+    step->n_logit_rows += (uint32_t)writes;
+    return FLM_OK;
+}
+
+static size_t left_to_compute(const flm_request *r) { return r->session->n_tokens - r->session->n_computed; }
+
+/* Prompts share what the writing requests leave of a step, each the same, and those with less to read leave theirs. */
+static void fill_step(flm_engine *e, flm_step *step) {
+    uint32_t reading = 0;
+    for (uint32_t i = 0; i < e->n_active; i++) reading += left_to_compute(e->active[i]) > 1;
+    uint32_t writing = e->n_active - reading;
+    uint32_t budget = e->chunk > writing + LEAST_PROMPT_TOKENS ? e->chunk - writing : LEAST_PROMPT_TOKENS;
+    for (uint32_t i = 0; i < e->n_active;) {
+        flm_request *r = e->active[i];
+        size_t left = left_to_compute(r);
+        uint32_t n = 1;
+        if (left > 1) {
+            uint32_t share = (budget + reading - 1) / reading;
+            n = left < share ? (uint32_t)left : share;
+            budget -= n;
+            reading--;
+        }
+        flm_status status = n ? add_item(e, step, r, n) : FLM_OK;
+        if (status)
+            flm_schedule_end(e, r, FLM_FINISH_NONE, status);
+        else
+            i++;
+    }
+    e->n_batch = step->n_items;
+}
+
+/* ---- running it ---- */
+
+/* Choose and append the next token; what other threads see is changed at the step's end. */
+static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_peak peak) {
+    flm_session *s = r->session;
+    int32_t token;
+    r->step_writes = 0;
+    r->step_status =
+        flm_sampler_choose(&r->sampler, &e->sampling, logits, peak, s->tokens, s->n_tokens, &token, &r->error);
+    if (r->step_status) return;
+    if (flm_sampler_ends(&r->sampler, token)) {
+        r->step_finish = FLM_FINISH_STOP;
+        return;
+    }
+    r->step_writes = 1;
+    s->tokens[s->n_tokens] = token;
+    flm_sampler_accept(&r->sampler, s->tokens, s->n_tokens, 1);
+    if (r->sampler.options.logprobs >= 0)
+        flm_sampler_logprobs(&r->sampler, &e->sampling, logits, token,
+                             (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes));
+    if (flm_text_push(&r->text, token))
+        r->step_finish = FLM_FINISH_STOP;
+    else if (r->n_written + 1 == r->max_tokens)
+        r->step_finish = FLM_FINISH_LENGTH;
+}
+
+static void commit(flm_engine *e, flm_request *r, double now) {
+    flm_session *s = r->session;
+    int read_prompt = s->n_computed < r->prompt_end;
+    s->n_computed += r->step_tokens;
+    if (read_prompt) r->prompt_seconds = now - r->started;
+    if (read_prompt && s->n_computed == r->prompt_end) {
+        r->written_first = now;
+        if (!r->step_status) flm_session_keep_prefix(s);
+    }
+    if (r->step_writes) {
+        s->n_tokens++;
+        r->n_written++;
+        r->logprobs.n_bytes += (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
+        r->text_bytes = r->text.n_released;
+        r->decode_seconds = now - r->written_first;
+    }
+    if (r->step_status || r->step_finish)
+        flm_schedule_end(e, r, r->step_finish, r->step_status);
+    else
+        wake_waiter(r);
+}
+
+void flm_schedule_step(flm_engine *e, flm_watch *watch) {
+    flm_step step = {0};
+    flm_error error;
+    flm_schedule_end_cancelled(e);
+    admit_waiting(e);
+    fill_step(e, &step);
+    if (step.n_items == 0) return;
+    e->finishes = finishes(e, &step);
+    flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);
+    if (!status) {
+        flm_gate_leave(e->gate);
+        status = flm_engine_run(e, 0, &step, watch, &error);
+        for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
+            if (e->items[i].rows == FLM_ROWS_NONE) continue;
+            write_token(e, e->batch[i], step.logits + row * step.logits_stride, step.peaks[row]);
+            row++;
+        }
+        flm_gate_reenter(e->gate);
+        flm_context_publish(e->model->context);
+    }
+    e->gave_way = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->n_batch;
+    for (uint32_t i = 0; i < step.n_items; i++) {
+        flm_request *r = e->batch[i];
+        r->in_step = 0;
+        if (!status) {
+            commit(e, r, watch->now);
+        } else if (status == FLM_ERR_CANCELLED) {
+            wake_waiter(r);
+        } else {
+            r->error = error;
+            flm_schedule_end(e, r, FLM_FINISH_NONE, status);
+        }
+    }
+    e->n_batch = 0;
+}

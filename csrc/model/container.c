@@ -1,0 +1,290 @@
+/* Opens a .flm file: maps it, checks everything but the numbers, and lets a model's slots point into it.
+ * docs/container-format.md describes the bytes; fastlm/weights/container.py writes them. */
+#include <string.h>
+
+#include "../base/checksum.h"
+#include "../engine/context.h"
+#include "../format/matrix.h"
+#include "../base/memory.h"
+#include "model.h"
+#include "../base/status.h"
+
+#define FLM_FILE_VERSION 1u
+
+static const unsigned char file_magic[8] = {0x89, 'F', 'L', 'M', '\r', '\n', 0x1A, '\n'};
+
+/* The file's structures are little-endian and naturally aligned: on a little-endian machine they are these. */
+typedef struct file_header {
+    unsigned char magic[8];
+    uint32_t version, n_sections;
+    uint64_t file_bytes;
+    uint32_t crc; /* of header and section table but for this field */
+    uint32_t zero[9];
+} file_header;
+
+typedef struct file_section {
+    uint32_t kind, crc; /* crc of the section's bytes; of SECTION_PAYLOAD 0: its tensors have their own */
+    uint64_t offset, bytes;
+} file_section;
+
+typedef struct file_tensor {
+    char name[64]; /* padded with zeros */
+    uint32_t rows, cols, format, layout;
+    uint64_t offset, bytes;
+    uint32_t crc, zero;
+} file_tensor;
+
+typedef struct file_vocabulary { /* then offsets, eos, special, bytes */
+    uint32_t n_tokens, n_eos, strip_first_space;
+    int32_t bos, decoder_start;
+    uint32_t zero;
+} file_vocabulary;
+
+enum section_kind {
+    SECTION_SPEC = 1,
+    SECTION_INDEX = 2,
+    SECTION_PAYLOAD = 3,
+    SECTION_VOCABULARY = 4,
+    SECTION_FILE = 5, /* for Python: any number of them */
+    SECTION_KINDS = 6
+};
+
+enum { MAX_SECTIONS = 64, LAYOUT_ROWS = 0, LAYOUT_I4_BLOCKS = 6 };
+
+typedef struct container {
+    const unsigned char *file;
+    size_t n_bytes;
+    file_section sections[SECTION_KINDS]; /* bytes 0: absent */
+    size_t n_tensors;
+    flm_error *error;
+} container;
+
+static int little_endian(void) {
+    const uint32_t one = 1;
+    unsigned char first;
+    memcpy(&first, &one, 1);
+    return first;
+}
+
+/* A section must start where the one before ends, rounded up to 64. */
+static int follows(uint64_t end, uint64_t offset) {
+    return end <= UINT64_MAX - (FLM_ALIGN - 1) && offset == (end + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN;
+}
+
+static flm_status read_table(container *c, const file_header *header) {
+    uint64_t end = sizeof *header + header->n_sections * sizeof(file_section);
+    for (uint32_t i = 0; i < header->n_sections; i++) {
+        file_section s;
+        memcpy(&s, c->file + sizeof *header + i * sizeof s, sizeof s);
+        if (s.kind < SECTION_SPEC || s.kind >= SECTION_KINDS || (s.kind != SECTION_FILE && c->sections[s.kind].bytes))
+            return flm_fail(c->error, FLM_ERR_FORMAT, "section %u: its kind %u is unknown or there twice", (unsigned)i,
+                            (unsigned)s.kind);
+        if (!follows(end, s.offset) || s.offset > c->n_bytes || s.bytes == 0 || s.bytes > c->n_bytes - s.offset)
+            return flm_fail(c->error, FLM_ERR_FORMAT,
+                            "section %u: is empty, does not follow the one before it or ends outside of the file",
+                            (unsigned)i);
+        end = s.offset + s.bytes;
+        c->sections[s.kind] = s;
+    }
+    if (end != c->n_bytes) return flm_fail(c->error, FLM_ERR_FORMAT, "has bytes that belong to no section");
+    for (int kind = SECTION_SPEC; kind <= SECTION_PAYLOAD; kind++)
+        if (!c->sections[kind].bytes) return flm_fail(c->error, FLM_ERR_FORMAT, "has no section of kind %d", kind);
+    return FLM_OK;
+}
+
+static flm_status read_header(container *c, const flm_crc32 *tables) {
+    file_header header;
+    if (c->n_bytes < sizeof header || memcmp(c->file, file_magic, sizeof file_magic) != 0)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "is not a .flm file (or was altered as if it were text)");
+    memcpy(&header, c->file, sizeof header);
+    if (header.version != FLM_FILE_VERSION)
+        return flm_fail(c->error, FLM_ERR_UNSUPPORTED, "has format version %u; this library reads %u: convert again",
+                        (unsigned)header.version, FLM_FILE_VERSION);
+    if (header.file_bytes != c->n_bytes)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "has %zu bytes instead of %llu: it was cut short or added to",
+                        c->n_bytes, (unsigned long long)header.file_bytes);
+    if (header.n_sections > MAX_SECTIONS || header.n_sections > (c->n_bytes - sizeof header) / sizeof(file_section))
+        return flm_fail(c->error, FLM_ERR_FORMAT, "cannot have %u sections", (unsigned)header.n_sections);
+    size_t table_end = sizeof header + header.n_sections * sizeof(file_section);
+    size_t crc_at = offsetof(file_header, crc), crc_end = crc_at + sizeof header.crc;
+    uint32_t crc = flm_crc32_update(tables, 0, c->file, crc_at);
+    if (flm_crc32_update(tables, crc, c->file + crc_end, table_end - crc_end) != header.crc)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "is damaged: the checksum of its header is wrong");
+    return read_table(c, &header);
+}
+
+static flm_status check_section(const container *c, const flm_crc32 *tables, int kind, const char *name) {
+    const file_section *s = &c->sections[kind];
+    if (flm_crc32_update(tables, 0, c->file + s->offset, (size_t)s->bytes) == s->crc) return FLM_OK;
+    return flm_fail(c->error, FLM_ERR_FORMAT, "is damaged: the checksum of its %s is wrong", name);
+}
+
+static file_tensor tensor_at(const container *c, size_t i) {
+    file_tensor t;
+    memcpy(&t, c->file + c->sections[SECTION_INDEX].offset + i * sizeof t, sizeof t);
+    return t;
+}
+
+/* The format of all matrices is that of the first one. */
+static flm_status read_index(container *c, flm_format *format) {
+    uint64_t bytes = c->sections[SECTION_INDEX].bytes;
+    if (bytes % sizeof(file_tensor)) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has an odd size");
+    c->n_tensors = (size_t)bytes / sizeof(file_tensor);
+    uint32_t narrowest = 0; /* the model's format: slots.c knows which matrices are wider */
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        file_tensor t = tensor_at(c, i);
+        if (t.layout == LAYOUT_ROWS) continue;
+        if (!flm_format_valid(t.format))
+            return flm_fail(c->error, FLM_ERR_UNSUPPORTED, "tensor %zu: this library does not know its format %u", i,
+                            (unsigned)t.format);
+        if (t.format > narrowest) narrowest = t.format;
+    }
+    *format = (flm_format)narrowest;
+    if (!narrowest) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has no matrix");
+    return FLM_OK;
+}
+
+/* A format's first layout has the format's number. */
+static uint32_t layout_of(flm_format format) { return format == FLM_FORMAT_I4 ? LAYOUT_I4_BLOCKS : (uint32_t)format; }
+
+static flm_status bind_tensor(const container *c, flm_model *model, size_t i, uint64_t *end) {
+    file_tensor t = tensor_at(c, i);
+    flm_slot *slot = t.name[sizeof t.name - 1] ? NULL : flm_model_find_slot(model, t.name);
+    if (!slot || slot->data)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "tensor %zu: the spec has no slot of its name, or it comes twice", i);
+    uint32_t format = (uint32_t)slot->format, layout = slot->is_matrix ? layout_of(slot->format) : LAYOUT_ROWS;
+    if (t.rows != slot->rows || t.cols != slot->cols || t.bytes != slot->bytes)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "%s: is %u x %u in %llu bytes; the spec asks for %u x %u in %llu",
+                        slot->name, (unsigned)t.rows, (unsigned)t.cols, (unsigned long long)t.bytes,
+                        (unsigned)slot->rows, (unsigned)slot->cols, (unsigned long long)slot->bytes);
+    if (t.format != format || t.layout != layout)
+        return flm_fail(c->error, FLM_ERR_UNSUPPORTED,
+                        "%s: has format %u and layout %u; this library needs %u and %u: convert again", slot->name,
+                        (unsigned)t.format, (unsigned)t.layout, (unsigned)format, (unsigned)layout);
+    const file_section *payload = &c->sections[SECTION_PAYLOAD];
+    uint64_t payload_end = payload->offset + payload->bytes;
+    if (!follows(*end, t.offset) || t.offset > payload_end || t.bytes > payload_end - t.offset)
+        return flm_fail(c->error, FLM_ERR_FORMAT,
+                        "%s: does not follow the tensor before it or ends outside of the file", slot->name);
+    slot->data = (unsigned char *)(uintptr_t)(c->file + t.offset); /* a mapped slot is never written */
+    *end = t.offset + t.bytes;
+    return FLM_OK;
+}
+
+static flm_status bind_tensors(const container *c, flm_model *model) {
+    if (c->n_tensors != model->n_slots)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "has %zu tensors; the spec asks for %zu", c->n_tensors,
+                        model->n_slots);
+    const file_section *payload = &c->sections[SECTION_PAYLOAD];
+    uint64_t end = payload->offset;
+    for (size_t i = 0; i < c->n_tensors; i++) {
+        flm_status status = bind_tensor(c, model, i, &end);
+        if (status != FLM_OK) return status;
+    }
+    if (end != payload->offset + payload->bytes)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "has payload bytes that belong to no tensor");
+    return FLM_OK;
+}
+
+static flm_status set_vocabulary(const container *c, flm_model *model) {
+    const file_section *s = &c->sections[SECTION_VOCABULARY];
+    if (!s->bytes) return FLM_OK;
+    file_vocabulary v;
+    uint64_t left = s->bytes;
+    if (left < sizeof v) return flm_fail(c->error, FLM_ERR_FORMAT, "its vocabulary is cut short");
+    memcpy(&v, c->file + s->offset, sizeof v);
+    left -= sizeof v;
+    /* Two 32-bit counts times at most 9 stay far below 2^64. */
+    uint64_t offsets_bytes = 8 * ((uint64_t)v.n_tokens + 1), eos_bytes = 4 * (uint64_t)v.n_eos;
+    if (offsets_bytes + eos_bytes + v.n_tokens > left)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "its vocabulary is cut short");
+    left -= offsets_bytes + eos_bytes + v.n_tokens;
+    const unsigned char *at = c->file + s->offset + sizeof v;
+    flm_vocabulary vocabulary = {.size_bytes = sizeof vocabulary,
+                                 .n_tokens = v.n_tokens,
+                                 .offsets = (const uint64_t *)(const void *)at, /* aligned: the section is */
+                                 .eos = (const int32_t *)(const void *)(at + offsets_bytes),
+                                 .n_eos = v.n_eos,
+                                 .special = at + offsets_bytes + eos_bytes,
+                                 .bytes = at + offsets_bytes + eos_bytes + v.n_tokens,
+                                 .strip_first_space = v.strip_first_space,
+                                 .bos = v.bos,
+                                 .decoder_start = v.decoder_start};
+    if (vocabulary.offsets[v.n_tokens] != left)
+        return flm_fail(c->error, FLM_ERR_FORMAT, "its vocabulary's last offset is not the length of its text");
+    flm_status status = flm_model_set_vocabulary(model, &vocabulary, c->error);
+    return status == FLM_ERR_ARGUMENT ? FLM_ERR_FORMAT : status; /* the file's mistake, not the caller's */
+}
+
+typedef struct verify_job {
+    const container *c;
+    const flm_crc32 *tables;
+    size_t damaged[FLM_MAX_THREADS]; /* the first that a thread found, or n_tensors */
+} verify_job;
+
+static void verify_team(void *argument, unsigned thread, unsigned n_threads) {
+    verify_job *job = argument;
+    job->damaged[thread] = job->c->n_tensors;
+    for (size_t i = thread; i < job->c->n_tensors; i += n_threads) {
+        file_tensor t = tensor_at(job->c, i);
+        if (flm_crc32_update(job->tables, 0, job->c->file + t.offset, (size_t)t.bytes) == t.crc) continue;
+        job->damaged[thread] = i;
+        return;
+    }
+}
+
+static flm_status verify_payload(const container *c, const flm_crc32 *tables, flm_model *model) {
+    verify_job job = {.c = c, .tables = tables};
+    flm_pool *pool = model->context->pool;
+    flm_pool_run(pool, verify_team, &job);
+    for (unsigned t = 0; t < flm_pool_threads(pool); t++)
+        if (job.damaged[t] < c->n_tensors)
+            return flm_fail(c->error, FLM_ERR_FORMAT, "is damaged: the checksum of tensor %s is wrong",
+                            tensor_at(c, job.damaged[t]).name);
+    return FLM_OK;
+}
+
+/* Everything after mapping; the caller unmaps if *model stays NULL. */
+static flm_status open_mapped(container *c, flm_context *context, const flm_model_options *given, flm_model **model) {
+    flm_crc32 tables;
+    flm_model_options options = {.size_bytes = sizeof options};
+    flm_crc32_prepare(&tables);
+    flm_status status = read_header(c, &tables);
+    if (status == FLM_OK) status = check_section(c, &tables, SECTION_SPEC, "spec");
+    if (status == FLM_OK) status = check_section(c, &tables, SECTION_INDEX, "tensor index");
+    if (status == FLM_OK) status = check_section(c, &tables, SECTION_VOCABULARY, "vocabulary");
+    if (given) options.size_bytes = given->size_bytes;
+    if (given && given->size_bytes == sizeof options) options = *given;
+    if (status == FLM_OK) status = read_index(c, &options.format);
+    const file_section *spec = &c->sections[SECTION_SPEC];
+    if (status == FLM_OK)
+        status = flm_model_prepare(context, c->file + spec->offset, (size_t)spec->bytes, &options, model, c->error);
+    if (status != FLM_OK) return status;
+    (*model)->mapping = c->file; /* from here on the model unmaps it */
+    (*model)->mapping_bytes = c->n_bytes;
+    status = bind_tensors(c, *model);
+    if (status == FLM_OK) status = set_vocabulary(c, *model);
+    if (status == FLM_OK && options.verify) status = verify_payload(c, &tables, *model);
+    return status == FLM_OK ? flm_model_complete(*model, c->error) : status;
+}
+
+flm_status flm_model_open(flm_context *context, const char *path, const flm_model_options *options, flm_model **model,
+                          flm_error *error) {
+    if (!context || !path || !model) return flm_fail(error, FLM_ERR_ARGUMENT, "a pointer is NULL");
+    flm_error why = {.status = FLM_OK};
+    container c = {.error = &why};
+    const void *file;
+    *model = NULL;
+    if (!little_endian()) return flm_fail(error, FLM_ERR_UNSUPPORTED, ".flm files need a little-endian machine");
+    int failure = flm_map_file(path, &file, &c.n_bytes);
+    if (failure) return flm_fail(error, FLM_ERR_IO, "%.200s: cannot be opened: %s", path, strerror(failure));
+    c.file = file;
+    flm_status status = open_mapped(&c, context, options, model);
+    if (status == FLM_OK) return FLM_OK;
+    if (*model)
+        flm_model_destroy(*model);
+    else
+        flm_unmap_file(file, c.n_bytes);
+    *model = NULL;
+    return flm_fail(error, status, "%.200s: %.300s", path, why.text);
+}

@@ -1,0 +1,207 @@
+/* Mixture of experts: route every token, sort the (token, expert) pairs by expert, run each expert on its pairs, and
+ * add the outputs of a token's experts in ascending expert order, whatever else is in the batch. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../base/memory.h"
+#include "run.h"
+
+/* p = softmax(p[0 .. n)) in place. */
+static void softmax(const flm_kernels *k, float *p, size_t n) {
+    float log_sum = k->log_sum_exp(p, n);
+    for (size_t i = 0; i < n; i++) p[i] = expf(p[i] - log_sum);
+}
+
+/* The `active` largest of p, ties to the lower index, as ascending indices; the others' p become 0. */
+static void choose(const flm_moe_step *s, float *p, uint32_t *chosen) {
+    uint32_t n = 0;
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        uint32_t better = 0;
+        for (uint32_t o = 0; o < s->n_experts && better < s->active; o++)
+            better += p[o] > p[e] || (p[o] == p[e] && o < e);
+        if (better < s->active && n < s->active) chosen[n++] = e;
+    }
+    for (; n < s->active; n++) chosen[n] = n; /* only with NaN: any experts, the logits will tell */
+    if (!s->normalize) return;
+    float sum = 0.0f;
+    for (uint32_t a = 0; a < s->active; a++) sum += p[chosen[a]];
+    for (uint32_t a = 0; a < s->active; a++) p[chosen[a]] /= sum;
+}
+
+void flm_run_route(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    size_t n = run->n_tokens;
+    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+        float *x = flm_row(run, FLM_BUF_NORMED, t), *p = flm_row(run, FLM_BUF_ROUTES, t);
+        flm_norm_row(run->kernels, &s->norm, x, flm_row(run, s->from, t));
+        flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), flm_inputs_of(run, FLM_BUF_NORMED, t), 1, p, 0,
+                          thread);
+        softmax(run->kernels, p, s->n_experts);
+        choose(s, p, run->scratch->expert_of + t * s->active);
+    }
+}
+
+/* Counting sort of the pairs by expert (thread 0: a few hundred integers at most per token chunk). */
+void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    size_t n_pairs = (size_t)run->n_tokens * s->active;
+    uint32_t *begin = run->scratch->expert_begin;
+    (void)n_threads;
+    if (thread != 0) return;
+    memset(begin, 0, (s->n_experts + 2) * sizeof *begin);
+    for (size_t i = 0; i < n_pairs; i++) begin[run->scratch->expert_of[i] + 2]++;
+    for (uint32_t e = 2; e < s->n_experts + 2; e++) begin[e] += begin[e - 1];
+    for (size_t i = 0; i < n_pairs; i++) { /* begin[e + 1] walks from the start of e to its end */
+        run->scratch->pair_of[i] = begin[run->scratch->expert_of[i] + 1]++;
+        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, FLM_BUF_NORMED, i / s->active),
+               s->router.w.cols * sizeof(float));
+    }
+}
+
+/* A thread's share of the strips of all experts that have pairs, as if they were one matrix. */
+typedef void strip_fn(const flm_run *run, const flm_moe_step *s, uint32_t expert, size_t strip0, size_t strip1,
+                      unsigned thread);
+
+static void share_experts(const flm_run *run, const flm_moe_step *s, size_t strips, strip_fn *fn, unsigned thread,
+                          unsigned n_threads) {
+    size_t busy = 0, before = 0;
+    for (uint32_t e = 0; e < s->n_experts; e++)
+        busy += run->scratch->expert_begin[e + 1] > run->scratch->expert_begin[e];
+    const size_t begin = busy * strips * thread / n_threads, end = busy * strips * (thread + 1) / n_threads;
+    for (uint32_t e = 0; e < s->n_experts && before < end; e++) {
+        if (run->scratch->expert_begin[e + 1] == run->scratch->expert_begin[e]) continue;
+        size_t from = begin > before ? begin - before : 0, to = end - before < strips ? end - before : strips;
+        if (from < to && !flm_run_stopping(run, thread)) fn(run, s, e, from, to, thread);
+        before += strips;
+    }
+}
+
+/* Prepares the pairs in `from`, expert by expert, for the matrices that read them. */
+static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_matrix *w, flm_buffer from,
+                          unsigned thread, unsigned n_threads) {
+    const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
+    const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
+    unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0);
+    for (uint32_t e = 0; e < s->n_experts; e++) {
+        const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
+        const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
+        if (from_pair >= to_pair) continue;
+        flm_prepare_of(run, w)(&(flm_prepare_job){.x = flm_row(run, from, from_pair),
+                                                  .x_stride = flm_stride(run, from),
+                                                  .row = from_pair - first,
+                                                  .n = to_pair - from_pair,
+                                                  .to = w->cols,
+                                                  .dst = to + first * bytes,
+                                                  .n_rows = last - first,
+                                                  .cols = w->cols});
+    }
+}
+
+void flm_run_expert_inputs(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    prepare_pairs(run, s, &s->experts[0].up.w, FLM_BUF_GATHERED, thread, n_threads);
+}
+
+void flm_run_expert_inner(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, thread, n_threads);
+}
+
+/* Inputs of the expert whose pairs start at `first`: prepared, or the floats themselves. */
+static flm_inputs expert_inputs(const flm_run *run, const flm_matrix *w, flm_buffer floats, size_t first) {
+    if (!flm_prepare_of(run, w)) return flm_inputs_of(run, floats, first);
+    const size_t bytes = flm_input_bytes(w->format, w->cols);
+    return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0) + first * bytes, bytes};
+}
+
+static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+                      unsigned thread) {
+    const flm_expert *x = &s->experts[e];
+    size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
+    size_t row0 = strip0 * FLM_STRIP, row1 = strip1 * FLM_STRIP;
+    if (row1 > x->up.w.rows) row1 = x->up.w.rows;
+    const flm_inputs in = expert_inputs(run, &x->up.w, FLM_BUF_GATHERED, first);
+    float *gate = flm_row(run, FLM_BUF_GATE, first), *up = flm_row(run, FLM_BUF_UP, first);
+    size_t gate_stride = flm_stride(run, FLM_BUF_GATE), up_stride = flm_stride(run, FLM_BUF_UP);
+    flm_linear_strips(run, &x->gate, strip0, strip1, in, n, gate + row0, gate_stride, thread);
+    flm_linear_strips(run, &x->up, strip0, strip1, in, n, up + row0, up_stride, thread);
+    for (size_t i = 0; i < n; i++) {
+        float *g = gate + i * gate_stride + row0;
+        run->kernels->gate[s->activation](g, g, up + i * up_stride + row0, row1 - row0);
+    }
+}
+
+static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+                        unsigned thread) {
+    size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
+    const flm_linear *down = &s->experts[e].down;
+    flm_linear_strips(run, down, strip0, strip1, expert_inputs(run, &down->w, FLM_BUF_GATE, first), n,
+                      flm_row(run, FLM_BUF_EXPERT_OUT, first) + strip0 * FLM_STRIP, flm_stride(run, FLM_BUF_EXPERT_OUT),
+                      thread);
+}
+
+void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, thread, n_threads);
+}
+
+void flm_run_expert_down(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    share_experts(run, s, flm_strips(s->experts[0].down.w.rows), down_strips, thread, n_threads);
+}
+
+void flm_run_combine(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+    const flm_moe_step *s = &step->as.moe;
+    size_t n = run->n_tokens, width = s->experts[0].down.w.rows;
+    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+        float *branch = flm_row(run, FLM_BUF_BRANCH, t);
+        memset(branch, 0, width * sizeof *branch);
+        for (size_t i = t * s->active; i < (t + 1) * s->active; i++)
+            run->kernels->add_scaled(branch, flm_row(run, FLM_BUF_EXPERT_OUT, run->scratch->pair_of[i]),
+                                     flm_row(run, FLM_BUF_ROUTES, t)[run->scratch->expert_of[i]], width);
+    }
+}
+
+/* ---- compiling ---------------------------------------------------------------------------------- */
+
+static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
+    char part[40];
+    flm_expert *experts = flm_compile_experts(c, m->experts);
+    for (uint32_t e = 0; experts && e < m->experts; e++) {
+        snprintf(part, sizeof part, "experts.%u.gate", (unsigned)e);
+        experts[e].gate = flm_compile_linear(c, part);
+        snprintf(part, sizeof part, "experts.%u.up", (unsigned)e);
+        experts[e].up = flm_compile_linear(c, part);
+        snprintf(part, sizeof part, "experts.%u.down", (unsigned)e);
+        experts[e].down = flm_compile_linear(c, part);
+    }
+    return experts;
+}
+
+void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
+    const flm_moe_spec *m = &sub->mixer.moe;
+    size_t hidden = c->model->spec.hidden;
+    flm_moe_step s = {.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", hidden),
+                      .from = c->residual,
+                      .router = flm_compile_linear(c, "router"),
+                      .experts = compile_experts(c, m),
+                      .n_experts = m->experts,
+                      .active = m->active,
+                      .activation = m->activation,
+                      .normalize = m->normalize};
+    const int prepare = c->model->context->kernels->product[c->model->format].prepare != NULL;
+    if (m->active > c->plan->max_active) c->plan->max_active = m->active;
+    if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
+    flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
+    flm_compile_use(c, FLM_BUF_GATHERED, hidden);
+    flm_compile_use(c, FLM_BUF_GATE, m->width);
+    flm_compile_use(c, FLM_BUF_UP, m->width);
+    flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
+    flm_step_fn *const order[] = {flm_run_route,        flm_run_group,       flm_run_expert_inputs, flm_run_expert_up,
+                                  flm_run_expert_inner, flm_run_expert_down, flm_run_combine};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (prepare || (order[i] != flm_run_expert_inputs && order[i] != flm_run_expert_inner))
+            flm_compile_step(c, order[i])->as.moe = s;
+    flm_compile_join(c, sub);
+}

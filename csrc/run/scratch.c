@@ -1,0 +1,104 @@
+/* The buffers of a step, in one block that only grows between steps. */
+#include "scratch.h"
+
+#include <stdint.h>
+
+#include "../engine/context.h"
+#include "../base/memory.h"
+#include "../base/status.h"
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Floats per row of a buffer: what the wider of the model's plans needs. */
+static size_t row_floats(const flm_model *m, flm_buffer buffer) {
+    size_t encoder = m->encoder_plan ? m->encoder_plan->width[buffer] : 0;
+    size_t decoder = m->decoder_plan ? m->decoder_plan->width[buffer] : 0;
+    return larger(encoder, decoder);
+}
+
+#define PLAN_MAX(m, field)                                                                                             \
+    larger((m)->encoder_plan ? (size_t)(m)->encoder_plan->field : 0,                                                   \
+           (m)->decoder_plan ? (size_t)(m)->decoder_plan->field : 0)
+
+static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens, size_t n_logit_rows) {
+    switch (buffer) {
+    case FLM_BUF_PREPARED:
+    case FLM_BUF_GATE:
+    case FLM_BUF_UP:
+    case FLM_BUF_GATHERED:
+    case FLM_BUF_EXPERT_OUT: return n_tokens * PLAN_MAX(m, max_active);
+    case FLM_BUF_HEAD:
+    case FLM_BUF_HEAD2:
+    case FLM_BUF_LOGITS: return n_logit_rows;
+    default: return n_tokens;
+    }
+}
+
+/* Takes n elements from the block (base NULL: only counts), 64-byte aligned. Clears *ok on overflow. */
+static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t bytes) {
+    size_t size, at = *used;
+    *ok = *ok && flm_mul(n, bytes, &size) && flm_add(size, FLM_ALIGN - 1, &size) &&
+          flm_add(at, size / FLM_ALIGN * FLM_ALIGN, used);
+    return base && *ok ? base + at : NULL;
+}
+
+/* Lays the buffers out from base on and returns the bytes they take; 0 on overflow. */
+static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, uint32_t n_tokens,
+                      uint32_t n_logit_rows) {
+    size_t used = 0, pairs = PLAN_MAX(m, max_rope_pairs), active = PLAN_MAX(m, max_active);
+    size_t threads = flm_pool_threads(m->context->pool);
+    int ok = 1;
+    for (int b = 0; b < FLM_BUF_COUNT; b++) {
+        size_t rows = buffer_rows(m, (flm_buffer)b, n_tokens, n_logit_rows), floats = row_floats(m, (flm_buffer)b);
+        s->stride[b] = floats;
+        ok = ok && flm_mul(rows, floats, &floats);
+        s->buffer[b] = carve(base, &used, &ok, floats, sizeof(float));
+    }
+    for (size_t r = 0; r < FLM_MAX_ROPES; r++) {
+        s->cosine[r] = carve(base, &used, &ok, r < PLAN_MAX(m, n_ropes) ? n_tokens * pairs : 0, sizeof(float));
+        s->sine[r] = carve(base, &used, &ok, r < PLAN_MAX(m, n_ropes) ? n_tokens * pairs : 0, sizeof(float));
+    }
+    s->attention_floats = flm_pad16(FLM_ATTENTION_SCRATCH(PLAN_MAX(m, max_head_dim)));
+    s->private_row = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
+    s->block_rows = carve(base, &used, &ok, threads * FLM_BLOCK_FLOATS * n_tokens, sizeof(float));
+    s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
+    s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
+    s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
+    s->row_of_logit = carve(base, &used, &ok, n_logit_rows, sizeof(uint32_t));
+    s->peaks = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_peak));
+    s->wanted_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
+    s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
+    s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
+    s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
+    s->expert_begin = carve(base, &used, &ok, PLAN_MAX(m, max_experts) + 2, sizeof(uint32_t));
+    return ok ? used : 0;
+}
+
+flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t n_tokens, uint32_t n_logit_rows,
+                               flm_error *error) {
+    flm_scratch *s = *scratch;
+    if (s && n_tokens <= s->max_tokens && n_logit_rows <= s->max_logit_rows) return FLM_OK;
+    if (!s) *scratch = s = flm_alloc(sizeof *s);
+    if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
+    n_tokens = n_tokens > s->max_tokens ? n_tokens : s->max_tokens;
+    n_logit_rows = n_logit_rows > s->max_logit_rows ? n_logit_rows : s->max_logit_rows;
+    flm_scratch grown = {.max_tokens = n_tokens, .max_logit_rows = n_logit_rows};
+    grown.bytes = lay_out(model, &grown, NULL, n_tokens, n_logit_rows);
+    grown.block = grown.bytes ? flm_alloc(grown.bytes) : NULL;
+    if (!grown.block)
+        return flm_fail(error, FLM_ERR_MEMORY,
+                        "out of memory for a step of %u tokens: read shorter prompts or lower context",
+                        (unsigned)n_tokens);
+    lay_out(model, &grown, grown.block, n_tokens, n_logit_rows);
+    flm_free(s->block);
+    *s = grown;
+    return FLM_OK;
+}
+
+void flm_scratch_destroy(flm_scratch *scratch) {
+    if (!scratch) return;
+    flm_free(scratch->block);
+    flm_free(scratch);
+}
+
+uint64_t flm_scratch_bytes(const flm_scratch *scratch) { return scratch ? scratch->bytes : 0; }
