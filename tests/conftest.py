@@ -15,6 +15,7 @@ import pytest
 from support import CSRC, SHARED_MODELS, BuildC
 
 BASE_FLAGS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pthread")
+BASE_FLAGS += ("-DFLM_CHECKS",)  # invariants (csrc/base/invariant.h) stop the program
 SANITIZERS = {
     "plain": ("-O3", "-g0"),
     "address": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"),

@@ -12,10 +12,14 @@ NAMES = ["gate", "kv_pages", "prefix", "engine", "schedule", "session", "request
 NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads", "spare"]
 
 
-PAGE_SOURCES = core_files("kv_pages", "prefix", "memory", "cgroup", "status")
+SMALL = {
+    "unit_pages": core_files("kv_pages", "prefix", "memory", "cgroup", "status"),
+    "unit_gate": core_files("gate", "status"),
+}
 SOURCES = core_files(*NAMES)
 CASES = {
     "unit_pages": ["pages"],
+    "unit_gate": ["order", "itself"],
     "unit_engine": ["sessions", "limits", "batch"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
 }
@@ -28,8 +32,7 @@ def run(program: Path, case: str) -> None:
 
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name in CASES for case in CASES[name]])
 def test_engine(build_c: BuildC, sanitizer: str, name: str, case: str) -> None:
-    sources = PAGE_SOURCES if name == "unit_pages" else SOURCES
-    sources = [ROOT / f"tests/c/{name}.c", *sources]
+    sources = [ROOT / f"tests/c/{name}.c", *SMALL.get(name, SOURCES)]
     run(build_c(name, sources, sanitizer=sanitizer), case)
 
 

@@ -11,13 +11,14 @@
 #include <unistd.h>
 
 #include "cgroup.h"
+#include "invariant.h"
 #include "memory.h"
 #include "spare.h"
 #include "status.h"
 
 /* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
- * between yields until SLEEP_SECONDS; then sleep. A crowded team skips the pauses: the thread that it waits for
- * may need this processor. */
+ * between yields until SLEEP_SECONDS; then sleep. An oversubscribed team skips the pauses: the thread that it
+ * waits for may need this processor. */
 #define SPIN_SECONDS 50e-6
 #define SLEEP_SECONDS 1e-3
 #define FIRST_LOOKS 256
@@ -35,7 +36,7 @@ typedef struct flm_seat { /* a thread's place in the team */
 typedef struct flm_team {
     unsigned n_threads; /* with the caller, who is thread 0 */
     unsigned n_workers; /* started */
-    int crowded;        /* more threads than processors */
+    int oversubscribed; /* more threads than processors */
     pid_t process;
     pthread_t *workers; /* [n_threads - 1] */
     flm_seat *seats;    /* [n_threads] */
@@ -90,7 +91,7 @@ static int look_until(flm_team *team, atomic_uint *count, unsigned target) {
         if (has_reached(count, target)) return 1;
     double start = flm_now(), waited = 0;
     while (waited < SLEEP_SECONDS) {
-        if (team->crowded || waited >= SPIN_SECONDS) {
+        if (team->oversubscribed || waited >= SPIN_SECONDS) {
             sched_yield();
             if (has_reached(count, target)) return 1;
         } else {
@@ -214,7 +215,7 @@ static flm_team *start_team(unsigned n_threads) {
     flm_team *team = flm_alloc(sizeof *team);
     if (!team) return NULL;
     team->n_threads = n_threads;
-    team->crowded = n_threads > flm_cpus();
+    team->oversubscribed = n_threads > flm_cpus();
     team->process = getpid();
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
@@ -260,16 +261,16 @@ static int has_workers(const flm_pool *pool) {
     return pool->n_threads > 1 && pool->team && pool->team->process == getpid();
 }
 
-void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
+unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument) {
+    FLM_INVARIANT(lead->held && pthread_equal(lead->thread, pthread_self()));
     if (pool->n_threads > 1 && !has_workers(pool)) {
         if (pool->team) end_team(pool->team);
         pool->team = start_team(pool->n_threads);
     }
     flm_team *team = pool->team;
-    if (!team ||
-        team->n_threads == 1) { /* results do not depend on the number of threads, so one may stand in for all */
+    if (!team || team->n_threads == 1) { /* results do not depend on the number of threads: one stands in for all */
         fn(argument, 0, 1);
-        return;
+        return 1;
     }
     team->fn = fn;
     team->argument = argument;
@@ -277,6 +278,7 @@ void flm_pool_run(flm_pool *pool, flm_team_fn *fn, void *argument) {
     advance(team, &team->runs, team->runs + 1);
     fn(argument, 0, team->n_threads);
     team_barrier(team, 0);
+    return team->n_threads;
 }
 
 void flm_pool_barrier(flm_pool *pool, unsigned thread) {

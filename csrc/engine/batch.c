@@ -41,7 +41,7 @@ flm_status flm_batch_pause(flm_engine *e, flm_watch *watch, flm_error *error) {
         watch->leads = !status;
         if (!status && watch->stopped) status = flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
     }
-    if (status || !flm_gate_crowded(e->gate)) return status;
+    if (status || !flm_gate_has_others(e->gate)) return status;
     flm_gate_resign(e->gate);
     status = flm_gate_take_lead(e->gate, watch->poll, error);
     watch->leads = !status;

@@ -86,11 +86,11 @@ void flm_context_counters(const flm_context *context, flm_counters *counters) {
     if (inside) flm_gate_leave(gate);
 }
 
-flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, flm_error *error) {
+flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, unsigned *n_ran, flm_error *error) {
     flm_status status = flm_gate_enter_leading(&context->gate, NULL, error);
     if (status) return status;
     flm_gate_leave(&context->gate);
-    flm_pool_run(context->pool, fn, argument);
+    *n_ran = flm_pool_run(context->pool, &context->gate.lead, fn, argument);
     flm_gate_reenter(&context->gate);
     flm_gate_leave_leading(&context->gate);
     return FLM_OK;

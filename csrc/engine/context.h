@@ -22,7 +22,7 @@ static inline void flm_context_publish(flm_context *context) {
            offsetof(flm_counters, tiles) + context->n_threads * sizeof(uint64_t));
 }
 
-/* Run fn on all threads, after whatever step runs now. */
-flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, flm_error *error);
+/* Run fn on all threads, after whatever step runs now; *n_ran: the number of threads that ran it. */
+flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, unsigned *n_ran, flm_error *error);
 
 #endif

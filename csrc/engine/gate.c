@@ -17,7 +17,8 @@ void flm_gate_init(flm_gate *gate) {
     pthread_mutex_init(&gate->mutex, NULL);
     gate->first = gate->last = NULL;
     gate->group = NULL;
-    gate->leading = gate->broken = 0;
+    gate->lead.held = gate->broken = 0;
+    gate->era = 1;
     atomic_init(&gate->inside, 0);
     atomic_init(&gate->process, (int)getpid());
 }
@@ -35,11 +36,12 @@ static void take_over(flm_gate *gate, int self) {
         if (owner != -self && atomic_compare_exchange_strong(&gate->process, &owner, -self)) break;
         sched_yield();
     }
-    gate->broken |= gate->leading || atomic_load(&gate->inside);
+    gate->broken |= gate->lead.held || atomic_load(&gate->inside);
     pthread_mutex_init(&gate->mutex, NULL);
     gate->first = gate->last = NULL;
     gate->group = NULL;
-    gate->leading = 0;
+    gate->lead.held = 0;
+    if (++gate->era == 0) gate->era = 1;
     atomic_store(&gate->inside, 0);
     atomic_store(&gate->process, self);
 }
@@ -66,47 +68,70 @@ void flm_gate_leave(flm_gate *gate) {
 }
 
 int flm_gate_lead(flm_gate *gate, const void *group) {
-    if (gate->leading) return 0;
-    gate->leading = 1;
+    if (gate->lead.held) return 0;
+    gate->lead = (flm_lead){pthread_self(), 1};
     gate->group = group;
     return 1;
 }
 
-static void unlink_waiter(flm_gate *gate, flm_waiter *waiter) {
-    if (!waiter->queued) return;
-    flm_waiter *before = NULL;
-    for (flm_waiter *w = gate->first; w != waiter; w = w->next) before = w;
-    if (before)
-        before->next = waiter->next;
+flm_status flm_gate_may_wait(const flm_gate *gate, flm_error *error) {
+    if (!gate->lead.held || !pthread_equal(gate->lead.thread, pthread_self())) return FLM_OK;
+    return flm_fail(error, FLM_ERR_STATE,
+                    "this thread runs a step of this context already: a poll (a signal handler, a cancel flag) may "
+                    "destroy and cancel, but not call what waits for another step");
+}
+
+static void enqueue(flm_gate *gate, flm_waiter *waiter) {
+    waiter->next = NULL;
+    waiter->queued = gate->era;
+    if (gate->last)
+        gate->last->next = waiter;
     else
-        gate->first = waiter->next;
-    if (gate->last == waiter) gate->last = before;
+        gate->first = waiter;
+    gate->last = waiter;
+}
+
+static void dequeue(flm_gate *gate, flm_waiter *waiter) {
+    if (waiter->queued == gate->era) {
+        flm_waiter *before = NULL;
+        for (flm_waiter *w = gate->first; w != waiter; w = w->next) before = w;
+        if (before)
+            before->next = waiter->next;
+        else
+            gate->first = waiter->next;
+        if (gate->last == waiter) gate->last = before;
+    }
     waiter->queued = 0;
 }
 
-static flm_waiter *first_unserved(const flm_gate *gate) {
+static int is_served(const flm_gate *gate, const flm_waiter *w) { return w->group && w->group == gate->group; }
+
+/* The first sleeper, or NULL; others: of those whom the leader does not serve. */
+static flm_waiter *first_sleeper(const flm_gate *gate, int others) {
     flm_waiter *w = gate->first;
-    while (w && w->group && w->group == gate->group) w = w->next;
+    while (w && (!w->asleep || (others && is_served(gate, w)))) w = w->next;
     return w;
 }
 
-int flm_gate_crowded(const flm_gate *gate) { return first_unserved(gate) != NULL; }
+int flm_gate_has_others(const flm_gate *gate) { return first_sleeper(gate, 1) != NULL; }
 
 void flm_gate_resign(flm_gate *gate) {
-    flm_waiter *next = first_unserved(gate);
-    if (!next) next = gate->first;
+    flm_waiter *next = first_sleeper(gate, 1);
+    if (!next) next = first_sleeper(gate, 0);
     if (!next) {
-        gate->leading = 0;
+        gate->lead.held = 0;
         gate->group = NULL;
         return;
     }
+    dequeue(gate, next);
     next->leads = 1;
+    gate->lead.thread = next->thread;
     gate->group = next->group;
-    flm_gate_wake(gate, next);
+    flm_gate_wake(next);
 }
 
 void flm_waiter_init(flm_waiter *waiter, const void *group) {
-    *waiter = (flm_waiter){.group = group};
+    *waiter = (flm_waiter){.group = group, .thread = pthread_self()};
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
 #if !defined(__APPLE__)
@@ -116,18 +141,12 @@ void flm_waiter_init(flm_waiter *waiter, const void *group) {
     pthread_condattr_destroy(&attributes);
 }
 
-void flm_waiter_destroy(flm_waiter *waiter) { pthread_cond_destroy(&waiter->wake); }
+void flm_waiter_destroy(flm_gate *gate, flm_waiter *waiter) {
+    dequeue(gate, waiter);
+    pthread_cond_destroy(&waiter->wake);
+}
 
 int flm_gate_wait(flm_gate *gate, flm_waiter *waiter) {
-    waiter->next = NULL;
-    waiter->leads = 0;
-    waiter->queued = 1;
-    if (gate->last)
-        gate->last->next = waiter;
-    else
-        gate->first = waiter;
-    gate->last = waiter;
-
     struct timespec until;
     clock_gettime(WAIT_CLOCK, &until);
     until.tv_nsec += (long)(FLM_GATE_SECONDS * 1e9);
@@ -135,18 +154,21 @@ int flm_gate_wait(flm_gate *gate, flm_waiter *waiter) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;
     }
+    if (waiter->queued != gate->era) enqueue(gate, waiter);
+    waiter->asleep = 1;
+    waiter->leads = 0;
     int rc = 0;
-    while (rc == 0 && waiter->queued) {
+    while (rc == 0 && waiter->asleep) {
         atomic_store_explicit(&gate->inside, 0, memory_order_release);
         rc = pthread_cond_timedwait(&waiter->wake, &gate->mutex, &until);
         atomic_store_explicit(&gate->inside, 1, memory_order_release);
     }
-    unlink_waiter(gate, waiter);
+    waiter->asleep = 0;
     return waiter->leads;
 }
 
-void flm_gate_wake(flm_gate *gate, flm_waiter *waiter) {
-    unlink_waiter(gate, waiter);
+void flm_gate_wake(flm_waiter *waiter) {
+    waiter->asleep = 0;
     pthread_cond_signal(&waiter->wake);
 }
 
@@ -162,13 +184,18 @@ flm_status flm_gate_take_lead(flm_gate *gate, const flm_poll *poll, flm_error *e
         if (!status && stop) status = flm_fail(error, FLM_ERR_CANCELLED, "cancelled while other calls ran");
         if (status) break;
     }
-    flm_waiter_destroy(&waiter);
+    flm_waiter_destroy(gate, &waiter);
     return status;
 }
 
 flm_status flm_gate_enter_leading(flm_gate *gate, const flm_poll *poll, flm_error *error) {
     flm_status status = flm_gate_enter(gate, error);
     if (status) return status;
+    status = flm_gate_may_wait(gate, error);
+    if (status) {
+        flm_gate_leave(gate);
+        return status;
+    }
     status = flm_gate_take_lead(gate, poll, error);
     if (status == FLM_ERR_CANCELLED) flm_gate_leave(gate);
     return status;

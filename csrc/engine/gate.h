@@ -1,34 +1,48 @@
-/* A context's lock, and who leads: the one thread that runs steps while others wait, join or queue. gate.c.
+/* The gate: a context's lock, and who leads.
  *
- * Everything that sessions, requests and page pools of a context share is guarded by the gate. The leader gives the
- * lock up while a step computes, but not its lead. A waiting thread is woken when its wish is granted or when it is to
- * lead next; the lead passes from hand to hand, so nobody overtakes. Works on in a child process after fork, unless
- * another thread of the parent was inside. */
+ * The lock guards everything that the sessions, requests and page pools of a context share. The leader is the one
+ * thread that runs steps. It releases the lock while a step computes, and keeps the lead:
+ *
+ *     enter ── lock held ──> lead ──> leave ──> [ step runs, no lock ] ──> reenter ──> resign ──> leave
+ *                 |                                                                      |
+ *                 +── wait: asleep in the queue, woken by a result or with the lead <────+
+ *
+ * A waiting thread keeps its place in the queue until it gives up or leads; resign hands the lead to the first sleeper
+ * that the present leader's group does not serve. A poll runs outside of the lock, perhaps on the thread that leads: it
+ * may enter the gate, but a call that would wait for the lead of its own thread fails (flm_gate_holds_lead).
+ *
+ * The gate works in a child process after fork, unless another thread of the parent was inside or led. */
 #ifndef FLM_GATE_H
 #define FLM_GATE_H
 
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "../base/threads.h"
 #include "fastlm.h"
 
 #define FLM_GATE_SECONDS 0.01 /* longest sleep, so that waiting threads can ask their poll */
 
+/* A thread's place in the queue; on its stack. */
 typedef struct flm_waiter {
     struct flm_waiter *next;
     const void *group; /* leaders of the same group serve it too; NULL: it must lead itself */
     pthread_cond_t wake;
-    int queued, leads;
+    pthread_t thread;
+    unsigned queued; /* the gate's era in which it was queued; 0: it is not */
+    int asleep;      /* waiting on `wake`; only sleepers are given the lead */
+    int leads;       /* it was given the lead */
 } flm_waiter;
 
 typedef struct flm_gate {
     pthread_mutex_t mutex;
     flm_waiter *first, *last; /* longest waiting first */
     const void *group;        /* of the leader */
-    int leading;              /* somebody leads */
-    int broken;               /* a child of a fork in the middle of a step */
-    atomic_int inside;        /* the mutex is held */
-    atomic_int process;       /* that uses the gate; negative: while it takes it over */
+    flm_lead lead;
+    unsigned era;       /* counts the processes that used the gate: a child's queue starts empty */
+    int broken;         /* a child of a fork in the middle of a step */
+    atomic_int inside;  /* the mutex is held */
+    atomic_int process; /* that uses the gate; negative: while it takes it over */
 } flm_gate;
 
 void flm_gate_init(flm_gate *gate);
@@ -44,16 +58,20 @@ void flm_gate_reenter(flm_gate *gate);
 
 /* Lead if nobody does. */
 int flm_gate_lead(flm_gate *gate, const void *group);
-/* End leading. Who waits longest of those whom this group did not serve, else of all, leads next. */
+/* FLM_ERR_STATE if the calling thread leads already: it is inside of a poll, and would wait for itself. */
+flm_status flm_gate_may_wait(const flm_gate *gate, flm_error *error);
+/* End leading. The next leader is the sleeper that waits longest of those whom this group did not serve, else of all.
+ */
 void flm_gate_resign(flm_gate *gate);
-/* Does anybody wait whom the present leader does not serve? */
-int flm_gate_crowded(const flm_gate *gate);
+/* Does anybody sleep whom the present leader does not serve? */
+int flm_gate_has_others(const flm_gate *gate);
 
 void flm_waiter_init(flm_waiter *waiter, const void *group);
-void flm_waiter_destroy(flm_waiter *waiter);
-/* Sleep, unlocked, until woken or some FLM_GATE_SECONDS. Returns 1 when the caller now leads. */
+/* Give up the place in the queue. */
+void flm_waiter_destroy(flm_gate *gate, flm_waiter *waiter);
+/* Sleep, unlocked, until woken or for some FLM_GATE_SECONDS. Returns 1 when the caller now leads. */
 int flm_gate_wait(flm_gate *gate, flm_waiter *waiter);
-void flm_gate_wake(flm_gate *gate, flm_waiter *waiter);
+void flm_gate_wake(flm_waiter *waiter);
 
 /* Lead, whatever it takes, for work that no other leader does. FLM_ERR_CANCELLED: poll said so, and the caller does not
  * lead; FLM_ERR_STATE: nor is it inside any more. */

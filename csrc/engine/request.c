@@ -130,7 +130,7 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
         flm_request_cancel(r);
         flm_schedule_end_cancelled(e);
     }
-    if (!status && !flm_request_satisfied(r) && flm_gate_crowded(e->gate)) {
+    if (!status && !flm_request_satisfied(r) && flm_gate_has_others(e->gate)) {
         flm_gate_resign(e->gate);
         *leads = 0;
     }
@@ -167,7 +167,7 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
         if (!status) leave_queue_if_cancelled(r);
     }
     if (leads && !status) flm_gate_resign(e->gate);
-    flm_waiter_destroy(&waiter);
+    flm_waiter_destroy(e->gate, &waiter);
     return status;
 }
 
@@ -218,7 +218,7 @@ void flm_request_destroy(flm_request *request) {
         while (request->in_step)
             if (flm_gate_wait(e->gate, &waiter)) flm_gate_resign(e->gate);
         request->waiter = NULL;
-        flm_waiter_destroy(&waiter);
+        flm_waiter_destroy(e->gate, &waiter);
     }
     if (request->state != FLM_REQUEST_DONE) flm_schedule_end(e, request, FLM_FINISH_CANCELLED, FLM_OK);
     request->session->busy = 0;

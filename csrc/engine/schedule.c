@@ -13,8 +13,7 @@ int flm_request_satisfied(const flm_request *r) {
 }
 
 static void wake_waiter(flm_request *r) {
-    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled)))
-        flm_gate_wake(r->engine->gate, r->waiter);
+    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled))) flm_gate_wake(r->waiter);
 }
 
 /* ---- joining and leaving ---- */

@@ -235,9 +235,10 @@ static void verify_team(void *argument, unsigned thread, unsigned n_threads) {
 
 static flm_status verify_payload(const container *c, const flm_crc32 *tables, flm_model *model) {
     verify_job job = {.c = c, .tables = tables};
-    flm_pool *pool = model->context->pool;
-    flm_pool_run(pool, verify_team, &job);
-    for (unsigned t = 0; t < flm_pool_threads(pool); t++)
+    unsigned n_ran = 0;
+    flm_status status = flm_context_run(model->context, verify_team, &job, &n_ran, c->error);
+    if (status) return status;
+    for (unsigned t = 0; t < n_ran; t++)
         if (job.damaged[t] < c->n_tensors)
             return flm_fail(c->error, FLM_ERR_FORMAT, "is damaged: the checksum of tensor %s is wrong",
                             tensor_at(c, job.damaged[t]).name);

@@ -166,10 +166,11 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
                                       FLM_STRIP * flm_padded_cols(slot->cols) * sizeof(float));
         if (!job.columns) return flm_fail(error, FLM_ERR_MEMORY, "%s: out of memory to quantise it", slot->name);
     }
-    flm_status status = flm_context_run(model->context, pack_team, &job, error);
+    unsigned n_ran = 0;
+    flm_status status = flm_context_run(model->context, pack_team, &job, &n_ran, error);
     flm_free(job.columns);
     if (status != FLM_OK) return status;
-    for (unsigned t = 0; t < flm_pool_threads(model->context->pool); t++)
+    for (unsigned t = 0; t < n_ran; t++)
         if (!job.all_finite[t])
             return flm_fail(error, FLM_ERR_FORMAT, "%s: has a value that is NaN, infinite or too large for its format",
                             slot->name);

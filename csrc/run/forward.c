@@ -164,7 +164,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     if (rest.n_tokens < step->n_tokens) run.wanted = &wanted;
     run.sliced = flm_slices_pay(&run, flm_pool_threads(context->pool));
     if (!run.sliced) flm_lay_out_rows(step, scratch);
-    flm_pool_run(context->pool, run_plan, &run);
+    flm_pool_run(context->pool, &context->gate.lead, run_plan, &run);
     if (run.abandon_after != UINT32_MAX) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
     context->counters.forwards++;
     context->counters.tokens += step->n_tokens;

@@ -48,6 +48,14 @@ static flm_pool *new_pool(unsigned n) {
     return pool;
 }
 
+/* What the gate grants a leader. */
+static unsigned run_team(flm_pool *pool, flm_team_fn *fn, void *argument) {
+    const flm_lead lead = {pthread_self(), 1};
+    const unsigned n_ran = flm_pool_run(pool, &lead, fn, argument);
+    CHECK(n_ran == flm_pool_threads(pool) || may_start >= 0);
+    return n_ran;
+}
+
 static void count_run(void *argument, unsigned thread, unsigned n_threads) {
     team_log *log = argument;
     CHECK(thread < n_threads && n_threads <= MOST);
@@ -69,7 +77,7 @@ static void test_run(void) {
         unsigned runs = 0;
         for (size_t g = 0; g < sizeof gaps / sizeof *gaps; g++)
             for (unsigned i = 0; i < 10; i++, runs++) {
-                flm_pool_run(pool, count_run, &log);
+                run_team(pool, count_run, &log);
                 if (gaps[g] > 0) sleep_for(gaps[g]);
             }
         check_counts(&log, n ? n : 1, runs);
@@ -94,7 +102,7 @@ static void check_barrier(unsigned n_threads, unsigned rounds, unsigned delay_ev
     team_log log = {.pool = pool, .rounds = rounds, .delay_every = delay_every};
     for (int i = 0; i < 3; i++) {
         memset(log.phase, 0, sizeof log.phase);
-        flm_pool_run(pool, advance_phases, &log);
+        run_team(pool, advance_phases, &log);
     }
     flm_pool_destroy(pool);
 }
@@ -119,7 +127,7 @@ static void test_crowded(void) {
 static flm_pool *new_pool_to_fork(unsigned n) {
     flm_pool *pool = new_pool(n);
 #if defined(__SANITIZE_ADDRESS__)
-    flm_pool_run(pool, count_run, &(team_log){0});
+    run_team(pool, count_run, &(team_log){0});
 #endif
     return pool;
 }
@@ -132,7 +140,7 @@ static int run_in_child(flm_pool *pool, unsigned n_threads, int depth) {
         flm_pool_wish(pool, &depth, sizeof depth); /* the parent's workers are not here: neither waits for them */
         flm_pool_forget(pool);
         team_log log = {0};
-        for (int i = 0; i < 5; i++) flm_pool_run(pool, count_run, &log);
+        for (int i = 0; i < 5; i++) run_team(pool, count_run, &log);
         check_counts(&log, n_threads, 5);
         if (depth > 1) CHECK(run_in_child(pool, n_threads, depth - 1) == 0);
         flm_pool_destroy(pool);
@@ -149,10 +157,10 @@ static void test_fork(void) {
         flm_pool *pool = new_pool_to_fork(3);
         team_log log = {0};
         unsigned runs = 0;
-        for (; runs < 3u * (i % 2); runs++) flm_pool_run(pool, count_run, &log);
+        for (; runs < 3u * (i % 2); runs++) run_team(pool, count_run, &log);
         if (i % 3 == 2) sleep_for(4e-3); /* workers asleep on the condition */
         CHECK(run_in_child(pool, 3, 2) == 0);
-        flm_pool_run(pool, count_run, &log);
+        run_team(pool, count_run, &log);
         check_counts(&log, 3, runs + 1);
         flm_pool_destroy(pool);
     }
@@ -178,9 +186,9 @@ static void test_environment(void) {
     int modes[] = {FE_TONEAREST, FE_TOWARDZERO, FE_UPWARD, FE_TONEAREST};
     for (int i = 0; i < 4; i++) {
         fesetround(modes[i]);
-        flm_pool_run(pool, check_environment, &modes[i]);
+        run_team(pool, check_environment, &modes[i]);
     }
-    flm_pool_run(pool, check_signals, NULL);
+    run_team(pool, check_signals, NULL);
     flm_pool_destroy(pool);
 }
 
@@ -231,7 +239,7 @@ static void test_wishes(void) {
     for (unsigned n = 1; n <= 3; n++) {
         flm_pool *pool = new_pool(n);
         team_log log = {0};
-        flm_pool_run(pool, count_run, &log);
+        run_team(pool, count_run, &log);
         flm_pool_wish(pool, range, 2 * HUGE_PAGE);
         if (n == 1) {
             sleep_for(20e-3);
@@ -240,10 +248,10 @@ static void test_wishes(void) {
             wait_for_residents(range, 2 * HUGE_PAGE);
             CHECK(resident(range, ALL) == (n == 2 ? 2 : 4) * HUGE_PAGE);
             flm_pool_wish(pool, range + HUGE_PAGE, 3 * HUGE_PAGE); /* moves on; the worker may sleep until a run */
-            flm_pool_run(pool, count_run, &log);
+            run_team(pool, count_run, &log);
             wait_for_residents(range, 4 * HUGE_PAGE);
             for (int i = 0; i < 50; i++) {
-                flm_pool_run(pool, count_run, &log);
+                run_team(pool, count_run, &log);
                 flm_pool_wish(pool, other, ALL);
                 sleep_for(1e-3 + 1e-5 * i);
                 flm_pool_forget(pool);
@@ -262,9 +270,14 @@ static void test_wishes(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"run", test_run},     {"barrier", test_barrier},         {"crowded", test_crowded},
-        {"environment", test_environment}, {"two_pools", test_two_pools},
-        {"fork", test_fork},   {"refused", test_refused},     {"wishes", test_wishes},
+        {"run", test_run},
+        {"barrier", test_barrier},
+        {"crowded", test_crowded},
+        {"environment", test_environment},
+        {"two_pools", test_two_pools},
+        {"fork", test_fork},
+        {"refused", test_refused},
+        {"wishes", test_wishes},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
