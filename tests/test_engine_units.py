@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 from support import ROOT, BuildC, core_files
 
-NAMES = ["gate", "kv_pages", "prefix", "engine", "schedule", "session", "request", "batch", "encode", "sampler"]
+NAMES = [
+    "gate",
+    "kv_pages",
+    "prefix",
+    "engine",
+    "schedule",
+    "session",
+    "request",
+    "generation",
+    "queue",
+    "batch",
+    "encode",
+    "sampler",
+]
 NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads", "spare"]
 
 
@@ -22,6 +35,7 @@ CASES = {
     "unit_gate": ["order", "itself"],
     "unit_engine": ["sessions", "limits", "batch"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
+    "unit_faults": ["no_room", "in_vain", "polls", "own_call", "left", "allocations"],
 }
 
 
@@ -33,7 +47,8 @@ def run(program: Path, case: str) -> None:
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name in CASES for case in CASES[name]])
 def test_engine(build_c: BuildC, sanitizer: str, name: str, case: str) -> None:
     sources = [ROOT / f"tests/c/{name}.c", *SMALL.get(name, SOURCES)]
-    run(build_c(name, sources, sanitizer=sanitizer), case)
+    flags = ["-Wl,--wrap=calloc,--wrap=mmap"] if name == "unit_faults" else []
+    run(build_c(name, sources, sanitizer=sanitizer, flags=flags), case)
 
 
 def test_colliding_hashes(build_c: BuildC, tmp_path: Path) -> None:

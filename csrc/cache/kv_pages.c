@@ -54,6 +54,12 @@ size_t flm_kv_pool_pages(const flm_kv_pool *pool) { return pool->n_pages; }
 
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool) { return pool ? pool->n_pages - pool->n_used : 0; }
 
+uint64_t flm_kv_pool_users(const flm_kv_pool *pool) {
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < pool->n_fresh; i++) sum += pool->pages[i].users;
+    return sum;
+}
+
 size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range) {
     const size_t left = pool->n_pages - pool->n_fresh;
     *range = flm_kv_address(pool, pool->n_fresh);
@@ -116,15 +122,15 @@ void flm_kv_drop(flm_kv_pool *pool, uint32_t page) {
     if (pool->n_kept > pool->max_kept) evict_oldest(pool);
 }
 
-/* A page of zeros with one user: what another sequence left must not show, were it only as 0 * NaN. */
-static uint32_t take_page(flm_kv_pool *pool) {
+/* A page with one user. zeroed: what another sequence left must not show, were it only as 0 * NaN. */
+static uint32_t take_page(flm_kv_pool *pool, int zeroed) {
     if (pool->free_first == FLM_NO_PAGE && pool->n_fresh == pool->n_pages && pool->n_kept > 0) evict_oldest(pool);
     uint32_t page = pool->free_first;
     if (page != FLM_NO_PAGE) {
         pool->free_first = pool->pages[page].next;
-        memset(flm_kv_address(pool, page), 0, pool->page_bytes);
+        if (zeroed) memset(flm_kv_address(pool, page), 0, pool->page_bytes);
     } else if (pool->n_fresh < pool->n_pages) {
-        page = pool->n_fresh++;
+        page = pool->n_fresh++; /* fresh pages read as zero */
     } else {
         return FLM_NO_PAGE;
     }
@@ -148,7 +154,7 @@ static int make_private(flm_kv_pool *pool, flm_page_table *table, size_t i, int 
         if (pool->pages[page].id) flm_prefix_forget(pool, page);
         return 1;
     }
-    uint32_t copy = take_page(pool);
+    uint32_t copy = take_page(pool, !keep);
     if (copy == FLM_NO_PAGE) return 0;
     if (keep) memcpy(flm_kv_address(pool, copy), table->pages[i], pool->page_bytes);
     flm_kv_drop(pool, page);
@@ -164,7 +170,7 @@ flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size
     for (size_t i = from / FLM_PAGE; ok && i < before && i < wanted; i++)
         ok = make_private(pool, table, i, i == from / FLM_PAGE && from % FLM_PAGE != 0);
     while (ok && table->n_pages < wanted) {
-        uint32_t page = take_page(pool);
+        uint32_t page = take_page(pool, 1);
         ok = page != FLM_NO_PAGE;
         if (ok) table->pages[table->n_pages++] = flm_kv_address(pool, page);
     }
@@ -177,17 +183,32 @@ flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size
         (unsigned)pool->n_pages, FLM_PAGE);
 }
 
-size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length) {
+size_t flm_page_table_missing(const flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length) {
     size_t wanted = length / FLM_PAGE + (length % FLM_PAGE != 0);
     size_t missing = wanted > table->n_pages ? wanted - table->n_pages : 0;
-    for (size_t i = from / FLM_PAGE; i < table->n_pages && i < wanted; i++) {
-        uint32_t page = flm_kv_index(pool, table->pages[i]);
-        if (pool->pages[page].users > 1)
-            missing++;
-        else if (pool->pages[page].id)
-            flm_prefix_forget(pool, page);
-    }
+    for (size_t i = from / FLM_PAGE; i < table->n_pages && i < wanted; i++)
+        missing += pool->pages[flm_kv_index(pool, table->pages[i])].users > 1;
     return missing;
+}
+
+void flm_page_table_claim(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length) {
+    for (size_t i = from / FLM_PAGE; i < table->n_pages && i * FLM_PAGE < length; i++) {
+        uint32_t page = flm_kv_index(pool, table->pages[i]);
+        if (pool->pages[page].users == 1 && pool->pages[page].id) flm_prefix_forget(pool, page);
+    }
+}
+
+size_t flm_page_table_mark(flm_kv_pool *pool, const flm_page_table *table) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < table->n_pages; i++) {
+        flm_kv_page *p = &pool->pages[flm_kv_index(pool, table->pages[i])];
+        n += ++p->marks == p->users;
+    }
+    return n;
+}
+
+void flm_page_table_unmark(flm_kv_pool *pool, const flm_page_table *table) {
+    for (uint32_t i = 0; i < table->n_pages; i++) pool->pages[flm_kv_index(pool, table->pages[i])].marks = 0;
 }
 
 flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error) {

@@ -44,6 +44,7 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
 void flm_kv_pool_destroy(flm_kv_pool *pool);
 size_t flm_kv_pool_pages(const flm_kv_pool *pool);
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
+uint64_t flm_kv_pool_users(const flm_kv_pool *pool);    /* of all pages together; looks at each: for tests */
 
 /* The pages that sequences will be given next, of those never used: n of them, or all, as a range of bytes. */
 size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range);
@@ -52,8 +53,15 @@ size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range);
  * others that would be written (only its first `from % FLM_PAGE` positions matter). FLM_ERR_MEMORY names `context`. */
 flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length,
                                   flm_error *error);
-/* How many pages that would take. From now on nobody finds the page at `from` by its prefix. */
-size_t flm_page_table_missing(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length);
+/* How many pages that would take. */
+size_t flm_page_table_missing(const flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length);
+/* Takes this table's own pages of positions [from, length) out of the prefix index, for they will be written: a
+ * sequence that found them there would turn them into shared ones, which need a copy. */
+void flm_page_table_claim(flm_kv_pool *pool, const flm_page_table *table, size_t from, size_t length);
+/* Marks the pages of a table; returns how many pages have all their users marked by now: so many would become free if
+ * the marked tables were dropped. flm_page_table_unmark takes the marks off again. */
+size_t flm_page_table_mark(flm_kv_pool *pool, const flm_page_table *table);
+void flm_page_table_unmark(flm_kv_pool *pool, const flm_page_table *table);
 /* dst (empty) shares all pages of src. */
 flm_status flm_page_table_share(flm_kv_pool *pool, flm_page_table *dst, const flm_page_table *src, flm_error *error);
 /* Drop pages past `length` positions; 0 frees the table. */

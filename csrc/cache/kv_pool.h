@@ -9,6 +9,7 @@
 /* What is known of a page. Untouched pages have no memory behind their entry either. */
 typedef struct flm_kv_page {
     uint32_t users;      /* sequences that hold it */
+    uint32_t marks;      /* users that flm_page_table_mark counted */
     uint32_t prev, next; /* in the list of kept pages (indexed, no users); next: also in the free list */
     /* The prefix index: valid while id is not 0. Ids are never used again, so that a page whose parent was dropped can
      * not be found under another's. */

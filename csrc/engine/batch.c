@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "../base/invariant.h"
 #include "../base/memory.h"
 #include "../model/model.h"
 #include "../base/status.h"
@@ -89,7 +90,33 @@ static flm_status check_item(const flm_model *m, const flm_item *item, flm_error
     return FLM_OK;
 }
 
-/* Claim the item's session and lay its tokens behind the old ones, where they count only when all went well. */
+/* A decoder's: lay the tokens behind the old ones, where they count only when all went well, and have pages promised.
+ */
+static flm_status admit_part(flm_part *part, flm_error *error) {
+    flm_session *s = part->session;
+    const flm_item *item = part->item;
+    part->length = s->n_tokens;
+    part->end += s->n_tokens;
+    part->reports_all = captures(item) || rows_of(item) == FLM_ROWS_ALL;
+    flm_status status = flm_session_grow(s, part->end, error);
+    if (status) return status;
+    memcpy(s->tokens + s->n_tokens, item->tokens, item->n_tokens * sizeof *item->tokens);
+    const flm_admission wanted = {.longest = part->end,
+                                  .prefix = part->reports_all ? part->length : part->end,
+                                  .end = part->end};
+    size_t hits;
+    if (!flm_session_admit(s, &wanted, &hits))
+        return flm_fail(error, FLM_ERR_MEMORY,
+                        "the memory for keys and values does not hold %zu tokens beside what runs now: lower "
+                        "`context`, or raise `kv_bytes`",
+                        part->end);
+    s->model->context->counters.prefix_hit_tokens += hits;
+    part->done = s->n_computed;
+    if (item->attentions) clear_attentions(part);
+    return FLM_OK;
+}
+
+/* Claims the item's session; an error leaves it unclaimed. */
 static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
     flm_session *s = item->session;
     flm_status status = check_item(model, item, error);
@@ -98,41 +125,23 @@ static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *i
         return flm_fail(error, FLM_ERR_STATE,
                         "a session is in use by a request or another call, or is in two items of this one");
     *part = (flm_part){.session = s, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
-    if (s->model->decoder_plan) {
-        part->length = s->n_tokens;
-        part->end += s->n_tokens;
-        part->reports_all = captures(item) || rows_of(item) == FLM_ROWS_ALL;
-        status = flm_session_grow(s, part->end, error);
-        if (status) return status;
-        memcpy(s->tokens + s->n_tokens, item->tokens, item->n_tokens * sizeof *item->tokens);
-        flm_session_choose_rope(s, part->end);
-        size_t hits = flm_session_find_prefix(s, part->reports_all ? part->length : part->end);
-        s->model->context->counters.prefix_hit_tokens += hits;
-        part->done = s->n_computed;
-        if (!flm_session_pin(s, part->end, &part->promised))
-            return flm_fail(
-                error, FLM_ERR_MEMORY,
-                "the memory for keys and values does not hold %zu tokens beside what runs now: lower `context`, or "
-                "raise `kv_bytes`",
-                part->end);
-        if (item->attentions) clear_attentions(part);
-    }
-    s->busy = 1;
-    return FLM_OK;
+    flm_session_claim(s);
+    if (model->decoder_plan) status = admit_part(part, error);
+    if (status) flm_session_give_up(s);
+    return status;
 }
 
 static void end_parts(flm_part *parts, size_t n_parts, flm_status status) {
     for (size_t i = 0; i < n_parts; i++) {
         flm_session *s = parts[i].session;
-        s->busy = 0;
-        flm_session_unpin(s, &parts[i].promised);
-        if (!s->model->decoder_plan) continue;
-        if (!status) {
+        flm_session_release(s);
+        if (s->model->decoder_plan && !status) {
             s->n_tokens = parts[i].end;
             flm_session_keep_prefix(s);
-        } else {
+        } else if (s->model->decoder_plan) {
             flm_session_forget(s, s->n_computed < s->n_tokens ? s->n_computed : s->n_tokens);
         }
+        flm_session_give_up(s);
     }
 }
 
@@ -151,7 +160,7 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
     flm_session *s = part->session;
     flm_rows rows = rows_of(part->item);
     if (rows == FLM_ROWS_ALL ? part->done < part->length : part->done + n < part->end) rows = FLM_ROWS_NONE;
-    flm_status status = flm_session_reserve(s, part->done, part->done + n, &part->promised, error);
+    flm_status status = flm_session_reserve(s, part->done, part->done + n, error);
     if (status) return status;
     flm_row_item *row = &e->items[step->n_items++];
     part->row = row;
@@ -234,6 +243,7 @@ static flm_status forward(flm_model *model, flm_part *parts, flm_item *items, si
     if (!status) status = (model->decoder_plan ? decode_parts : flm_encode_parts)(e, parts, n_parts, &watch, error);
     if (!flm_batch_inside(&watch, status)) return status;
     end_parts(parts, n_parts, status);
+    FLM_INVARIANT(flm_sessions_are_sound(e));
     flm_batch_leave(e, &watch);
     return status;
 }

@@ -12,7 +12,6 @@ typedef struct flm_part {
     const int32_t *types;
     size_t length;           /* of the session before this call: the item's tokens follow */
     size_t done, end;        /* positions computed so far, and to compute */
-    size_t promised;         /* pages that it may still take */
     int reports_all;         /* the item wants to know something of every token */
     const flm_row_item *row; /* in the step in flight; NULL: not in it */
     flm_page_table pages;    /* an encoder's, for one step */

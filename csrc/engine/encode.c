@@ -74,12 +74,12 @@ flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_
     if (session->busy) {
         status = flm_fail(error, FLM_ERR_STATE, "the session is in use by a request or another call");
     } else {
-        session->busy = 1;
+        flm_session_claim(session);
         status = flm_encode_parts(e, &part, 1, &watch, error);
         if (!flm_batch_inside(&watch, status)) return status;
         if (!status) adopt_memory(session, &memory, n_tokens);
         if (e->memory_pool) flm_page_table_truncate(e->memory_pool, &memory, 0);
-        session->busy = 0;
+        flm_session_give_up(session);
     }
     flm_batch_leave(e, &watch);
     return status;

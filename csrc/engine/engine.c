@@ -71,7 +71,6 @@ flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *e
     if (!e) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
     e->model = model;
     e->gate = &model->context->gate;
-    atomic_init(&e->cancels, 0);
     scan_stack(e, &model->spec.encoder);
     scan_stack(e, &model->spec.decoder);
     e->chunk = flm_plan_chunk(model);
@@ -81,11 +80,8 @@ flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *e
     flm_status status = create_pools(e, error);
     e->prefix = model->prefix_cache && e->decoder_pool && !e->cross; /* else keys depend on more than the tokens */
     e->items = flm_alloc_array(e->max_items, sizeof *e->items);
-    e->batch = flm_alloc_array(e->max_items, sizeof *e->batch);
-    e->active = flm_alloc_array(e->max_items, sizeof *e->active);
-    if (!status && (!e->items || !e->batch || !e->active))
-        status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
-    if (!status && model->decoder_plan) status = flm_sampler_scratch_create(&e->sampling, model->spec.vocab, error);
+    if (!status && !e->items) status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
+    if (!status && model->decoder_plan) status = flm_queue_init(&e->queue, e->max_items, model->spec.vocab, error);
     if (status) {
         flm_engine_destroy(e);
         return status;
@@ -99,16 +95,17 @@ void flm_engine_destroy(flm_engine *engine) {
     flm_pool_forget(engine->model->context->pool);
     destroy_pools(engine);
     flm_scratch_destroy(engine->scratch);
-    flm_sampler_scratch_free(&engine->sampling);
+    flm_queue_free(&engine->queue);
     flm_free(engine->items);
-    flm_free(engine->batch);
-    flm_free(engine->active);
     flm_free(engine);
 }
 
 void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes) {
-    *kv_bytes = engine ? engine->kv_bytes : 0;
-    *scratch_bytes = engine ? flm_scratch_bytes(engine->scratch) : 0;
+    *kv_bytes = *scratch_bytes = 0;
+    if (!engine || flm_gate_enter(engine->gate, NULL)) return;
+    *kv_bytes = engine->kv_bytes;
+    *scratch_bytes = engine->scratch_bytes;
+    flm_gate_leave(engine->gate);
 }
 
 /* Sizes are rounded up to powers of two, so that buffers grow seldom, but not past what steps normally have. */
@@ -128,6 +125,7 @@ flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows,
     if (status) return status;
     e->scratch_tokens = tokens;
     e->scratch_rows = rows;
+    e->scratch_bytes = flm_scratch_bytes(e->scratch);
     return FLM_OK;
 }
 

@@ -1,14 +1,13 @@
-/* What all sequences of a model share: pools of pages, the buffers of a step, and the queue of requests. engine.c
- * makes it and runs single steps; schedule.c fills steps from the queue. Guarded by the context's gate; items, batch,
- * scratch and sampling belong to the leader, who uses them without the lock while a step runs. */
+/* What all sequences of a model share: pools of pages, the buffers of a step, the list of sessions, the queue of
+ * requests. engine.c makes it and runs single steps; schedule.c fills steps from the queue, batch.c from the items of a
+ * call. Guarded by the context's gate; items and scratch belong to the leader, who uses them without the lock while a
+ * step runs. */
 #ifndef FLM_ENGINE_H
 #define FLM_ENGINE_H
 
-#include <stdatomic.h>
-
-#include "context.h"
 #include "../run/forward.h"
-#include "../text/sampler.h"
+#include "context.h"
+#include "queue.h"
 
 #define FLM_MAX_PAGES (UINT32_MAX / 8)
 
@@ -17,8 +16,10 @@ typedef struct flm_engine {
     flm_gate *gate;
     flm_kv_pool *decoder_pool, *encoder_pool, *memory_pool; /* NULL where nothing is stored */
     size_t kv_bytes;                                        /* of all pools at most */
+    size_t promised;                                        /* pages that admitted sessions may still take */
     flm_scratch *scratch;
     uint32_t scratch_tokens, scratch_rows;
+    uint64_t scratch_bytes;
     uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */
     uint32_t long_from;          /* a longer sequence uses the long ropes; 0: there are none */
     int cross;                   /* the decoder attends to an encoder's memory */
@@ -27,18 +28,9 @@ typedef struct flm_engine {
     flm_session *sessions; /* all of the model's */
     uint64_t uses;         /* counts calls and requests that began to use a session */
 
-    uint32_t max_items;   /* sequences in one step */
-    flm_row_item *items;  /* [max_items] */
-    flm_request **batch;  /* [max_items] requests of the step in flight, as items */
-    flm_request **active; /* [max_items] requests that have their pages promised, in order of arrival */
-    uint32_t n_batch, n_active;
-    flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
-    size_t promised;                           /* pages that active requests may still take */
-    atomic_uint cancels;                       /* grows with every flm_request_cancel */
-    int gave_way;                              /* the last step was abandoned, though it had others to serve */
-    int finishes;                              /* the step in flight is not abandoned while it has others to serve */
-    unsigned cancels_ended, cancels_checked;   /* how far schedule.c has acted on them, and looked into a step */
-    flm_sampler_scratch sampling;
+    uint32_t max_items;  /* sequences in one step */
+    flm_row_item *items; /* [max_items] */
+    flm_queue queue;
 
     double last_seconds; /* how long the last step took, and how many tokens it had */
     uint32_t last_tokens;
@@ -46,7 +38,7 @@ typedef struct flm_engine {
 
 flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error);
 void flm_engine_destroy(flm_engine *engine);
-/* Most bytes that pages may take, and the bytes of step buffers; engine may be NULL. */
+/* Most bytes that pages may take, and the bytes of step buffers; engine may be NULL. Enters the gate. */
 void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes);
 
 /* Who may stop a step, asked while it runs. */

@@ -1,17 +1,23 @@
-/* One generation: what was asked for, and what is written so far. request.c: the calls of its owner; schedule.c: what a
- * leader does with it. Guarded by the gate, but for what a step in flight keeps to itself. */
+/* One generation: what was asked for, and what is written so far. request.c makes and frees it; schedule.c is what a
+ * leader does with it, generation.c what its owner does. Guarded by the gate, but for what a step in flight keeps to
+ * itself.
+ *
+ * Its owner, a step in flight and a call that waits for it hold a reference each; the last one frees it. So destroying
+ * it never waits: a request that is destroyed in mid-step gives its session up at the end of the step. */
 #ifndef FLM_REQUEST_H
 #define FLM_REQUEST_H
 
-#include "session.h"
 #include "../text/text.h"
+#include "session.h"
 
 typedef enum flm_request_state { FLM_REQUEST_WAITING, FLM_REQUEST_ACTIVE, FLM_REQUEST_DONE } flm_request_state;
 
 struct flm_request {
     flm_engine *engine;
-    flm_session *session;
-    flm_request *next; /* in the queue of those waiting for pages */
+    flm_session *session; /* claimed; NULL once it was given up */
+    flm_request *next;    /* in the queue of those waiting for pages */
+    unsigned references;
+    int disowned; /* flm_request_destroy was called */
     flm_request_state state;
     flm_finish finish;
     flm_status status; /* of a request that failed, with its error */
@@ -27,7 +33,6 @@ struct flm_request {
     double prompt_seconds, decode_seconds;
 
     size_t positions; /* that it may fill at most */
-    size_t promised;  /* pages that it may still take */
     size_t writable;  /* positions that its pages are ready for */
 
     /* The step in flight: written by the leader without the lock, read at its end. */
@@ -39,25 +44,24 @@ struct flm_request {
     flm_finish step_finish;
     flm_status step_status;
 
-    /* The thread that waits for it. */
-    flm_waiter *waiter;
+    /* The call that waits for it. */
+    int awaited;
+    flm_waiter *waiter; /* while it sleeps */
     int wait_all;
     size_t n_shown; /* tokens it knows of */
 };
 
-/* Has what the waiting thread wants happened? */
+/* A request that continues the session with the prompt, in no queue yet; claims the session. Gate held; an error leaves
+ * the session as it was. */
+flm_status flm_request_build(flm_session *session, const int32_t *prompt, size_t n_prompt, const flm_sampling *sampling,
+                             flm_request **request, flm_error *error);
+/* Give the session up. */
+void flm_request_detach(flm_request *request);
+/* Give up one reference; the last frees the request, which is detached. */
+void flm_request_drop(flm_request *request);
+/* Has what the waiting call wants happened? */
 int flm_request_satisfied(const flm_request *request);
-
-/* ---- schedule.c; with the gate held ---- */
-
-void flm_schedule_add(flm_engine *engine, flm_request *request);
-/* By the leader: run one step for the queued requests, without the lock while it computes. */
-void flm_schedule_step(flm_engine *engine, flm_watch *watch);
-/* By the leader: end those whose cancellation was asked for. */
-void flm_schedule_end_cancelled(flm_engine *engine);
-/* End a request that is in no step. status: FLM_OK, or that of request->error. */
-void flm_schedule_end(flm_engine *engine, flm_request *request, flm_finish finish, flm_status status);
-/* Is the step in flight to be abandoned, since its requests are cancelled? Cheap; for flm_watch. */
-int flm_schedule_abandons(flm_watch *watch);
+/* Wake the waiting call if so, or if it should look at a cancellation. */
+void flm_request_wake(flm_request *request);
 
 #endif

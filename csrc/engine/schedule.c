@@ -1,47 +1,41 @@
-/* Continuous batching: a step takes one token of each request that is writing, and as much of the prompts as fits. */
-#include "../model/model.h"
-#include "request.h"
+/* A step takes one token of each request that is writing, and as much of the prompts as fits. */
+#include "schedule.h"
+
+#include "../base/invariant.h"
 #include "../base/status.h"
+#include "../model/model.h"
 
 /* A step reads at least that many prompt tokens, however many requests are writing. */
 enum { LEAST_PROMPT_TOKENS = 16 };
 /* So long may a cancelled request have to wait for the end of a step that it shares. */
 #define BRIEF_SECONDS 0.03
 
-int flm_request_satisfied(const flm_request *r) {
-    return r->state == FLM_REQUEST_DONE || (!r->wait_all && r->n_written > r->n_shown);
-}
-
-static void wake_waiter(flm_request *r) {
-    if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled))) flm_gate_wake(r->waiter);
-}
-
 /* ---- joining and leaving ---- */
 
 void flm_schedule_add(flm_engine *e, flm_request *r) {
     r->next = NULL;
-    if (e->waiting_last)
-        e->waiting_last->next = r;
+    if (e->queue.waiting_last)
+        e->queue.waiting_last->next = r;
     else
-        e->waiting_first = r;
-    e->waiting_last = r;
+        e->queue.waiting_first = r;
+    e->queue.waiting_last = r;
 }
 
 static void remove_waiting(flm_engine *e, flm_request *r) {
     flm_request *before = NULL;
-    for (flm_request *q = e->waiting_first; q != r; q = q->next) before = q;
+    for (flm_request *q = e->queue.waiting_first; q != r; q = q->next) before = q;
     if (before)
         before->next = r->next;
     else
-        e->waiting_first = r->next;
-    if (e->waiting_last == r) e->waiting_last = before;
+        e->queue.waiting_first = r->next;
+    if (e->queue.waiting_last == r) e->queue.waiting_last = before;
 }
 
 static void remove_active(flm_engine *e, flm_request *r) {
     uint32_t i = 0;
-    while (e->active[i] != r) i++;
-    for (e->n_active--; i < e->n_active; i++) e->active[i] = e->active[i + 1];
-    flm_session_unpin(r->session, &r->promised);
+    while (e->queue.active[i] != r) i++;
+    for (e->queue.n_active--; i < e->queue.n_active; i++) e->queue.active[i] = e->queue.active[i + 1];
+    flm_session_release(r->session);
 }
 
 void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_status status) {
@@ -54,16 +48,17 @@ void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_stat
     r->text_bytes = r->text.n_released;
     flm_session_forget(r->session, r->session->n_computed); /* pages that were made ready for more */
     if (status != FLM_ERR_NUMERIC) flm_session_keep_prefix(r->session);
-    wake_waiter(r);
+    flm_request_wake(r);
 }
 
 void flm_schedule_end_cancelled(flm_engine *e) {
-    unsigned cancels = atomic_load(&e->cancels);
-    if (cancels == e->cancels_ended) return;
-    e->cancels_ended = cancels;
-    for (uint32_t i = e->n_active; i-- > 0;)
-        if (atomic_load(&e->active[i]->cancelled)) flm_schedule_end(e, e->active[i], FLM_FINISH_CANCELLED, FLM_OK);
-    for (flm_request *r = e->waiting_first, *next; r; r = next) {
+    unsigned cancels = atomic_load(&e->queue.cancels);
+    if (cancels == e->queue.cancels_ended) return;
+    e->queue.cancels_ended = cancels;
+    for (uint32_t i = e->queue.n_active; i-- > 0;)
+        if (atomic_load(&e->queue.active[i]->cancelled))
+            flm_schedule_end(e, e->queue.active[i], FLM_FINISH_CANCELLED, FLM_OK);
+    for (flm_request *r = e->queue.waiting_first, *next; r; r = next) {
         next = r->next;
         if (atomic_load(&r->cancelled)) flm_schedule_end(e, r, FLM_FINISH_CANCELLED, FLM_OK);
     }
@@ -71,49 +66,45 @@ void flm_schedule_end_cancelled(flm_engine *e) {
 
 static uint32_t cancelled_in_step(const flm_engine *e) {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < e->n_batch; i++) n += atomic_load(&e->batch[i]->cancelled) != 0;
+    for (uint32_t i = 0; i < e->queue.n_batch; i++) n += atomic_load(&e->queue.batch[i]->cancelled) != 0;
     return n;
 }
 
 int flm_schedule_abandons(flm_watch *watch) {
     flm_engine *e = watch->engine;
     if (watch->stopped && !atomic_load(&watch->request->cancelled)) flm_request_cancel(watch->request);
-    unsigned cancels = atomic_load(&e->cancels);
-    if (cancels == e->cancels_checked) return 0;
-    e->cancels_checked = cancels;
+    unsigned cancels = atomic_load(&e->queue.cancels);
+    if (cancels == e->queue.cancels_checked) return 0;
+    e->queue.cancels_checked = cancels;
     uint32_t n = cancelled_in_step(e);
     int wanted = n > 0 || atomic_load(&watch->request->cancelled); /* that one may be waiting for pages */
-    return wanted && (n == e->n_batch || !e->finishes);
+    return wanted && (n == e->queue.n_batch || !e->queue.must_complete);
 }
 
 /* What is abandoned must be run again for the others in it. A step that would be short ends rather, and so does the one
  * after a step that was abandoned in spite of others: many cancellations in a row must not keep them from going on. */
-static int finishes(const flm_engine *e, const flm_step *step) {
-    return e->gave_way || (e->last_seconds < BRIEF_SECONDS && step->n_tokens <= e->last_tokens);
+static int must_complete(const flm_engine *e, const flm_step *step) {
+    return e->queue.last_abandoned || (e->last_seconds < BRIEF_SECONDS && step->n_tokens <= e->last_tokens);
 }
 
 /* A request is admitted once all pages that it may ever need are there, so that none has to be thrown out midway. */
 static int admit(flm_engine *e, flm_request *r) {
-    flm_session *s = r->session;
-    size_t hits = flm_session_find_prefix(s, s->n_tokens);
-    if (!flm_session_pin(s, r->positions, &r->promised)) {
-        if (hits) flm_session_forget(s, 0);
-        return 0;
-    }
-    r->prefix_hits = hits;
-    e->model->context->counters.prefix_hit_tokens += hits;
+    const size_t n_tokens = r->session->n_tokens;
+    const flm_admission wanted = {.longest = n_tokens + r->max_tokens, .prefix = n_tokens, .end = r->positions};
+    if (!flm_session_admit(r->session, &wanted, &r->prefix_hits)) return 0;
+    e->model->context->counters.prefix_hit_tokens += r->prefix_hits;
     remove_waiting(e, r);
-    e->active[e->n_active++] = r;
+    e->queue.active[e->queue.n_active++] = r;
     r->state = FLM_REQUEST_ACTIVE;
     r->started = flm_now();
     return 1;
 }
 
 static void admit_waiting(flm_engine *e) {
-    while (e->waiting_first && e->n_active < e->max_items) {
-        flm_request *r = e->waiting_first;
+    while (e->queue.waiting_first && e->queue.n_active < e->max_items) {
+        flm_request *r = e->queue.waiting_first;
         if (admit(e, r)) continue;
-        if (e->n_active > 0) return; /* they will give pages back */
+        if (e->queue.n_active > 0) return; /* they will give pages back */
         flm_status status =
             flm_fail(&r->error, FLM_ERR_MEMORY,
                      "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
@@ -127,7 +118,7 @@ static void admit_waiting(flm_engine *e) {
 
 static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
     if (to <= r->writable) return FLM_OK;
-    flm_status status = flm_session_reserve(r->session, from, to, &r->promised, &r->error);
+    flm_status status = flm_session_reserve(r->session, from, to, &r->error);
     r->writable = (size_t)r->session->self.n_pages * FLM_PAGE;
     return status;
 }
@@ -153,8 +144,9 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
                                              .start = (uint32_t)start,
                                              .long_rope = s->long_rope,
                                              .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
-    e->batch[step->n_items++] = r;
+    e->queue.batch[step->n_items++] = r;
     r->in_step = 1;
+    r->references++;
     r->step_tokens = n;
     r->step_writes = writes;
     r->step_finish = FLM_FINISH_NONE;
@@ -169,11 +161,11 @@ static size_t left_to_compute(const flm_request *r) { return r->session->n_token
 /* Prompts share what the writing requests leave of a step, each the same, and those with less to read leave theirs. */
 static void fill_step(flm_engine *e, flm_step *step) {
     uint32_t reading = 0;
-    for (uint32_t i = 0; i < e->n_active; i++) reading += left_to_compute(e->active[i]) > 1;
-    uint32_t writing = e->n_active - reading;
+    for (uint32_t i = 0; i < e->queue.n_active; i++) reading += left_to_compute(e->queue.active[i]) > 1;
+    uint32_t writing = e->queue.n_active - reading;
     uint32_t budget = e->chunk > writing + LEAST_PROMPT_TOKENS ? e->chunk - writing : LEAST_PROMPT_TOKENS;
-    for (uint32_t i = 0; i < e->n_active;) {
-        flm_request *r = e->active[i];
+    for (uint32_t i = 0; i < e->queue.n_active;) {
+        flm_request *r = e->queue.active[i];
         size_t left = left_to_compute(r);
         uint32_t n = 1;
         if (left > 1) {
@@ -188,7 +180,7 @@ static void fill_step(flm_engine *e, flm_step *step) {
         else
             i++;
     }
-    e->n_batch = step->n_items;
+    e->queue.n_batch = step->n_items;
 }
 
 /* ---- running it ---- */
@@ -199,7 +191,7 @@ static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_
     int32_t token;
     r->step_writes = 0;
     r->step_status =
-        flm_sampler_choose(&r->sampler, &e->sampling, logits, peak, s->tokens, s->n_tokens, &token, &r->error);
+        flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, peak, s->tokens, s->n_tokens, &token, &r->error);
     if (r->step_status) return;
     if (flm_sampler_ends(&r->sampler, token)) {
         r->step_finish = FLM_FINISH_STOP;
@@ -209,7 +201,7 @@ static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_
     s->tokens[s->n_tokens] = token;
     flm_sampler_accept(&r->sampler, s->tokens, s->n_tokens, 1);
     if (r->sampler.options.logprobs >= 0)
-        flm_sampler_logprobs(&r->sampler, &e->sampling, logits, token,
+        flm_sampler_logprobs(&r->sampler, &e->queue.sampling, logits, token,
                              (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes));
     if (flm_text_push(&r->text, token))
         r->step_finish = FLM_FINISH_STOP;
@@ -221,6 +213,7 @@ static void commit(flm_engine *e, flm_request *r, double now) {
     flm_session *s = r->session;
     int read_prompt = s->n_computed < r->prompt_end;
     s->n_computed += r->step_tokens;
+    if (r->disowned) return;
     if (read_prompt) r->prompt_seconds = now - r->started;
     if (read_prompt && s->n_computed == r->prompt_end) {
         r->written_first = now;
@@ -236,7 +229,25 @@ static void commit(flm_engine *e, flm_request *r, double now) {
     if (r->step_status || r->step_finish)
         flm_schedule_end(e, r, r->step_finish, r->step_status);
     else
-        wake_waiter(r);
+        flm_request_wake(r);
+}
+
+/* A request at the end of its step; destroyed ones give their session up. */
+static void leave_step(flm_engine *e, flm_request *r, flm_status status, const flm_error *error, double now) {
+    r->in_step = 0;
+    if (!status) {
+        commit(e, r, now);
+    } else if (status != FLM_ERR_CANCELLED) {
+        r->error = *error;
+        flm_schedule_end(e, r, FLM_FINISH_NONE, status);
+    } else {
+        flm_request_wake(r);
+    }
+    if (r->disowned) {
+        if (r->state != FLM_REQUEST_DONE) flm_schedule_end(e, r, FLM_FINISH_CANCELLED, r->step_status);
+        flm_request_detach(r);
+    }
+    flm_request_drop(r);
 }
 
 void flm_schedule_step(flm_engine *e, flm_watch *watch) {
@@ -246,31 +257,21 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     admit_waiting(e);
     fill_step(e, &step);
     if (step.n_items == 0) return;
-    e->finishes = finishes(e, &step);
+    e->queue.must_complete = must_complete(e, &step);
     flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);
     if (!status) {
         flm_gate_leave(e->gate);
         status = flm_engine_run(e, 0, &step, watch, &error);
         for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
             if (e->items[i].rows == FLM_ROWS_NONE) continue;
-            write_token(e, e->batch[i], step.logits + row * step.logits_stride, step.peaks[row]);
+            write_token(e, e->queue.batch[i], step.logits + row * step.logits_stride, step.peaks[row]);
             row++;
         }
         flm_gate_reenter(e->gate);
         flm_context_publish(e->model->context);
     }
-    e->gave_way = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->n_batch;
-    for (uint32_t i = 0; i < step.n_items; i++) {
-        flm_request *r = e->batch[i];
-        r->in_step = 0;
-        if (!status) {
-            commit(e, r, watch->now);
-        } else if (status == FLM_ERR_CANCELLED) {
-            wake_waiter(r);
-        } else {
-            r->error = error;
-            flm_schedule_end(e, r, FLM_FINISH_NONE, status);
-        }
-    }
-    e->n_batch = 0;
+    e->queue.last_abandoned = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->queue.n_batch;
+    for (uint32_t i = 0; i < step.n_items; i++) leave_step(e, e->queue.batch[i], status, &error, watch->now);
+    e->queue.n_batch = 0;
+    FLM_INVARIANT(flm_sessions_are_sound(e));
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "../base/invariant.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 
@@ -34,54 +35,127 @@ static size_t spare_pages(const flm_engine *engine) {
     return free_pages > engine->promised ? free_pages - engine->promised : 0;
 }
 
-int flm_session_pin(flm_session *session, size_t end, size_t *promised) {
-    flm_engine *engine = session->model->engine;
-    flm_kv_pool *pool = engine->decoder_pool;
-    size_t wanted = pool ? flm_page_table_missing(pool, &session->self, session->n_computed, end) : 0;
-    session->pinned = 1;
-    while (pool && spare_pages(engine) < wanted) {
+/* A session whose pages others may have. */
+static int is_evictable(const flm_session *s) { return !s->admitted && s->self.n_pages > 0; }
+
+/* Pages that would become free if all evictable sessions lost theirs. */
+static size_t evictable_pages(const flm_engine *engine) {
+    size_t n = 0;
+    for (const flm_session *s = engine->sessions; s; s = s->after)
+        if (is_evictable(s)) n += flm_page_table_mark(engine->decoder_pool, &s->self);
+    for (const flm_session *s = engine->sessions; s; s = s->after)
+        if (is_evictable(s)) flm_page_table_unmark(engine->decoder_pool, &s->self);
+    return n;
+}
+
+/* Have n pages to spare, if that can be: nobody loses pages in vain. */
+static int make_room(flm_engine *engine, size_t n) {
+    if (spare_pages(engine) >= n) return 1;
+    if (spare_pages(engine) + evictable_pages(engine) < n) return 0;
+    while (spare_pages(engine) < n) {
         flm_session *oldest = NULL;
         for (flm_session *s = engine->sessions; s; s = s->after)
-            if (!s->pinned && s->n_computed > 0 && (!oldest || s->last_use < oldest->last_use)) oldest = s;
-        if (!oldest) {
-            session->pinned = 0;
-            return 0;
-        }
+            if (is_evictable(s) && (!oldest || s->last_use < oldest->last_use)) oldest = s;
+        if (!oldest) return 0;
         flm_session_forget(oldest, 0);
     }
-    session->last_use = ++engine->uses;
-    *promised = wanted;
-    engine->promised += wanted;
     return 1;
 }
 
-void flm_session_unpin(flm_session *session, size_t *promised) {
-    session->model->engine->promised -= *promised;
-    *promised = 0;
-    session->pinned = 0;
+/* Keys that were rotated by the other variant are forgotten. */
+static void choose_rope(flm_session *session, size_t n) {
+    uint32_t long_from = session->model->engine->long_from;
+    int long_rope = long_from > 0 && n > long_from;
+    if (long_rope != session->long_rope) flm_session_forget(session, 0);
+    session->long_rope = long_rope;
 }
 
-flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, size_t *promised, flm_error *error) {
+/* Take the pages that the index has for the first n tokens of a sequence without pages; the tokens found. */
+static size_t find_prefix(flm_session *session, size_t n) {
+    const flm_engine *engine = session->model->engine;
+    if (!engine->prefix || session->n_computed > 0) return 0;
+    flm_session_forget(session, 0);
+    session->n_computed =
+        flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, (uint64_t)session->long_rope);
+    return session->n_computed;
+}
+
+int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits) {
+    flm_engine *engine = session->model->engine;
+    flm_kv_pool *pool = engine->decoder_pool;
+    FLM_INVARIANT(session->busy && !session->admitted);
+    choose_rope(session, wanted->longest);
+    *hits = find_prefix(session, wanted->prefix);
+    session->admitted = 1; /* its own pages are not for eviction */
+    if (pool) {
+        size_t missing = flm_page_table_missing(pool, &session->self, session->n_computed, wanted->end);
+        if (!make_room(engine, missing)) {
+            session->admitted = 0;
+            if (*hits) flm_session_forget(session, 0);
+            *hits = 0;
+            return 0;
+        }
+        flm_page_table_claim(pool, &session->self, session->n_computed, wanted->end);
+        session->promised = missing;
+        engine->promised += missing;
+    }
+    session->last_use = ++engine->uses;
+    return 1;
+}
+
+void flm_session_release(flm_session *session) {
+    session->model->engine->promised -= session->promised;
+    session->promised = 0;
+    session->admitted = 0;
+}
+
+flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error) {
     flm_engine *engine = session->model->engine;
     if (!engine->decoder_pool) return FLM_OK;
     size_t before = flm_kv_pool_free_pages(engine->decoder_pool);
     flm_status status = flm_page_table_reserve(engine->decoder_pool, &session->self, from, to, error);
     size_t taken = before - flm_kv_pool_free_pages(engine->decoder_pool);
-    if (taken > *promised) taken = *promised;
-    *promised -= taken;
+    if (taken > session->promised) taken = session->promised;
+    session->promised -= taken;
     engine->promised -= taken;
+    return status;
+}
+
+/* Inside the gate: until no request is leaving the session. Outside of it after an error. */
+static flm_status wait_until_left(flm_session *session, flm_error *error) {
+    flm_gate *gate = gate_of(session);
+    flm_status status = session->leaving ? flm_gate_may_wait(gate, error) : FLM_OK;
+    if (!status && session->leaving) {
+        flm_waiter waiter;
+        flm_waiter_init(&waiter, session->model->engine);
+        session->waiter = &waiter;
+        while (session->leaving)
+            if (flm_gate_wait(gate, &waiter)) flm_gate_resign(gate);
+        session->waiter = NULL;
+        flm_waiter_destroy(gate, &waiter);
+    }
+    if (status) flm_gate_leave(gate);
     return status;
 }
 
 flm_status flm_session_enter(flm_session *session, flm_error *error) {
     flm_status status = flm_gate_enter(gate_of(session), error);
-    if (status || !session->busy) return status;
+    if (!status) status = wait_until_left(session, error);
+    if (status) return status;
+    FLM_INVARIANT(flm_sessions_are_sound(session->model->engine));
+    if (!session->busy) return FLM_OK;
     flm_gate_leave(gate_of(session));
     return flm_fail(error, FLM_ERR_STATE,
                     "the session is in use by a request or another call: destroy the request first");
 }
 
-void flm_session_drop(flm_session *session) {
+void flm_session_claim(flm_session *session) {
+    session->busy = 1;
+    session->references++;
+}
+
+/* Give up one reference; the last frees the session. */
+static void drop(flm_session *session) {
     if (--session->references > 0) return;
     flm_engine *engine = session->model->engine;
     if (session->before)
@@ -95,11 +169,17 @@ void flm_session_drop(flm_session *session) {
     flm_free(session);
 }
 
+void flm_session_give_up(flm_session *session) {
+    session->busy = session->leaving = 0;
+    if (session->waiter) flm_gate_wake(session->waiter);
+    drop(session);
+}
+
 void flm_session_destroy(flm_session *session) {
     if (!session) return;
     flm_gate *gate = gate_of(session);
     if (flm_gate_enter(gate, NULL)) return; /* forked in mid-step: what is shared is not to be trusted, so it stays */
-    flm_session_drop(session);
+    drop(session);
     flm_gate_leave(gate);
 }
 
@@ -190,25 +270,27 @@ void flm_session_forget(flm_session *session, size_t n) {
     if (pool) flm_page_table_truncate(pool, &session->self, n);
 }
 
-void flm_session_choose_rope(flm_session *session, size_t n) {
-    uint32_t long_from = session->model->engine->long_from;
-    int long_rope = long_from > 0 && n > long_from;
-    if (long_rope != session->long_rope) flm_session_forget(session, 0);
-    session->long_rope = long_rope;
-}
-
-size_t flm_session_find_prefix(flm_session *session, size_t n) {
-    const flm_engine *engine = session->model->engine;
-    if (!engine->prefix || session->n_computed > 0) return 0;
-    flm_session_forget(session, 0);
-    session->n_computed =
-        flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, (uint64_t)session->long_rope);
-    return session->n_computed;
-}
-
 void flm_session_keep_prefix(flm_session *session) {
     const flm_engine *engine = session->model->engine;
     if (!engine->prefix) return;
     flm_prefix_insert(engine->decoder_pool, &session->self, session->tokens, session->n_computed,
                       (uint64_t)session->long_rope);
+}
+
+/* Of one session; *promised and *users grow by what it was promised and by the pages that it holds. */
+static int is_sound(const flm_session *s, size_t *promised, uint64_t *users) {
+    const int at_rest = !s->busy; /* a call keeps its tokens behind the counted ones until all went well */
+    *promised += s->promised;
+    *users += s->self.n_pages;
+    return (!at_rest || s->n_computed <= s->n_tokens) && s->n_computed <= s->capacity && s->references > 0 &&
+           (s->admitted || s->promised == 0) &&
+           (!s->model->engine->decoder_pool || s->n_computed <= (size_t)s->self.n_pages * FLM_PAGE);
+}
+
+int flm_sessions_are_sound(const flm_engine *engine) {
+    size_t promised = 0;
+    uint64_t users = 0;
+    for (const flm_session *s = engine->sessions; s; s = s->after)
+        if (!is_sound(s, &promised, &users)) return 0;
+    return promised == engine->promised && (!engine->decoder_pool || users == flm_kv_pool_users(engine->decoder_pool));
 }

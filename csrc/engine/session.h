@@ -1,4 +1,8 @@
-/* One sequence: its tokens and the pages of their keys and values. session.c; guarded by the context's gate. */
+/* One sequence: its tokens and the pages of their keys and values. session.c; guarded by the context's gate.
+ *
+ * At rest n_computed <= n_tokens, and pages hold the first n_computed positions. Whoever computes with a session claims
+ * it (busy), and comes by pages only through flm_session_admit, which either gives all that may ever be needed or
+ * leaves the session as it was. */
 #ifndef FLM_SESSION_H
 #define FLM_SESSION_H
 
@@ -14,34 +18,47 @@ struct flm_session {
     uint32_t n_memory;           /* encoder positions; 0: not encoded */
     int long_rope;               /* the pages hold keys rotated by the long twins */
     int busy;                    /* a request or a call is using it */
-    int pinned;                  /* it is being computed: its pages must stay */
-    uint64_t last_use;           /* the engine's count of uses when it was pinned last */
+    int leaving;                 /* its request was destroyed in mid-step, and gives it up when the step ends */
+    int admitted;                /* it is being computed: its pages must stay */
+    size_t promised;             /* pages that it may still take while it is admitted */
+    uint64_t last_use;           /* the engine's count of uses when it was admitted last */
     flm_session *before, *after; /* of the model's sessions */
-    unsigned references;         /* the caller's and a request's */
+    unsigned references;         /* the caller's, and that of each request and call that uses it */
+    flm_waiter *waiter;          /* of a call that waits for it to be left */
 };
 
-/* Enter the gate and make sure nothing else uses the session. */
+/* Enter the gate and make sure nothing else uses the session; waits for a request that is leaving. */
 flm_status flm_session_enter(flm_session *session, flm_error *error);
-/* Give up one reference; the last frees it. Gate held. */
-void flm_session_drop(flm_session *session);
+/* Use the session, which is not busy, for a request or a call; give it up again. Gate held. */
+void flm_session_claim(flm_session *session);
+void flm_session_give_up(flm_session *session);
 /* Check ids and room in the context for n more tokens. */
 flm_status flm_session_check(const flm_session *session, const int32_t *tokens, size_t n, flm_error *error);
 /* Room for n tokens in all. */
 flm_status flm_session_grow(flm_session *session, size_t n, flm_error *error);
 /* Forget the pages past n computed tokens. */
 void flm_session_forget(flm_session *session, size_t n);
-/* Choose the rope variant for a sequence of up to n tokens; keys rotated by the other variant are forgotten. */
-void flm_session_choose_rope(flm_session *session, size_t n);
-/* Take the pages that the prefix index has for the first n tokens of a sequence without pages; the tokens found. */
-size_t flm_session_find_prefix(flm_session *session, size_t n);
-/* Pin the session and promise it the pages that it needs for `end` positions, at the cost of sessions that are not
- * pinned, least recently used first: those compute theirs again when they go on. 0: not possible now. */
-int flm_session_pin(flm_session *session, size_t end, size_t *promised);
-/* Unpin, and give back what was promised but not taken. */
-void flm_session_unpin(flm_session *session, size_t *promised);
+
+/* What a claimed session is to compute. */
+typedef struct flm_admission {
+    size_t longest; /* positions of the whole sequence at most: decides on the ropes' variant */
+    size_t prefix;  /* the prefix index may supply what it has of so many first tokens */
+    size_t end;     /* positions that will be filled at most */
+} flm_admission;
+
+/* Promise the session the pages that it needs, those of its prefix that the index has among them, if need be at the
+ * cost of sessions that are not admitted, least recently used first: those compute theirs again when they go on. 1:
+ * done, and *hits positions came from the index. 0: there is no room now; the session's tokens are as before, and
+ * nothing is taken or evicted. */
+int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits);
+/* The end of an admission: give back what was promised but not taken. Nothing if it was not admitted. */
+void flm_session_release(flm_session *session);
 /* Make positions [from, to) writable with pages that were promised. */
-flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, size_t *promised, flm_error *error);
+flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error);
 /* Let the prefix index know the full pages. */
 void flm_session_keep_prefix(flm_session *session);
+
+/* Whether all that must hold of a model's sessions and pages does (for FLM_INVARIANT). Gate held. */
+int flm_sessions_are_sound(const flm_engine *engine);
 
 #endif

@@ -15,7 +15,7 @@
 #include "check.h"
 #include "base/memory.h"
 #include "model/model.h"
-#include "engine/request.h"
+#include "engine/schedule.h"
 #include "base/status.h"
 
 enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16 };
@@ -42,12 +42,18 @@ static unsigned most_items; /* in one step so far */
 static unsigned abandoned;  /* steps */
 
 flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
-    (void)m, (void)n_tokens, (void)error;
+    (void)m, (void)n_tokens;
     if (!*s) *s = flm_alloc(sizeof **s);
+    float *logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
+    flm_peak *peaks = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_peak));
+    if (!*s || !logits || !peaks) {
+        flm_free(logits);
+        flm_free(peaks);
+        return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
+    }
     flm_free((*s)->logits);
     flm_free((*s)->peaks);
-    (*s)->logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
-    (*s)->peaks = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_peak));
+    **s = (flm_scratch){logits, peaks};
     return FLM_OK;
 }
 
@@ -173,7 +179,7 @@ static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
 }
 
 static void free_all(flm_model *m, flm_context *c) {
-    CHECK(m->engine->promised == 0 && m->engine->n_active == 0 && !m->engine->waiting_first);
+    CHECK(m->engine->promised == 0 && m->engine->queue.n_active == 0 && !m->engine->queue.waiting_first);
     CHECK(flm_kv_pool_free_pages(m->engine->decoder_pool) == flm_kv_pool_pages(m->engine->decoder_pool));
     flm_engine_destroy(m->engine);
     flm_free(m);

@@ -1,0 +1,160 @@
+/* flm_request_*: a generation's life, as its owner sees it. */
+#include "../base/status.h"
+#include "../model/model.h"
+#include "schedule.h"
+
+flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,
+                              const flm_sampling *sampling, flm_request **request, flm_error *error) {
+    if (!session || !sampling || !request || (n_prompt && !prompt))
+        return flm_fail(error, FLM_ERR_ARGUMENT, "session, prompt, sampling or request is NULL");
+    *request = NULL;
+    flm_status status = flm_session_enter(session, error);
+    if (status) return status;
+    flm_request *r = NULL;
+    status = flm_request_build(session, prompt, n_prompt, sampling, &r, error);
+    if (!status) {
+        flm_schedule_add(r->engine, r);
+        if (r->max_tokens == 0) flm_schedule_end(r->engine, r, FLM_FINISH_LENGTH, FLM_OK);
+    }
+    flm_gate_leave(session->model->engine->gate);
+    *request = r;
+    return status;
+}
+
+void flm_request_cancel(flm_request *request) {
+    if (!request) return;
+    atomic_store(&request->cancelled, 1); /* before the count, which leaders look at */
+    atomic_fetch_add(&request->engine->queue.cancels, 1);
+}
+
+/* Ask the poll outside of the gate. Not inside it after an error. */
+static flm_status ask(flm_request *r, flm_watch *watch, flm_error *error) {
+    flm_gate_leave(r->engine->gate);
+    flm_watch_ask(watch, flm_now());
+    return flm_gate_enter(r->engine->gate, error);
+}
+
+/* Lead one step; *leads tells whether this thread still does. */
+static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *error) {
+    flm_engine *e = r->engine;
+    flm_status status = FLM_OK;
+    flm_schedule_step(e, watch);
+    if (watch->poll && !watch->stopped && watch->now - watch->asked >= FLM_GATE_SECONDS) status = ask(r, watch, error);
+    if (!status && watch->stopped) {
+        flm_request_cancel(r);
+        flm_schedule_end_cancelled(e);
+    }
+    if (!status && !flm_request_satisfied(r) && flm_gate_has_others(e->gate)) {
+        flm_gate_resign(e->gate);
+        *leads = 0;
+    }
+    return status;
+}
+
+/* A cancelled request need not wait for the end of a step that it is not in; one that it is in may be abandoned. */
+static void leave_queue_if_cancelled(flm_request *r) {
+    if (atomic_load(&r->cancelled) && !r->in_step && r->state != FLM_REQUEST_DONE)
+        flm_schedule_end(r->engine, r, FLM_FINISH_CANCELLED, FLM_OK);
+}
+
+/* Not inside the gate after an error. */
+static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_error *error) {
+    flm_engine *e = r->engine;
+    flm_watch watch = {
+        .engine = e, .poll = poll, .request = r, .abandons = flm_schedule_abandons, .asked = poll ? flm_now() : 0.0};
+    flm_status status = FLM_OK;
+    flm_waiter waiter;
+    int leads = 0;
+    flm_waiter_init(&waiter, e);
+    while (!status && !flm_request_satisfied(r)) {
+        if (leads || flm_gate_lead(e->gate, e)) {
+            leads = 1;
+            status = lead(r, &watch, &leads, error);
+            continue;
+        }
+        r->waiter = &waiter;
+        leads = flm_gate_wait(e->gate, &waiter);
+        r->waiter = NULL;
+        if (leads || flm_request_satisfied(r)) continue;
+        if (poll) status = ask(r, &watch, error);
+        if (watch.stopped && !atomic_load(&r->cancelled)) flm_request_cancel(r);
+        if (!status) leave_queue_if_cancelled(r);
+    }
+    if (leads && !status) flm_gate_resign(e->gate);
+    flm_waiter_destroy(e->gate, &waiter);
+    return status;
+}
+
+static void show(flm_request *r, flm_progress *progress) {
+    const flm_session *s = r->session;
+    size_t computed = s->n_computed < r->prompt_end ? s->n_computed : r->prompt_end;
+    *progress = (flm_progress){
+        .tokens = s->tokens + r->prompt_end,
+        .n_tokens = r->n_written,
+        .text = r->text.decoded.data,
+        .text_bytes = r->text_bytes,
+        .logprobs = (const flm_logprob *)(const void *)r->logprobs.data,
+        .logprobs_per_token = (size_t)(r->sampler.options.logprobs + 1),
+        .finish = r->finish,
+        .prompt_tokens = r->prompt_end - r->prompt_begin,
+        .prefix_hit_tokens = r->prefix_hits > r->prompt_begin ? r->prefix_hits - r->prompt_begin : 0,
+        .prompt_done = computed > r->prompt_begin ? computed - r->prompt_begin : 0,
+        .prompt_seconds = r->prompt_seconds,
+        .decode_seconds = r->decode_seconds,
+    };
+    r->n_shown = r->n_written;
+}
+
+/* Waiting inside the gate; outside of it after an error. */
+static flm_status wait_inside(flm_request *r, const flm_poll *poll, flm_progress *progress, flm_error *error) {
+    flm_gate *gate = r->engine->gate;
+    flm_status status = run_until_satisfied(r, poll, error);
+    if (status == FLM_ERR_STATE) return status; /* nothing here is to be trusted */
+    if (r->disowned) {
+        status = flm_fail(error, FLM_ERR_STATE, "the request was destroyed while it was waited for");
+    } else {
+        if (progress) show(r, progress);
+        status = r->status;
+        if (status && error) *error = r->error;
+    }
+    r->awaited = 0;
+    flm_request_drop(r);
+    flm_gate_leave(gate);
+    return status;
+}
+
+flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *poll, flm_progress *progress,
+                            flm_error *error) {
+    if (!request) return flm_fail(error, FLM_ERR_ARGUMENT, "request is NULL");
+    flm_gate *gate = request->engine->gate;
+    flm_status status = flm_gate_enter(gate, error);
+    if (status) return status;
+    if (request->awaited)
+        status = flm_fail(error, FLM_ERR_STATE, "another call waits for this request");
+    else if (!flm_request_satisfied(request))
+        status = flm_gate_may_wait(gate, error);
+    if (status) {
+        flm_gate_leave(gate);
+        return status;
+    }
+    request->wait_all = wait_all;
+    request->awaited = 1;
+    request->references++;
+    return wait_inside(request, poll, progress, error);
+}
+
+void flm_request_destroy(flm_request *request) {
+    if (!request) return;
+    flm_engine *e = request->engine;
+    if (flm_gate_enter(e->gate, NULL)) return; /* forked in mid-step: see flm_session_destroy */
+    request->disowned = 1;
+    if (request->in_step) { /* the step's end does the rest */
+        request->session->leaving = 1;
+        flm_request_cancel(request);
+    } else {
+        if (request->state != FLM_REQUEST_DONE) flm_schedule_end(e, request, FLM_FINISH_CANCELLED, FLM_OK);
+        flm_request_detach(request);
+    }
+    flm_request_drop(request);
+    flm_gate_leave(e->gate);
+}
