@@ -7,10 +7,10 @@
 #ifndef FLM_KERNELS_H
 #define FLM_KERNELS_H
 
-#include "../cache/kv_pages.h"
+#include "../format/activation.h"
+#include "../format/kv_layout.h"
 #include "../format/matrix.h"
 #include "../format/quantized.h"
-#include "../model/spec.h"
 
 /* Columns [from, to) of rows [row, row + n) of the n_rows inputs, of cols columns, that one product will read together:
  * from, and to but for the last, are multiples of FLM_BLOCK. */

@@ -3,6 +3,7 @@
 #ifndef FLM_SPEC_H
 #define FLM_SPEC_H
 
+#include "../format/activation.h"
 #include "fastlm.h"
 
 #define FLM_SPEC_MAGIC 0x534D4C46u
@@ -14,14 +15,6 @@ typedef struct flm_norm_spec {
     int weight, bias;
     float eps;
 } flm_norm_spec;
-
-typedef enum flm_activation {
-    FLM_ACT_RELU = 1,
-    FLM_ACT_GELU = 2,
-    FLM_ACT_GELU_TANH = 3,
-    FLM_ACT_SILU = 4,
-    FLM_ACT_COUNT = 5
-} flm_activation;
 
 typedef struct flm_rope_spec { /* n_pairs = 0: none */
     uint32_t n_pairs, long_from;

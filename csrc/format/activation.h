@@ -1,0 +1,13 @@
+/* The activation functions of feed-forward layers. */
+#ifndef FLM_ACTIVATION_H
+#define FLM_ACTIVATION_H
+
+typedef enum flm_activation {
+    FLM_ACT_RELU = 1,
+    FLM_ACT_GELU = 2,
+    FLM_ACT_GELU_TANH = 3,
+    FLM_ACT_SILU = 4,
+    FLM_ACT_COUNT = 5
+} flm_activation;
+
+#endif
