@@ -22,7 +22,7 @@ NAMES = [
     "encode",
     "sampler",
 ]
-NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "status", "threads", "spare"]
+NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "options", "status", "threads", "spare"]
 
 
 SMALL = {

@@ -265,7 +265,6 @@ def test_extreme_scores(library: ctypes.CDLL, isa: bytes) -> None:
         ({"biases": [(1, np.inf)]}, "bias"),
         ({"biases": [(1, np.nan)]}, "bias"),
         ({"stop_tokens": [7, 2**31 - 1]}, "stop_tokens[1]"),
-        ({"size_bytes": 8}, "size_bytes"),
     ],
     ids=str,
 )

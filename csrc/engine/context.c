@@ -5,17 +5,14 @@
 
 #include "../base/cpu.h"
 #include "../base/memory.h"
+#include "../base/options.h"
 #include "../base/status.h"
 
 static flm_status resolve_options(const flm_context_options *given, flm_context_options *options, flm_error *error) {
     memset(options, 0, sizeof *options);
-    if (given) {
-        if (given->size_bytes < sizeof given->size_bytes || given->size_bytes > sizeof *options)
-            return flm_fail(error, FLM_ERR_ARGUMENT,
-                            "flm_context_options.size_bytes is %zu; set it to sizeof(flm_context_options)",
-                            given->size_bytes);
-        memcpy(options, given, given->size_bytes); /* fields that an older header lacks keep their defaults */
-    }
+    flm_status status =
+        given ? flm_take_options(options, sizeof *options, given, "flm_context_options", error) : FLM_OK;
+    if (status) return status;
     if (options->threads > FLM_MAX_THREADS)
         return flm_fail(error, FLM_ERR_ARGUMENT, "threads is %u; it can be at most %u", options->threads,
                         FLM_MAX_THREADS);
@@ -39,6 +36,7 @@ static flm_status select_kernels(const char *isa, const flm_kernels **kernels, f
 }
 
 flm_status flm_context_create(const flm_context_options *given, flm_context **context, flm_error *error) {
+    if (!context) return flm_fail(error, FLM_ERR_ARGUMENT, "context is NULL");
     *context = NULL;
     flm_context_options options;
     flm_status status = resolve_options(given, &options, error);
@@ -86,12 +84,17 @@ void flm_context_counters(const flm_context *context, flm_counters *counters) {
     if (inside) flm_gate_leave(gate);
 }
 
+unsigned flm_context_run_leading(flm_context *context, flm_team_fn *fn, void *argument) {
+    flm_gate_leave(&context->gate);
+    const unsigned n_ran = flm_pool_run(context->pool, &context->gate.lead, fn, argument);
+    flm_gate_reenter(&context->gate);
+    return n_ran;
+}
+
 flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, unsigned *n_ran, flm_error *error) {
     flm_status status = flm_gate_enter_leading(&context->gate, NULL, error);
     if (status) return status;
-    flm_gate_leave(&context->gate);
-    *n_ran = flm_pool_run(context->pool, &context->gate.lead, fn, argument);
-    flm_gate_reenter(&context->gate);
+    *n_ran = flm_context_run_leading(context, fn, argument);
     flm_gate_leave_leading(&context->gate);
     return FLM_OK;
 }

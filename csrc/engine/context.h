@@ -22,6 +22,8 @@ static inline void flm_context_publish(flm_context *context) {
            offsetof(flm_counters, tiles) + context->n_threads * sizeof(uint64_t));
 }
 
+/* By the leader, inside the gate, which is left meanwhile: run fn on all threads. Returns how many ran. */
+unsigned flm_context_run_leading(flm_context *context, flm_team_fn *fn, void *argument);
 /* Run fn on all threads, after whatever step runs now; *n_ran: the number of threads that ran it. */
 flm_status flm_context_run(flm_context *context, flm_team_fn *fn, void *argument, unsigned *n_ran, flm_error *error);
 

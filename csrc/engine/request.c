@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../base/memory.h"
+#include "../base/options.h"
 #include "../model/model.h"
 #include "../base/status.h"
 
@@ -49,18 +50,20 @@ static void take_prompt(flm_request *r, const int32_t *prompt, size_t n_prompt) 
     }
 }
 
-static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_prompt, const flm_sampling *sampling,
+static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_prompt, const flm_sampling *given,
                               flm_error *error) {
     flm_session *s = r->session;
     const flm_model *m = s->model;
-    flm_status status = flm_sampling_check(sampling, m->spec.vocab, error);
+    flm_sampling sampling;
+    flm_sampling_defaults(&sampling);
+    flm_status status = flm_take_options(&sampling, sizeof sampling, given, "flm_sampling", error);
+    if (!status) status = flm_sampling_check(&sampling, m->spec.vocab, error);
     if (!status) status = check_request(s, prompt, n_prompt, error);
-    if (!status) status = bound_request(r, n_prompt, sampling->max_tokens, error);
+    if (!status) status = bound_request(r, n_prompt, sampling.max_tokens, error);
     size_t capacity = r->prompt_end + r->max_tokens;
     if (!status)
-        status = flm_sampler_create(&r->sampler, sampling, m->context->kernels, &m->vocabulary, m->spec.vocab, capacity,
-                                    error);
-    if (!status) status = flm_text_create(&r->text, &m->vocabulary, sampling->stops, sampling->n_stops, error);
+        status = flm_sampler_create(&r->sampler, &sampling, m->kernels, &m->vocabulary, m->spec.vocab, capacity, error);
+    if (!status) status = flm_text_create(&r->text, &m->vocabulary, sampling.stops, sampling.n_stops, error);
     if (!status) status = flm_session_grow(s, capacity, error);
     return status;
 }

@@ -5,9 +5,11 @@
  *   argument, which then says what was wrong and what to do. Nothing prints, exits or aborts.
  * - Sizes are counts of elements unless the name ends in _bytes. Token ids are int32_t.
  * - Objects: a context owns threads; a model belongs to a context; sessions and requests belong to a
- *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL.
+ *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL and never waits.
  * - Calls on different objects, and calls of several threads on one model, are safe. One session or one
  *   request is used by one thread at a time, except flm_request_cancel, which any thread may call.
+ * - After an error an object is as it was before the call, unless the call's comment says otherwise.
+ * - Options structs begin with size_bytes, their sizeof. A smaller one, of an older header, is accepted.
  */
 #ifndef FASTLM_H
 #define FASTLM_H
@@ -53,7 +55,12 @@ FLM_API uint32_t flm_abi_version(void);
 FLM_API const char *flm_status_name(flm_status status);
 
 /* Asked now and then (at most every 10 ms or so) by the thread that waits inside a call; a non-zero
- * answer ends that call with FLM_ERR_CANCELLED. */
+ * answer ends that call with FLM_ERR_CANCELLED. The asking thread may be in the midst of a step that it
+ * runs for others. A poll may create, fork, rewind, cancel and destroy sessions and requests, also those
+ * of the very call that asks it (that call then ends with FLM_ERR_STATE), and create requests. It must not
+ * destroy the model or the context of that call. What would wait for a step fails with FLM_ERR_STATE while
+ * this thread runs one: flm_request_wait, flm_forward, flm_session_encode, loading and finishing a model of
+ * the same context. */
 typedef struct flm_poll {
     int (*ask)(void *user);
     void *user;
@@ -66,7 +73,8 @@ typedef struct flm_context flm_context;
 typedef struct flm_context_options {
     size_t size_bytes; /* sizeof(flm_context_options) */
     uint32_t threads;  /* 0: one per usable processor (affinity and cgroup quota) */
-    const char *isa;   /* "scalar", "avx2", "avx512"; NULL: $FASTLM_ISA, else the best of this CPU */
+    const char *isa;   /* "scalar"; x86-64: "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; aarch64: "neon",
+                          "neondot"; NULL: $FASTLM_ISA, else the best of this CPU */
 } flm_context_options;
 
 FLM_API flm_status flm_context_create(const flm_context_options *options, flm_context **context, flm_error *error);
@@ -116,7 +124,7 @@ typedef struct flm_model_options {
     uint32_t prefix_cache; /* 0: on, 1: off */
 } flm_model_options;
 
-/* A tensor slot of a model: what weights it wants (see docs/architecture.md for the names). */
+/* A tensor slot of a model: what weights it wants (docs/adding-a-model.md lists the names). */
 typedef struct flm_tensor {
     const char *name; /* lives as long as the model */
     uint32_t rows, cols;
@@ -131,10 +139,13 @@ FLM_API flm_status flm_model_create(flm_context *context, const void *spec, size
                                     const flm_model_options *options, flm_model **model, flm_error *error);
 FLM_API size_t flm_model_tensor_count(const flm_model *model);
 FLM_API flm_status flm_model_tensor(const flm_model *model, size_t index, flm_tensor *tensor, flm_error *error);
-/* Pack n_rows rows from `row` on; `row` is a multiple of 16, and n_rows too unless the last row is among
- * them. values: [n_rows, cols] row-major, contiguous. Non-finite values are an error. Uses all threads. */
+/* Pack n_rows rows from `row` on; of a matrix, `row` is a multiple of 16, and n_rows too unless the last row is
+ * among them. values: [n_rows, cols] row-major, contiguous. Uses all threads; calls of several threads take
+ * turns. A value that is not finite in the slot's format is FLM_ERR_FORMAT: these rows then count as not
+ * loaded. */
 FLM_API flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_t n_rows, const void *values,
                                        flm_dtype dtype, flm_error *error);
+/* Once all rows are loaded: make the model ready to run. After FLM_ERR_MEMORY it may be called again. */
 FLM_API flm_status flm_model_finish(flm_model *model, flm_error *error);
 
 /* Open and map a .flm file. The path is in the file system's own encoding; options NULL: as the file says. */
@@ -178,6 +189,7 @@ FLM_API flm_status flm_session_fork(flm_session *session, flm_session **fork, fl
 FLM_API flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error); /* drop the last n */
 FLM_API size_t flm_session_length(const flm_session *session);
 FLM_API const int32_t *flm_session_tokens(const flm_session *session); /* [length] until the next call on it */
+/* A call or a request that uses the session keeps it until it ends. */
 FLM_API void flm_session_destroy(flm_session *session);
 
 /* Encoder-decoders: run the encoder over tokens and keep its keys and values for cross-attention. */
@@ -274,10 +286,12 @@ FLM_API flm_status flm_request_create(flm_session *session, const int32_t *promp
                                       const flm_sampling *sampling, flm_request **request, flm_error *error);
 /* Wait until at least one more token is written (wait_all = 0) or the request has ended (1); the waiting
  * thread runs steps for all queued requests when no other thread does. poll non-zero: this request is
- * cancelled and the call returns ok with FLM_FINISH_CANCELLED. */
+ * cancelled and the call returns ok with FLM_FINISH_CANCELLED. One call at a time waits for a request. */
 FLM_API flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *poll, flm_progress *progress,
                                     flm_error *error);
 FLM_API void flm_request_cancel(flm_request *request);
+/* Cancels it if it still runs. If it is in a step, the session is free at the end of that step: the next call on the
+ * session waits for it. */
 FLM_API void flm_request_destroy(flm_request *request);
 
 #ifdef __cplusplus

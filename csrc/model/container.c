@@ -1,12 +1,11 @@
 /* Opens a .flm file: maps it, checks everything but the numbers, and lets a model's slots point into it.
  * docs/container-format.md describes the bytes; fastlm/weights/container.py writes them. */
+#include "container.h"
+
 #include <string.h>
 
-#include "../base/checksum.h"
-#include "../engine/context.h"
 #include "../format/matrix.h"
 #include "../base/memory.h"
-#include "model.h"
 #include "../base/status.h"
 
 #define FLM_FILE_VERSION 1u
@@ -167,6 +166,7 @@ static flm_status bind_tensor(const container *c, flm_model *model, size_t i, ui
         return flm_fail(c->error, FLM_ERR_FORMAT,
                         "%s: does not follow the tensor before it or ends outside of the file", slot->name);
     slot->data = (unsigned char *)(uintptr_t)(c->file + t.offset); /* a mapped slot is never written */
+    slot->crc = t.crc;
     *end = t.offset + t.bytes;
     return FLM_OK;
 }
@@ -212,80 +212,56 @@ static flm_status set_vocabulary(const container *c, flm_model *model) {
                                  .decoder_start = v.decoder_start};
     if (vocabulary.offsets[v.n_tokens] != left)
         return flm_fail(c->error, FLM_ERR_FORMAT, "its vocabulary's last offset is not the length of its text");
-    flm_status status = flm_model_set_vocabulary(model, &vocabulary, c->error);
+    flm_status status = flm_detok_copy(&model->vocabulary, &vocabulary, model->spec.vocab, c->error);
     return status == FLM_ERR_ARGUMENT ? FLM_ERR_FORMAT : status; /* the file's mistake, not the caller's */
 }
 
-typedef struct verify_job {
-    const container *c;
-    const flm_crc32 *tables;
-    size_t damaged[FLM_MAX_THREADS]; /* the first that a thread found, or n_tensors */
-} verify_job;
-
-static void verify_team(void *argument, unsigned thread, unsigned n_threads) {
-    verify_job *job = argument;
-    job->damaged[thread] = job->c->n_tensors;
-    for (size_t i = thread; i < job->c->n_tensors; i += n_threads) {
-        file_tensor t = tensor_at(job->c, i);
-        if (flm_crc32_update(job->tables, 0, job->c->file + t.offset, (size_t)t.bytes) == t.crc) continue;
-        job->damaged[thread] = i;
-        return;
+void flm_verify_team(void *argument, unsigned thread, unsigned n_threads) {
+    flm_verify_job *job = argument;
+    for (size_t i = thread; i < job->model->n_slots && !job->damaged[thread]; i += n_threads) {
+        const flm_slot *slot = &job->model->slots[i];
+        if (flm_crc32_update(&job->tables, 0, slot->data, (size_t)slot->bytes) != slot->crc)
+            job->damaged[thread] = slot;
     }
 }
 
-static flm_status verify_payload(const container *c, const flm_crc32 *tables, flm_model *model) {
-    verify_job job = {.c = c, .tables = tables};
-    unsigned n_ran = 0;
-    flm_status status = flm_context_run(model->context, verify_team, &job, &n_ran, c->error);
-    if (status) return status;
-    for (unsigned t = 0; t < n_ran; t++)
-        if (job.damaged[t] < c->n_tensors)
-            return flm_fail(c->error, FLM_ERR_FORMAT, "is damaged: the checksum of tensor %s is wrong",
-                            tensor_at(c, job.damaged[t]).name);
-    return FLM_OK;
-}
-
 /* Everything after mapping; the caller unmaps if *model stays NULL. */
-static flm_status open_mapped(container *c, flm_context *context, const flm_model_options *given, flm_model **model) {
+static flm_status open_mapped(container *c, flm_context *context, const flm_kernels *kernels,
+                              const flm_model_options *given, flm_model **model) {
     flm_crc32 tables;
-    flm_model_options options = {.size_bytes = sizeof options};
+    flm_model_options options = *given;
     flm_crc32_prepare(&tables);
     flm_status status = read_header(c, &tables);
     if (status == FLM_OK) status = check_section(c, &tables, SECTION_SPEC, "spec");
     if (status == FLM_OK) status = check_section(c, &tables, SECTION_INDEX, "tensor index");
     if (status == FLM_OK) status = check_section(c, &tables, SECTION_VOCABULARY, "vocabulary");
-    if (given) options.size_bytes = given->size_bytes;
-    if (given && given->size_bytes == sizeof options) options = *given;
     if (status == FLM_OK) status = read_index(c, &options.format);
     const file_section *spec = &c->sections[SECTION_SPEC];
     if (status == FLM_OK)
-        status = flm_model_prepare(context, c->file + spec->offset, (size_t)spec->bytes, &options, model, c->error);
+        status =
+            flm_model_prepare(context, kernels, c->file + spec->offset, (size_t)spec->bytes, &options, model, c->error);
     if (status != FLM_OK) return status;
     (*model)->mapping = c->file; /* from here on the model unmaps it */
     (*model)->mapping_bytes = c->n_bytes;
     status = bind_tensors(c, *model);
-    if (status == FLM_OK) status = set_vocabulary(c, *model);
-    if (status == FLM_OK && options.verify) status = verify_payload(c, &tables, *model);
-    return status == FLM_OK ? flm_model_complete(*model, c->error) : status;
+    return status == FLM_OK ? set_vocabulary(c, *model) : status;
 }
 
-flm_status flm_model_open(flm_context *context, const char *path, const flm_model_options *options, flm_model **model,
-                          flm_error *error) {
-    if (!context || !path || !model) return flm_fail(error, FLM_ERR_ARGUMENT, "a pointer is NULL");
-    flm_error why = {.status = FLM_OK};
-    container c = {.error = &why};
+flm_status flm_container_map(flm_context *context, const flm_kernels *kernels, const char *path,
+                             const flm_model_options *options, flm_model **model, flm_error *error) {
+    container c = {.error = error};
     const void *file;
     *model = NULL;
     if (!little_endian()) return flm_fail(error, FLM_ERR_UNSUPPORTED, ".flm files need a little-endian machine");
     int failure = flm_map_file(path, &file, &c.n_bytes);
-    if (failure) return flm_fail(error, FLM_ERR_IO, "%.200s: cannot be opened: %s", path, strerror(failure));
+    if (failure) return flm_fail(error, FLM_ERR_IO, "cannot be opened: %s", strerror(failure));
     c.file = file;
-    flm_status status = open_mapped(&c, context, options, model);
+    flm_status status = open_mapped(&c, context, kernels, options, model);
     if (status == FLM_OK) return FLM_OK;
     if (*model)
-        flm_model_destroy(*model);
+        flm_model_free(*model);
     else
         flm_unmap_file(file, c.n_bytes);
     *model = NULL;
-    return flm_fail(error, status, "%.200s: %.300s", path, why.text);
+    return status;
 }

@@ -6,8 +6,6 @@
 #include "../base/status.h"
 
 static flm_status check_vocabulary(const flm_vocabulary *v, uint32_t vocab, flm_error *error) {
-    if (!v || v->size_bytes != sizeof *v)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "vocabulary.size_bytes is not sizeof(flm_vocabulary)");
     if (v->n_tokens > vocab)
         return flm_fail(error, FLM_ERR_ARGUMENT, "the vocabulary has %u tokens, but the model only %u",
                         (unsigned)v->n_tokens, (unsigned)vocab);

@@ -4,26 +4,27 @@
 
 #include "detok.h"
 #include "../kernels/kernels.h"
-#include "../cache/kv_pages.h"
 #include "spec.h"
 #include "../base/threads.h"
 
 struct flm_plan;
 struct flm_engine;
 
-/* A weight slot. Names are listed in docs/architecture.md. */
+/* A weight slot. Names are listed in docs/adding-a-model.md. */
 typedef struct flm_slot {
     char name[64];
     uint32_t rows, cols;
     int is_matrix;
-    flm_format format;   /* F32 of a vector */
-    uint64_t bytes;      /* packed */
-    unsigned char *data; /* NULL until allocated or mapped; 64-byte aligned */
-    uint64_t rows_loaded;
+    flm_format format;     /* F32 of a vector */
+    uint64_t bytes;        /* packed */
+    unsigned char *data;   /* NULL until allocated or mapped; 64-byte aligned */
+    unsigned char *loaded; /* of each strip of a matrix, or row of vectors: 1 when it is loaded; NULL: mapped */
+    uint32_t crc;          /* of a mapped slot's bytes */
 } flm_slot;
 
 struct flm_model {
     flm_context *context;
+    const flm_kernels *kernels; /* of the context */
     flm_spec spec;
     unsigned char *spec_blob; /* a copy: what a .flm file stores */
     size_t spec_bytes;
@@ -36,6 +37,7 @@ struct flm_model {
     flm_slot *slots;
     flm_slot **by_name; /* the same, sorted */
     size_t n_slots;
+    unsigned char *loaded;  /* the slots' notes of what is loaded */
     unsigned char *weights; /* the slots' data, unless it lies in ... */
     const void *mapping;    /* ... a .flm file; NULL: it does not */
     size_t mapping_bytes;
@@ -47,14 +49,18 @@ struct flm_model {
     struct flm_engine *engine;                    /* engine.c: pages, prefix index, scratch, queue */
 };
 
-/* Parse the spec and lay out slots, without memory for weights (model.c). */
-flm_status flm_model_prepare(flm_context *context, const void *spec, size_t spec_bytes,
+/* Parse the spec and lay out slots, without memory for weights. */
+flm_status flm_model_prepare(flm_context *context, const flm_kernels *kernels, const void *spec, size_t spec_bytes,
                              const flm_model_options *options, flm_model **model, flm_error *error);
+/* Give the slots memory, if they have none yet. */
+flm_status flm_model_allocate_weights(flm_model *model, flm_error *error);
+/* FLM_ERR_STATE names a slot that is not loaded whole. */
+flm_status flm_model_check_loaded(const flm_model *model, flm_error *error);
+/* Free what is the model's own: not its plans and engine. */
+void flm_model_free(flm_model *model);
 /* List the slots that model->spec asks for (slots.c). */
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */
-/* Compile plans and make the engine once every slot has data. */
-flm_status flm_model_complete(flm_model *model, flm_error *error);
 uint64_t flm_model_weight_bytes(const flm_model *model);
 
 #endif

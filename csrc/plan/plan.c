@@ -60,7 +60,7 @@ int flm_rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {
 flm_matrix flm_compile_matrix(flm_compiler *c, const char *name) {
     const flm_slot *slot = flm_model_find_slot(c->model, name);
     if (!slot) return (flm_matrix){0};
-    if (c->model->context->kernels->product[slot->format].prepare)
+    if (c->model->kernels->product[slot->format].prepare)
         flm_compile_use(c, FLM_BUF_PREPARED, flm_input_bytes(slot->format, slot->cols) / sizeof(float));
     return (flm_matrix){.data = slot->data,
                         .rows = slot->rows,

@@ -4,7 +4,7 @@
 /* The inner state, which nothing else reads, is prepared for the second product by the first. */
 static void compile_ahead(flm_compiler *c, flm_linear_step *first, flm_linear_step *second) {
     const flm_matrix *w = &second->linear[0].w;
-    if (!c->model->context->kernels->product[w->format].prepare) return;
+    if (!c->model->kernels->product[w->format].prepare) return;
     first->ahead = second->ahead = w->format;
     flm_compile_use(c, FLM_BUF_AHEAD, flm_input_bytes(w->format, w->cols) / sizeof(float));
 }

@@ -145,7 +145,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     if (!plan) return flm_fail(error, FLM_ERR_STATE, "the model has no %s", encoder ? "encoder" : "decoder");
     atomic_int stopping = 0;
     flm_run run = {.model = model,
-                   .kernels = context->kernels,
+                   .kernels = model->kernels,
                    .pool = context->pool,
                    .plan = plan,
                    .step = step,

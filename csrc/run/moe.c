@@ -190,7 +190,7 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
                       .active = m->active,
                       .activation = m->activation,
                       .normalize = m->normalize};
-    const int prepare = c->model->context->kernels->product[c->model->format].prepare != NULL;
+    const int prepare = c->model->kernels->product[c->model->format].prepare != NULL;
     if (m->active > c->plan->max_active) c->plan->max_active = m->active;
     if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
     flm_compile_use(c, FLM_BUF_ROUTES, m->experts);

@@ -46,8 +46,6 @@ static flm_status check_token(const char *name, size_t i, int32_t token, uint32_
 }
 
 flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *error) {
-    if (!o || o->size_bytes != sizeof *o)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "sampling.size_bytes is not sizeof(flm_sampling)");
     flm_status status = FLM_OK;
     if (!status) status = check_range("temperature", o->temperature, 0.0f, 1e6f, error);
     if (!status) status = check_range("top_p", o->top_p, 0.0f, 1.0f, error);

@@ -165,6 +165,14 @@ def small_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
+def llama_spec(tmp_path_factory) -> Path:
+    """The blob of one of `small_specs`."""
+    path = tmp_path_factory.mktemp("spec") / "llama.bin"
+    path.write_bytes(encode(small_specs()["llama"]))
+    return path
+
+
+@pytest.fixture(scope="session")
 def stories_flm(stories260k, tmp_path_factory) -> Path:
     tokenizers = pytest.importorskip("tokenizers")
     tokenizer = tokenizers.Tokenizer.from_file(str(stories260k / "tokenizer.json"))

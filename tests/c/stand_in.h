@@ -160,6 +160,7 @@ static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
     flm_model *m = flm_alloc(sizeof *m);
     flm_error error = {0};
     m->context = c;
+    m->kernels = c->kernels;
     m->spec.vocab = VOCAB;
     m->spec.hidden = 1;
     m->spec.has_head = 1;

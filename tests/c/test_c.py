@@ -79,3 +79,15 @@ def test_every_allocation_may_fail(build_c, small_files):
     program = build_c("fuzz_flm", [HERE / "fuzz_flm.c", *LIBRARY], sanitizer="address", flags=WRAP)
     text = run(program, "memory", *small_files.values())
     assert min(map(int, re.findall(r"\d+", text))) > 20
+
+
+MODEL_CASES = ["fallback", "coverage", "finish_again", "two_loaders", "verify_beside", "options"]
+
+
+@pytest.mark.parametrize("case", MODEL_CASES)
+def test_models(build_c, sanitizer, small_files, llama_spec, case):
+    if sanitizer == "thread" and case == "fallback":
+        pytest.skip("the thread sanitizer cannot start threads in a forked child")
+    wrap = ["-Wl,--wrap=pthread_create,--wrap=calloc"]
+    program = build_c("unit_model", [HERE / "unit_model.c", *LIBRARY], sanitizer=sanitizer, flags=wrap)
+    run(program, case, llama_spec, small_files["llama"])

@@ -1,0 +1,29 @@
+/* Weights from memory into a model's slots: rows are rounded or quantised, and packed in strips. pack.c. */
+#ifndef FLM_PACK_H
+#define FLM_PACK_H
+
+#include "model.h"
+
+/* Rows [row, row + n_rows) of a slot, for a team of threads; of a matrix, `row` begins a strip. */
+typedef struct flm_pack_job {
+    const flm_kernels *kernels;
+    flm_slot *slot;
+    size_t row, n_rows;
+    const unsigned char *values; /* [n_rows, cols] of dtype, contiguous */
+    flm_dtype dtype;
+    float *columns; /* [threads][padded columns][16] for quantised formats, else NULL */
+    int all_finite[FLM_MAX_THREADS];
+} flm_pack_job;
+
+/* Check what a caller wants to load against the slot. */
+flm_status flm_pack_check(const flm_slot *slot, size_t row, size_t n_rows, const void *values, flm_dtype dtype,
+                          flm_error *error);
+/* Reserve what n_threads need; flm_pack_end frees it. */
+flm_status flm_pack_begin(flm_pack_job *job, unsigned n_threads, flm_error *error);
+/* A flm_team_fn on a flm_pack_job. */
+void flm_pack_team(void *job, unsigned thread, unsigned n_threads);
+/* After a run of n_ran threads: note which rows the slot has. FLM_ERR_FORMAT: a value was not finite; then the slot
+ * lacks these rows. */
+flm_status flm_pack_end(flm_pack_job *job, unsigned n_ran, flm_error *error);
+
+#endif
