@@ -8,25 +8,12 @@ from pathlib import Path
 import pytest
 from support import ROOT, BuildC, core_files
 
-NAMES = [
-    "gate",
-    "kv_pages",
-    "prefix",
-    "engine",
-    "schedule",
-    "session",
-    "request",
-    "generation",
-    "queue",
-    "batch",
-    "encode",
-    "sampler",
-]
-NAMES += ["sampler_filters", "text", "detok", "memory", "cgroup", "options", "status", "threads", "spare"]
-
-
+NAMES = (
+    "gate kv_pages prefix engine schedule session request generation queue batch encode sampler sampler_filters text detok"
+    " array memory cgroup options status threads spare"
+).split()
 SMALL = {
-    "unit_pages": core_files("kv_pages", "prefix", "memory", "cgroup", "status"),
+    "unit_pages": core_files("kv_pages", "prefix", "array", "memory", "cgroup", "status"),
     "unit_gate": core_files("gate", "status"),
 }
 SOURCES = core_files(*NAMES)

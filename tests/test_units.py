@@ -10,7 +10,7 @@ import pytest
 from support import BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files("threads", "spare", "memory", "cgroup", "status")
+BASE = core_files("threads", "spare", "memory", "array", "cgroup", "status")
 NO_LIMIT = "18446744073709551615"
 
 
@@ -39,7 +39,7 @@ def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
 
 
 def test_memory(build_c: BuildC, sanitizer: str) -> None:
-    sources = [HERE / "unit_memory.c", *core_files("memory", "cgroup")]
+    sources = [HERE / "unit_memory.c", *core_files("memory", "array", "cgroup")]
     program = build_c("unit_memory", sources, sanitizer=sanitizer)
     # an allocation that cannot be had is to return NULL, as without a sanitizer
     options = "allocator_may_return_null=1"

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "cgroup.h"
 
 #if !defined(MAP_ANONYMOUS)
@@ -25,25 +26,13 @@
 #define HUGE_PAGE ((size_t)2 << 20)
 #define OWN_MAPPING (HUGE_PAGE / 2)
 
-typedef struct flm_block { /* lies right before the pointer that flm_alloc returns */
+typedef struct alloc_header { /* lies right before the pointer that flm_alloc returns */
     void *base;
     size_t mapped_bytes; /* 0: base is from calloc */
-} flm_block;
+} alloc_header;
 
-int flm_mul(size_t a, size_t b, size_t *product) {
-    if (b != 0 && a > SIZE_MAX / b) return 0;
-    *product = a * b;
-    return 1;
-}
-
-int flm_add(size_t a, size_t b, size_t *sum) {
-    if (a > SIZE_MAX - b) return 0;
-    *sum = a + b;
-    return 1;
-}
-
-/* From a number to the next multiple of `align`. */
-static size_t up_to(uintptr_t number, size_t align) { return (align - number % align) % align; }
+/* Bytes from a number to the next multiple of `align`. */
+static size_t padding_to(uintptr_t number, size_t align) { return (align - number % align) % align; }
 
 void flm_prefer_huge_pages(void *range, size_t n_bytes) {
 #if defined(MADV_HUGEPAGE)
@@ -57,7 +46,7 @@ void *flm_alloc(size_t n_bytes) {
     const int own = n_bytes >= OWN_MAPPING;
     const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
     size_t total; /* with room before the block, to align it, and after it, for a whole last page */
-    if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(flm_block), &total)) return NULL;
+    if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(alloc_header), &total)) return NULL;
     unsigned char *base;
     if (own) {
         base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -66,9 +55,9 @@ void *flm_alloc(size_t n_bytes) {
     } else if (!(base = calloc(1, total))) {
         return NULL;
     }
-    uintptr_t first = (uintptr_t)base + sizeof(flm_block);
-    unsigned char *block = base + sizeof(flm_block) + up_to(first, align);
-    ((flm_block *)block)[-1] = (flm_block){base, own ? total : 0};
+    uintptr_t first = (uintptr_t)base + sizeof(alloc_header);
+    unsigned char *block = base + sizeof(alloc_header) + padding_to(first, align);
+    ((alloc_header *)block)[-1] = (alloc_header){base, own ? total : 0};
     return block;
 }
 
@@ -77,31 +66,9 @@ void *flm_alloc_array(size_t n, size_t bytes) {
     return flm_mul(n, bytes, &total) ? flm_alloc(total) : NULL;
 }
 
-void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok) {
-    if (n == 0) return NULL;
-    void *copy = flm_alloc_array(n, bytes);
-    if (copy)
-        memcpy(copy, from, n * bytes);
-    else
-        *ok = 0;
-    return copy;
-}
-
-int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes) {
-    if (n <= *capacity) return 1;
-    size_t wanted = *capacity < SIZE_MAX / 2 && *capacity * 2 > n ? *capacity * 2 : n;
-    void *grown = flm_alloc_array(wanted, bytes);
-    if (!grown) return 0;
-    if (*array) memcpy(grown, *array, *capacity * bytes);
-    flm_free(*array);
-    *array = grown;
-    *capacity = wanted;
-    return 1;
-}
-
 void flm_free(void *block) {
     if (!block) return;
-    flm_block origin = ((flm_block *)block)[-1];
+    alloc_header origin = ((alloc_header *)block)[-1];
     if (origin.mapped_bytes)
         munmap(origin.base, origin.mapped_bytes);
     else
@@ -110,7 +77,7 @@ void flm_free(void *block) {
 
 /* Bytes that a range takes: whole huge pages, if it has room for one. */
 static size_t range_bytes(size_t n_bytes) {
-    return n_bytes < HUGE_PAGE ? n_bytes : n_bytes + up_to(n_bytes, HUGE_PAGE);
+    return n_bytes < HUGE_PAGE ? n_bytes : n_bytes + padding_to(n_bytes, HUGE_PAGE);
 }
 
 void *flm_reserve(size_t n_bytes) {
@@ -119,7 +86,7 @@ void *flm_reserve(size_t n_bytes) {
     unsigned char *base =
         mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return NULL;
-    const size_t before = spare ? up_to((uintptr_t)base, HUGE_PAGE) : 0;
+    const size_t before = spare ? padding_to((uintptr_t)base, HUGE_PAGE) : 0;
     if (before) munmap(base, before);
     if (before < spare) munmap(base + before + bytes, spare - before);
     return base + before;

@@ -1,4 +1,4 @@
-/* Every allocation of the library: 64-byte aligned blocks, overflow-checked sizes, reserved ranges. memory.c. */
+/* Every allocation of the library: 64-byte aligned blocks, reserved ranges, mapped files. memory.c. */
 #ifndef FLM_MEMORY_H
 #define FLM_MEMORY_H
 
@@ -7,16 +7,8 @@
 
 #define FLM_ALIGN 64u
 
-/* *product = a * b, *sum = a + b; 0 on overflow, else 1. */
-int flm_mul(size_t a, size_t b, size_t *product);
-int flm_add(size_t a, size_t b, size_t *sum);
-
 void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL when out of memory or n_bytes is 0 */
 void *flm_alloc_array(size_t n, size_t bytes); /* NULL on overflow too */
-/* A copy of n elements (NULL when n is 0); *ok becomes 0 when memory runs out. */
-void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok);
-/* Grow a plain array (of trivially copyable elements) to hold at least n: *array and *capacity change on success. */
-int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes);
 void flm_free(void *block);
 
 /* A range of address space without memory behind it until it is touched (NULL: none to be had); from a huge page on it

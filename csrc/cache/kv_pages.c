@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "kv_pool.h"
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "../base/invariant.h"
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../format/matrix.h"

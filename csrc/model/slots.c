@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "../format/matrix.h"
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "model.h"
 #include "../base/status.h"

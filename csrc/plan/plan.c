@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "../run/run.h"
 #include "../base/status.h"

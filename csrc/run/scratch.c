@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "../engine/context.h"
+#include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 

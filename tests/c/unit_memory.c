@@ -1,4 +1,4 @@
-/* Allocation, reserved ranges, mapped files. */
+/* Allocation, arrays, reserved ranges, mapped files. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "base/array.h"
 #include "base/memory.h"
 
 static int is_zero(const unsigned char *bytes, size_t n) {

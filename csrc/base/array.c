@@ -1,0 +1,40 @@
+#include "array.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#include "memory.h"
+
+int flm_mul(size_t a, size_t b, size_t *product) {
+    if (b != 0 && a > SIZE_MAX / b) return 0;
+    *product = a * b;
+    return 1;
+}
+
+int flm_add(size_t a, size_t b, size_t *sum) {
+    if (a > SIZE_MAX - b) return 0;
+    *sum = a + b;
+    return 1;
+}
+
+void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok) {
+    if (n == 0) return NULL;
+    void *copy = flm_alloc_array(n, bytes);
+    if (copy)
+        memcpy(copy, from, n * bytes);
+    else
+        *ok = 0;
+    return copy;
+}
+
+int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes) {
+    if (n <= *capacity) return 1;
+    size_t wanted = *capacity < SIZE_MAX / 2 && *capacity * 2 > n ? *capacity * 2 : n;
+    void *grown = flm_alloc_array(wanted, bytes);
+    if (!grown) return 0;
+    if (*array) memcpy(grown, *array, *capacity * bytes);
+    flm_free(*array);
+    *array = grown;
+    *capacity = wanted;
+    return 1;
+}
