@@ -5,7 +5,9 @@
 
 #include <unistd.h>
 
-#if defined(__x86_64__) && defined(__GNUC__)
+#include "machine.h"
+
+#if defined(__x86_64__)
 
 #include <cpuid.h>
 

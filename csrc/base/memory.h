@@ -5,6 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "machine.h"
+
 #define FLM_ALIGN 64u
 
 void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL when out of memory or n_bytes is 0 */

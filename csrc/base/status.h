@@ -3,12 +3,9 @@
 #define FLM_STATUS_H
 
 #include "fastlm.h"
+#include "machine.h"
 
-#if defined(__GNUC__)
 #define FLM_PRINTF(f, a) __attribute__((format(printf, f, a)))
-#else
-#define FLM_PRINTF(f, a)
-#endif
 
 /* Fill *error (may be NULL) and return status, so that callers write `return flm_fail(...)`. */
 flm_status flm_fail(flm_error *error, flm_status status, const char *format, ...) FLM_PRINTF(3, 4);

@@ -16,9 +16,15 @@ static const choice choices[] = {
     {&flm_kernels_scalar, 0},
 #if FLM_ISA_X86
     {&flm_kernels_avx2, FLM_CPU_AVX2},
+#endif
+#if FLM_ISA_AVXVNNI
     {&flm_kernels_avx2vnni, FLM_CPU_AVX2 | FLM_CPU_AVX_VNNI},
+#endif
+#if FLM_ISA_X86
     {&flm_kernels_avx512, FLM_CPU_AVX512},
     {&flm_kernels_avx512vnni, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16},
+#endif
+#if FLM_ISA_AMX
     {&flm_kernels_amx, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16 | FLM_CPU_AMX},
 #endif
 #if FLM_ISA_ARM

@@ -58,13 +58,6 @@ typedef struct container {
     flm_error *error;
 } container;
 
-static int little_endian(void) {
-    const uint32_t one = 1;
-    unsigned char first;
-    memcpy(&first, &one, 1);
-    return first;
-}
-
 /* A section must start where the one before ends, rounded up to 64. */
 static int follows(uint64_t end, uint64_t offset) {
     return end <= UINT64_MAX - (FLM_ALIGN - 1) && offset == (end + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN;
@@ -252,7 +245,6 @@ flm_status flm_container_map(flm_context *context, const flm_kernels *kernels, c
     container c = {.error = error};
     const void *file;
     *model = NULL;
-    if (!little_endian()) return flm_fail(error, FLM_ERR_UNSUPPORTED, ".flm files need a little-endian machine");
     int failure = flm_map_file(path, &file, &c.n_bytes);
     if (failure) return flm_fail(error, FLM_ERR_IO, "cannot be opened: %s", strerror(failure));
     c.file = file;

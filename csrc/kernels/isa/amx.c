@@ -2,7 +2,7 @@
  * flag names a processor. */
 #include "isa.h"
 
-#if FLM_ISA_X86
+#if FLM_ISA_AMX
 
 #include <immintrin.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* AVX2, FMA, F16C and AVX-VNNI: the bodies, compiled in a target region, so that no compiler flag names a processor. */
 #include "isa.h"
 
-#if FLM_ISA_X86
+#if FLM_ISA_AVXVNNI
 
 #include <immintrin.h>
 #include <math.h>

@@ -3,14 +3,15 @@
 #define FLM_ISA_H
 
 #include "../kernels.h"
+#include "../../base/machine.h"
 
 /* Whether the x86 tables are compiled, and those of aarch64. */
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__)
 #define FLM_ISA_X86 1
 #else
 #define FLM_ISA_X86 0
 #endif
-#if defined(__aarch64__) && defined(__GNUC__)
+#if defined(__aarch64__)
 #define FLM_ISA_ARM 1
 #elif !defined(FLM_ISA_ARM) /* tests have a stand-in for NEON */
 #define FLM_ISA_ARM 0
@@ -21,12 +22,32 @@
 #define FLM_ISA_ARM_DOTPROD FLM_ISA_ARM
 #endif
 
+/* The tables whose instructions only GCC 11 and Clang 12 can name; older compilers leave them out. */
+#if defined(FLM_ISA_NAMED) /* a test says */
+#elif defined(__apple_build_version__)
+#define FLM_ISA_NAMED (__clang_major__ >= 13)
+#elif defined(__clang__)
+#define FLM_ISA_NAMED (__clang_major__ >= 12)
+#else
+#define FLM_ISA_NAMED (__GNUC__ >= 11)
+#endif
+#if !defined(FLM_ISA_AVXVNNI) /* tests leave them out, too */
+#define FLM_ISA_AVXVNNI (FLM_ISA_X86 && FLM_ISA_NAMED)
+#endif
+#if !defined(FLM_ISA_AMX)
+#define FLM_ISA_AMX (FLM_ISA_X86 && FLM_ISA_NAMED)
+#endif
+
 extern const flm_kernels flm_kernels_scalar;
 #if FLM_ISA_X86
 extern const flm_kernels flm_kernels_avx2;
-extern const flm_kernels flm_kernels_avx2vnni;
 extern const flm_kernels flm_kernels_avx512;
 extern const flm_kernels flm_kernels_avx512vnni;
+#endif
+#if FLM_ISA_AVXVNNI
+extern const flm_kernels flm_kernels_avx2vnni;
+#endif
+#if FLM_ISA_AMX
 extern const flm_kernels flm_kernels_amx;
 #endif
 #if FLM_ISA_ARM

@@ -7,6 +7,11 @@
 #include <math.h>
 #include <string.h>
 
+#if defined(__aarch64__) && !defined(__clang__)
+#pragma GCC push_options
+#pragma GCC optimize("no-schedule-insns") /* scheduled before register allocation, sums would be spilled */
+#endif
+
 #define TILE_TOKENS 6
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) == 2 ? 2 : 1)
 #define CACHED_STRIPS 4
@@ -21,6 +26,10 @@
 #include "../vec/vec_neon.h"
 
 #include "../body/all.inc"
+
+#if defined(__aarch64__) && !defined(__clang__)
+#pragma GCC pop_options
+#endif
 
 const flm_kernels flm_kernels_neon = FLM_KERNEL_TABLE("neon");
 

@@ -14,6 +14,7 @@
 #else
 #pragma GCC push_options
 #pragma GCC target("arch=armv8.2-a+dotprod")
+#pragma GCC optimize("no-schedule-insns") /* as in neon.c */
 #endif
 #endif
 

@@ -15,10 +15,6 @@ typedef uint32_t vu __attribute__((vector_size(16)));
 
 #include "vec_common.h"
 
-#if defined(__aarch64__) && !defined(__clang__) /* before registers are given out: sums would not stay in them */
-#pragma GCC optimize("no-schedule-insns")
-#endif
-
 INLINE vf v_set1(float x) { return (vf)vdupq_n_f32(x); }
 INLINE vf v_fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 INLINE vf v_select(vi m, vf a, vf b) { return (vf)vbslq_f32((uint32x4_t)m, (float32x4_t)a, (float32x4_t)b); }
