@@ -1,7 +1,12 @@
+#undef _GNU_SOURCE /* with it strerror_r is another function, which returns a pointer */
+#if !defined(_POSIX_C_SOURCE)
+#define _POSIX_C_SOURCE 200809L
+#endif
 #include "status.h"
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 
 const char *flm_version(void) { return FLM_VERSION; }
 
@@ -45,4 +50,10 @@ flm_status flm_fail(flm_error *error, flm_status status, const char *format, ...
     else if ((size_t)wanted >= sizeof error->text)
         drop_partial_code_point(error->text, sizeof error->text - 1);
     return status;
+}
+
+const char *flm_errno_text(int number, char *text, size_t n_bytes) {
+    text[0] = '\0';
+    if (strerror_r(number, text, n_bytes) != 0 && text[0] == '\0') snprintf(text, n_bytes, "error %d", number);
+    return text;
 }

@@ -10,4 +10,8 @@
 /* Fill *error (may be NULL) and return status, so that callers write `return flm_fail(...)`. */
 flm_status flm_fail(flm_error *error, flm_status status, const char *format, ...) FLM_PRINTF(3, 4);
 
+/* What the system calls the error `number` (an errno), written to text[n_bytes], which is returned. Unlike strerror it
+ * may be called from any thread. */
+const char *flm_errno_text(int number, char *text, size_t n_bytes);
+
 #endif

@@ -246,7 +246,11 @@ flm_status flm_container_map(flm_context *context, const flm_kernels *kernels, c
     const void *file;
     *model = NULL;
     int failure = flm_map_file(path, &file, &c.n_bytes);
-    if (failure) return flm_fail(error, FLM_ERR_IO, "cannot be opened: %s", strerror(failure));
+    if (failure) {
+        char reason[128];
+        return flm_fail(error, FLM_ERR_IO, "%.200s: cannot be opened: %s", path,
+                        flm_errno_text(failure, reason, sizeof reason));
+    }
     c.file = file;
     flm_status status = open_mapped(&c, context, kernels, options, model);
     if (status == FLM_OK) return FLM_OK;

@@ -1,3 +1,5 @@
+#include <errno.h>
+
 #include "check.h"
 #include "base/status.h"
 
@@ -37,7 +39,19 @@ static void test_cut(void) {
         }
 }
 
+/* The system's words for every error, and their beginning where there is room for no more. */
+static void test_errno(void) {
+    for (int number = 0; number < 300; number++) {
+        char text[128], cut[8];
+        memset(text, 'x', sizeof text);
+        CHECK(flm_errno_text(number, text, sizeof text) == text && strcmp(text, strerror(number)) == 0);
+        CHECK(flm_errno_text(number, cut, sizeof cut) == cut && strlen(cut) == sizeof cut - 1);
+        CHECK(strncmp(cut, text, sizeof cut - 1) == 0);
+    }
+    CHECK(strstr(flm_errno_text(ENOENT, (char[64]){0}, 64), "No such file"));
+}
+
 int main(int argc, char **argv) {
-    static const check_case cases[] = {{"names", test_names}, {"fail", test_fail}, {"cut", test_cut}};
+    static const check_case cases[] = {{"names", test_names}, {"fail", test_fail}, {"cut", test_cut}, {"errno", test_errno}};
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
