@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from support import BuildC, core_files
+from support import CSRC, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files("threads", "spare", "memory", "array", "cgroup", "status")
+BASE = core_files("threads", "prefault", "memory", "array", "cgroup", "status")
 NO_LIMIT = "18446744073709551615"
 
 
@@ -27,15 +28,39 @@ def run(program: Path, *arguments: str, seconds: float = 120, environment: dict[
     return result.stdout
 
 
-THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "wishes"]
+THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "prefault"]
 
 
 @pytest.mark.parametrize("case", THREAD_CASES)
 def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
-    if sanitizer == "thread" and case in ("fork", "refused", "wishes"):
+    if sanitizer == "thread" and case in ("fork", "refused", "prefault"):
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
     flags = ["-Wl,--wrap=pthread_create"]
     run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="only clang's sanitizer sees that null + 0 is undefined")
+def test_prefault_before_any_request(tmp_path: Path) -> None:
+    """A worker of a pool whose model never ran has nothing to populate, and no address to count from."""
+    source = tmp_path / "idle.c"
+    source.write_text(
+        '#include "base/prefault.h"\n'
+        "int main(void) {\n"
+        "    flm_prefault prefault;\n"
+        "    return flm_prefault_init(&prefault) || flm_prefault_populate(&prefault);\n"
+        "}\n"
+    )
+    sources = [source, *core_files("prefault", "memory", "array", "cgroup")]
+    flags = [
+        "-std=c11",
+        "-pthread",
+        "-fsanitize=undefined",
+        "-fsanitize-trap=all",
+        f"-I{CSRC}",
+        f"-I{CSRC / 'include'}",
+    ]
+    subprocess.run(["clang", *flags, *map(str, sources), "-o", str(tmp_path / "idle")], check=True)
+    run(tmp_path / "idle")
 
 
 def test_memory(build_c: BuildC, sanitizer: str) -> None:

@@ -82,13 +82,13 @@ static size_t range_bytes(size_t n_bytes) {
 
 void *flm_reserve(size_t n_bytes) {
     if (n_bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
-    const size_t bytes = range_bytes(n_bytes), spare = bytes < HUGE_PAGE ? 0 : HUGE_PAGE; /* to align it; given back */
+    const size_t bytes = range_bytes(n_bytes), extra = bytes < HUGE_PAGE ? 0 : HUGE_PAGE; /* to align it; given back */
     unsigned char *base =
-        mmap(NULL, bytes + spare, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return NULL;
-    const size_t before = spare ? padding_to((uintptr_t)base, HUGE_PAGE) : 0;
+    const size_t before = extra ? padding_to((uintptr_t)base, HUGE_PAGE) : 0;
     if (before) munmap(base, before);
-    if (before < spare) munmap(base + before + bytes, spare - before);
+    if (before < extra) munmap(base + before + bytes, extra - before);
     return base + before;
 }
 
@@ -96,7 +96,7 @@ void flm_release(void *range, size_t n_bytes) {
     if (range) munmap(range, range_bytes(n_bytes));
 }
 
-int flm_provide(void *range, size_t n_bytes) {
+int flm_populate(void *range, size_t n_bytes) {
 #if defined(MADV_POPULATE_WRITE)
     const size_t before = (uintptr_t)range % (size_t)sysconf(_SC_PAGESIZE);
     return madvise((unsigned char *)range - before, n_bytes + before, MADV_POPULATE_WRITE) == 0;

@@ -20,8 +20,9 @@ void flm_release(void *range, size_t n_bytes);
 /* Asks for huge pages where a range is touched: fewer TLB misses. */
 void flm_prefer_huge_pages(void *range, size_t n_bytes);
 
-/* Has the system provide the memory behind a range now, its contents unchanged. 0: it cannot. */
-int flm_provide(void *range, size_t n_bytes);
+/* Populates a range: the system finds the memory behind it now instead of at the first touch, contents unchanged. 0: it
+ * cannot. */
+int flm_populate(void *range, size_t n_bytes);
 
 /* A whole file mapped read-only. Returns 0, or an errno. */
 int flm_map_file(const char *path, const void **data, size_t *n_bytes);

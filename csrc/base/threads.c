@@ -13,7 +13,7 @@
 #include "cgroup.h"
 #include "invariant.h"
 #include "memory.h"
-#include "spare.h"
+#include "prefault.h"
 #include "status.h"
 
 /* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
@@ -43,8 +43,8 @@ typedef struct flm_team {
 
     flm_team_fn *fn; /* of the current run; NULL: end */
     void *argument;
-    flm_spare spare;    /* what worker 1 sees to before it sleeps */
-    fenv_t environment; /* the caller's rounding and flush modes: all threads of a run must agree in every bit */
+    flm_prefault prefault; /* worker 1 populates memory before it sleeps */
+    fenv_t environment;    /* the caller's rounding and flush modes: all threads of a run must agree in every bit */
 
     pthread_mutex_t lock; /* for sleeping only */
     pthread_cond_t changed;
@@ -111,7 +111,7 @@ static void wait_until(flm_team *team, atomic_uint *count, unsigned target) {
 
 static void wait_for_run(flm_team *team, unsigned thread, unsigned run) {
     if (look_until(team, &team->runs, run)) return;
-    while (thread == 1 && !has_reached(&team->runs, run) && flm_spare_provide(&team->spare)) {
+    while (thread == 1 && !has_reached(&team->runs, run) && flm_prefault_populate(&team->prefault)) {
     }
     sleep_until(team, &team->runs, run);
 }
@@ -190,7 +190,7 @@ static void end_team(flm_team *team) {
         team->fn = NULL;
         advance(team, &team->runs, team->runs + 1);
         for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
-        flm_spare_destroy(&team->spare);
+        flm_prefault_destroy(&team->prefault);
         pthread_cond_destroy(&team->changed);
         pthread_mutex_destroy(&team->lock);
     }
@@ -203,7 +203,7 @@ static int init_locks(flm_team *team) {
     if (failure) return failure;
     failure = pthread_cond_init(&team->changed, NULL);
     if (failure) goto lock;
-    failure = flm_spare_init(&team->spare);
+    failure = flm_prefault_init(&team->prefault);
     if (!failure) return 0;
     pthread_cond_destroy(&team->changed);
 lock:
@@ -286,11 +286,11 @@ void flm_pool_barrier(flm_pool *pool, unsigned thread) {
 }
 
 void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes) {
-    if (has_workers(pool)) flm_spare_wish(&pool->team->spare, range, n_bytes);
+    if (has_workers(pool)) flm_prefault_request(&pool->team->prefault, range, n_bytes);
 }
 
 void flm_pool_forget(flm_pool *pool) {
-    if (has_workers(pool)) flm_spare_forget(&pool->team->spare);
+    if (has_workers(pool)) flm_prefault_cancel(&pool->team->prefault);
 }
 
 unsigned flm_cpus(void) {

@@ -28,7 +28,7 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
 /* All threads of the running team wait for each other; what each wrote before, all see after. */
 void flm_pool_barrier(flm_pool *pool, unsigned thread);
 
-/* Memory that coming runs will touch (spare.h): a worker that has nothing to do sees to it. */
+/* Memory that coming runs will touch (prefault.h): a worker that has nothing to do sees to it. */
 void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes);
 /* No worker is at it any more. */
 void flm_pool_forget(flm_pool *pool);

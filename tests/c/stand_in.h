@@ -140,7 +140,7 @@ static flm_context *new_context(void) {
     flm_context *c = flm_alloc(sizeof *c);
     flm_error error;
     c->kernels = &kernels;
-    CHECK(flm_pool_create(2, &c->pool, &error) == FLM_OK); /* no step runs on it, but pages are wished for */
+    CHECK(flm_pool_create(2, &c->pool, &error) == FLM_OK); /* no step runs on it, but pages are prefaulted */
     flm_gate_init(&c->gate);
     return c;
 }
