@@ -285,11 +285,11 @@ void flm_pool_barrier(flm_pool *pool, unsigned thread) {
     if (pool->team && pool->team->n_threads > 1) team_barrier(pool->team, thread);
 }
 
-void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes) {
+void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes) {
     if (has_workers(pool)) flm_prefault_request(&pool->team->prefault, range, n_bytes);
 }
 
-void flm_pool_forget(flm_pool *pool) {
+void flm_pool_cancel_prefault(flm_pool *pool) {
     if (has_workers(pool)) flm_prefault_cancel(&pool->team->prefault);
 }
 

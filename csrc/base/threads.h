@@ -28,10 +28,10 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
 /* All threads of the running team wait for each other; what each wrote before, all see after. */
 void flm_pool_barrier(flm_pool *pool, unsigned thread);
 
-/* Memory that coming runs will touch (prefault.h): a worker that has nothing to do sees to it. */
-void flm_pool_wish(flm_pool *pool, void *range, size_t n_bytes);
-/* No worker is at it any more. */
-void flm_pool_forget(flm_pool *pool);
+/* Request that an idle worker populate memory that coming runs will touch (prefault.h). */
+void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes);
+/* Cancel the request. When this returns, no worker populates the range any more. */
+void flm_pool_cancel_prefault(flm_pool *pool);
 
 double flm_now(void);    /* seconds of a monotonic clock */
 unsigned flm_cpus(void); /* usable processors: affinity and cgroup quota, at least 1 */

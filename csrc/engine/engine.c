@@ -92,7 +92,7 @@ flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *e
 
 void flm_engine_destroy(flm_engine *engine) {
     if (!engine) return;
-    flm_pool_forget(engine->model->context->pool);
+    flm_pool_cancel_prefault(engine->model->context->pool);
     destroy_pools(engine);
     flm_scratch_destroy(engine->scratch);
     flm_queue_free(&engine->queue);
@@ -129,12 +129,12 @@ flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows,
     return FLM_OK;
 }
 
-/* What a chunk of the next prompt will touch, a worker may have provided while it waits for the step. */
-static void wish_for_pages(const flm_engine *e) {
+/* An idle worker populates the pages that a chunk of the next prompt will touch. */
+static void prefault_pages(const flm_engine *e) {
     if (!e->decoder_pool) return;
     unsigned char *range;
     const size_t n_bytes = flm_kv_coming(e->decoder_pool, (e->chunk + FLM_PAGE - 1) / FLM_PAGE, &range);
-    flm_pool_wish(e->model->context->pool, range, n_bytes);
+    flm_pool_prefault(e->model->context->pool, range, n_bytes);
 }
 
 int flm_watch_ask(flm_watch *watch, double now) {
@@ -162,6 +162,6 @@ flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch 
     if (status) return status;
     e->last_seconds = watch->now - start;
     e->last_tokens = step->n_tokens;
-    if (!encoder) wish_for_pages(e);
+    if (!encoder) prefault_pages(e);
     return FLM_OK;
 }

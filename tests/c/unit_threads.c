@@ -137,8 +137,8 @@ static int run_in_child(flm_pool *pool, unsigned n_threads, int depth) {
     CHECK(child >= 0);
     if (child == 0) {
         alarm(30);
-        flm_pool_wish(pool, &depth, sizeof depth); /* the parent's workers are not here: neither waits for them */
-        flm_pool_forget(pool);
+        flm_pool_prefault(pool, &depth, sizeof depth); /* the parent's workers are not here: neither waits for them */
+        flm_pool_cancel_prefault(pool);
         team_log log = {0};
         for (int i = 0; i < 5; i++) run_team(pool, count_run, &log);
         check_counts(&log, n_threads, 5);
@@ -229,7 +229,7 @@ static size_t resident(unsigned char *range, size_t n_bytes) {
 static void prefault_until_resident(flm_pool *pool, unsigned char *range, size_t n_bytes) {
     team_log log = {0};
     for (double start = flm_now(); resident(range, n_bytes) < n_bytes && flm_now() - start < 20;) {
-        flm_pool_wish(pool, range, n_bytes);
+        flm_pool_prefault(pool, range, n_bytes);
         run_team(pool, count_run, &log);
         sleep_for(3e-3);
     }
@@ -246,7 +246,7 @@ static void test_prefault(void) {
         flm_pool *pool = new_pool(n);
         team_log log = {0};
         if (n == 1) {
-            flm_pool_wish(pool, range, 2 * HUGE_PAGE);
+            flm_pool_prefault(pool, range, 2 * HUGE_PAGE);
             run_team(pool, count_run, &log);
             sleep_for(20e-3);
             CHECK(resident(range, ALL) == 0);
@@ -257,16 +257,16 @@ static void test_prefault(void) {
             CHECK(resident(range, ALL) == 4 * HUGE_PAGE);
             for (int i = 0; i < 50; i++) {
                 run_team(pool, count_run, &log);
-                flm_pool_wish(pool, other, ALL);
+                flm_pool_prefault(pool, other, ALL);
                 sleep_for(1e-3 + 1e-5 * i);
-                flm_pool_forget(pool);
+                flm_pool_cancel_prefault(pool);
                 flm_release(other, ALL); /* nobody is at it */
                 other = flm_reserve(ALL);
             }
             CHECK(resident(other, ALL) == 0);
             CHECK(run_in_child(pool, n, 1) == 0);
         }
-        flm_pool_forget(pool);
+        flm_pool_cancel_prefault(pool);
         flm_pool_destroy(pool);
     }
     flm_release(range, ALL);
