@@ -1,0 +1,36 @@
+#define _GNU_SOURCE
+#include "process.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#if defined(__linux__) && !defined(MADV_WIPEONFORK)
+#define MADV_WIPEONFORK 18
+#endif
+
+/* A page that a child process finds zeroed, from a call of fork on; NULL: there is none to be had. */
+static void *wiped_page(size_t n_bytes) {
+#if defined(MADV_WIPEONFORK)
+    void *page = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED) return NULL;
+    if (madvise(page, n_bytes, MADV_WIPEONFORK) == 0) return page;
+    munmap(page, n_bytes);
+#else
+    (void)n_bytes;
+#endif
+    return NULL;
+}
+
+void flm_process_init(flm_process *process) {
+    atomic_int *word = wiped_page(sizeof *word);
+    process->owner = word ? word : &process->plain;
+    atomic_init(process->owner, (int)getpid());
+}
+
+void flm_process_destroy(flm_process *process) {
+    if (process->owner != &process->plain) munmap(process->owner, sizeof *process->owner);
+}
+
+int flm_process_is_own(const flm_process *process) {
+    return atomic_load_explicit(process->owner, memory_order_acquire) == (int)getpid();
+}
