@@ -10,11 +10,11 @@ from support import ROOT, BuildC, core_files
 
 NAMES = (
     "gate kv_pages prefix engine schedule session request generation queue batch encode sampler sampler_filters text detok"
-    " array memory cgroup options status threads prefault"
+    " array memory cgroup options status threads prefault process"
 ).split()
 SMALL = {
     "unit_pages": core_files("kv_pages", "prefix", "array", "memory", "cgroup", "status"),
-    "unit_gate": core_files("gate", "status"),
+    "unit_gate": core_files("gate", "process", "memory", "cgroup", "status"),
 }
 SOURCES = core_files(*NAMES)
 CASES = {

@@ -11,7 +11,7 @@ import pytest
 from support import CSRC, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files("threads", "prefault", "memory", "array", "cgroup", "status")
+BASE = core_files("threads", "process", "prefault", "memory", "array", "cgroup", "status")
 NO_LIMIT = "18446744073709551615"
 
 
@@ -28,14 +28,14 @@ def run(program: Path, *arguments: str, seconds: float = 120, environment: dict[
     return result.stdout
 
 
-THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "prefault"]
+THREAD_CASES = ["run", "barrier", "crowded", "environment", "two_pools", "fork", "refused", "prefault", "same_pid"]
 
 
 @pytest.mark.parametrize("case", THREAD_CASES)
 def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
-    if sanitizer == "thread" and case in ("fork", "refused", "prefault"):
+    if sanitizer == "thread" and case in ("fork", "refused", "prefault", "same_pid"):
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
-    flags = ["-Wl,--wrap=pthread_create"]
+    flags = ["-Wl,--wrap=pthread_create,--wrap=getpid"]
     run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)
 
 
@@ -69,6 +69,13 @@ def test_memory(build_c: BuildC, sanitizer: str) -> None:
     # an allocation that cannot be had is to return NULL, as without a sanitizer
     options = "allocator_may_return_null=1"
     run(program, environment={"ASAN_OPTIONS": options, "TSAN_OPTIONS": options})
+
+
+def test_process(build_c: BuildC, sanitizer: str) -> None:
+    if sanitizer == "thread":
+        pytest.skip("the thread sanitizer takes a lock that was held at the fork for one that is initialised twice")
+    sources = [HERE / "unit_process.c", *core_files("gate", "process", "status")]
+    run(build_c("unit_process", sources, sanitizer=sanitizer, flags=["-Wl,--wrap=getpid"]))
 
 
 def test_status(build_c: BuildC, sanitizer: str) -> None:

@@ -14,6 +14,7 @@
 #include "invariant.h"
 #include "memory.h"
 #include "prefault.h"
+#include "process.h"
 #include "status.h"
 
 /* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
@@ -37,7 +38,7 @@ typedef struct flm_team {
     unsigned n_threads; /* with the caller, who is thread 0 */
     unsigned n_workers; /* started */
     int oversubscribed; /* more threads than processors */
-    pid_t process;
+    flm_process process;
     pthread_t *workers; /* [n_threads - 1] */
     flm_seat *seats;    /* [n_threads] */
 
@@ -179,6 +180,7 @@ static int start_workers(flm_team *team) {
 }
 
 static void free_team(flm_team *team) {
+    flm_process_destroy(&team->process);
     flm_free(team->workers);
     flm_free(team->seats);
     flm_free(team);
@@ -186,7 +188,7 @@ static void free_team(flm_team *team) {
 
 /* End the workers and free the team; of a team of the parent process only the memory is ours. */
 static void end_team(flm_team *team) {
-    if (team->process == getpid()) {
+    if (flm_process_is_own(&team->process)) {
         team->fn = NULL;
         advance(team, &team->runs, team->runs + 1);
         for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
@@ -216,7 +218,7 @@ static flm_team *start_team(unsigned n_threads) {
     if (!team) return NULL;
     team->n_threads = n_threads;
     team->oversubscribed = n_threads > flm_cpus();
-    team->process = getpid();
+    flm_process_init(&team->process);
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
         team->seats = flm_alloc_array(n_threads, sizeof *team->seats);
@@ -258,7 +260,7 @@ unsigned flm_pool_threads(const flm_pool *pool) { return pool->n_threads; }
 
 /* A child process has no workers before its first run. */
 static int has_workers(const flm_pool *pool) {
-    return pool->n_threads > 1 && pool->team && pool->team->process == getpid();
+    return pool->n_threads > 1 && pool->team && flm_process_is_own(&pool->team->process);
 }
 
 unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument) {

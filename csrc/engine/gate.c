@@ -20,20 +20,21 @@ void flm_gate_init(flm_gate *gate) {
     gate->lead.held = gate->broken = 0;
     gate->era = 1;
     atomic_init(&gate->inside, 0);
-    atomic_init(&gate->process, (int)getpid());
+    flm_process_init(&gate->process);
 }
 
 void flm_gate_destroy(flm_gate *gate) {
-    if (atomic_load(&gate->process) == (int)getpid()) pthread_mutex_destroy(&gate->mutex);
+    if (flm_process_is_own(&gate->process)) pthread_mutex_destroy(&gate->mutex);
+    flm_process_destroy(&gate->process);
 }
 
 /* In a child process: the mutex may be held and the queue full of threads that do not exist here. What was consistent
  * at the fork is kept; what another thread was changing at that moment is lost. */
 static void take_over(flm_gate *gate, int self) {
     for (;;) {
-        int owner = atomic_load(&gate->process);
+        int owner = atomic_load(gate->process.owner);
         if (owner == self) return;
-        if (owner != -self && atomic_compare_exchange_strong(&gate->process, &owner, -self)) break;
+        if (owner != -self && atomic_compare_exchange_strong(gate->process.owner, &owner, -self)) break;
         sched_yield();
     }
     gate->broken |= gate->lead.held || atomic_load(&gate->inside);
@@ -43,12 +44,11 @@ static void take_over(flm_gate *gate, int self) {
     gate->lead.held = 0;
     if (++gate->era == 0) gate->era = 1;
     atomic_store(&gate->inside, 0);
-    atomic_store(&gate->process, self);
+    atomic_store(gate->process.owner, self);
 }
 
 flm_status flm_gate_enter(flm_gate *gate, flm_error *error) {
-    int self = (int)getpid();
-    if (atomic_load_explicit(&gate->process, memory_order_acquire) != self) take_over(gate, self);
+    if (!flm_process_is_own(&gate->process)) take_over(gate, (int)getpid());
     if (gate->broken)
         return flm_fail(error, FLM_ERR_STATE,
                         "this process was forked while another thread was inside a step of this "

@@ -18,6 +18,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "../base/process.h"
 #include "../base/threads.h"
 #include "fastlm.h"
 
@@ -39,10 +40,10 @@ typedef struct flm_gate {
     flm_waiter *first, *last; /* longest waiting first */
     const void *group;        /* of the leader */
     flm_lead lead;
-    unsigned era;       /* counts the processes that used the gate: a child's queue starts empty */
-    int broken;         /* a child of a fork in the middle of a step */
-    atomic_int inside;  /* the mutex is held */
-    atomic_int process; /* that uses the gate; negative: while it takes it over */
+    unsigned era;        /* counts the processes that used the gate: a child's queue starts empty */
+    int broken;          /* a child of a fork in the middle of a step */
+    atomic_int inside;   /* the mutex is held */
+    flm_process process; /* that uses the gate; its owner is negative while it takes it over */
 } flm_gate;
 
 void flm_gate_init(flm_gate *gate);

@@ -1,4 +1,4 @@
-/* The pool. Build with -Wl,--wrap=pthread_create. */
+/* The pool. Build with -Wl,--wrap=pthread_create,--wrap=getpid. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fenv.h>
@@ -25,6 +25,11 @@ typedef struct team_log {
 } team_log;
 
 static int may_start = -1; /* threads; negative: any number */
+static int one_process_id; /* all processes have the same, as a first process in its PID namespace may */
+
+pid_t __real_getpid(void);
+pid_t __wrap_getpid(void);
+pid_t __wrap_getpid(void) { return one_process_id ? 1 : __real_getpid(); }
 
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*fn)(void *), void *argument);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*fn)(void *), void *argument);
@@ -166,6 +171,16 @@ static void test_fork(void) {
     }
 }
 
+/* The same where the child's id does not tell it from its parent: it must not wait for workers that it lacks. */
+static void test_same_pid(void) {
+    unsigned char *page = flm_reserve(1);
+    if (madvise(page, 1, 18 /* MADV_WIPEONFORK */) != 0) return; /* before Linux 4.14 */
+    flm_release(page, 1);
+    one_process_id = 1;
+    test_fork();
+    one_process_id = 0;
+}
+
 static void check_environment(void *argument, unsigned thread, unsigned n_threads) {
     (void)thread, (void)n_threads;
     CHECK(fegetround() == *(int *)argument);
@@ -275,14 +290,10 @@ static void test_prefault(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"run", test_run},
-        {"barrier", test_barrier},
-        {"crowded", test_crowded},
-        {"environment", test_environment},
-        {"two_pools", test_two_pools},
-        {"fork", test_fork},
-        {"refused", test_refused},
-        {"prefault", test_prefault},
+        {"run", test_run},     {"barrier", test_barrier},         {"crowded", test_crowded},
+        {"environment", test_environment}, {"two_pools", test_two_pools},
+        {"fork", test_fork},   {"refused", test_refused},     {"prefault", test_prefault},
+        {"same_pid", test_same_pid},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
