@@ -65,7 +65,8 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
 
 def test_memory(build_c: BuildC, sanitizer: str) -> None:
     sources = [HERE / "unit_memory.c", *core_files("memory", "array", "cgroup")]
-    program = build_c("unit_memory", sources, sanitizer=sanitizer)
+    flags = ["-Wl,--wrap=sysconf,--wrap=mmap,--wrap=madvise"]
+    program = build_c("unit_memory", sources, sanitizer=sanitizer, flags=flags)
     # an allocation that cannot be had is to return NULL, as without a sanitizer
     options = "allocator_may_return_null=1"
     run(program, environment={"ASAN_OPTIONS": options, "TSAN_OPTIONS": options})

@@ -22,9 +22,8 @@
 #define MAP_NORESERVE 0
 #endif
 
-/* Blocks from this size on are mappings of their own, in whole huge pages. */
+/* Of a system with pages of 4 KB. Blocks from half of one on are mappings of their own, in whole huge pages. */
 #define HUGE_PAGE ((size_t)2 << 20)
-#define OWN_MAPPING (HUGE_PAGE / 2)
 
 typedef struct alloc_header { /* lies right before the pointer that flm_alloc returns */
     void *base;
@@ -34,16 +33,19 @@ typedef struct alloc_header { /* lies right before the pointer that flm_alloc re
 /* Bytes from a number to the next multiple of `align`. */
 static size_t padding_to(uintptr_t number, size_t align) { return (align - number % align) % align; }
 
+/* With pages of 16 or 64 KB a huge page is 32 or 512 MB: aligning blocks to it would waste address space or memory. */
+static int has_huge_pages(void) { return sysconf(_SC_PAGESIZE) == 4096; }
+
 void flm_prefer_huge_pages(void *range, size_t n_bytes) {
 #if defined(MADV_HUGEPAGE)
-    madvise(range, n_bytes, MADV_HUGEPAGE); /* a hint, so failure is fine */
+    if (has_huge_pages()) madvise(range, n_bytes, MADV_HUGEPAGE); /* a hint, so failure is fine */
 #else
     (void)range, (void)n_bytes;
 #endif
 }
 
 void *flm_alloc(size_t n_bytes) {
-    const int own = n_bytes >= OWN_MAPPING;
+    const int own = n_bytes >= HUGE_PAGE / 2 && has_huge_pages();
     const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
     size_t total; /* with room before the block, to align it, and after it, for a whole last page */
     if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(alloc_header), &total)) return NULL;
@@ -75,14 +77,17 @@ void flm_free(void *block) {
         free(origin.base);
 }
 
+static int holds_huge_pages(size_t n_bytes) { return n_bytes >= HUGE_PAGE && has_huge_pages(); }
+
 /* Bytes that a range takes: whole huge pages, if it has room for one. */
 static size_t range_bytes(size_t n_bytes) {
-    return n_bytes < HUGE_PAGE ? n_bytes : n_bytes + padding_to(n_bytes, HUGE_PAGE);
+    return holds_huge_pages(n_bytes) ? n_bytes + padding_to(n_bytes, HUGE_PAGE) : n_bytes;
 }
 
 void *flm_reserve(size_t n_bytes) {
     if (n_bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
-    const size_t bytes = range_bytes(n_bytes), extra = bytes < HUGE_PAGE ? 0 : HUGE_PAGE; /* to align it; given back */
+    const size_t bytes = range_bytes(n_bytes),
+                 extra = holds_huge_pages(bytes) ? HUGE_PAGE : 0; /* to align it; given back */
     unsigned char *base =
         mmap(NULL, bytes + extra, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return NULL;

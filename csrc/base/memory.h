@@ -13,8 +13,8 @@ void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL 
 void *flm_alloc_array(size_t n, size_t bytes); /* NULL on overflow too */
 void flm_free(void *block);
 
-/* A range of address space without memory behind it until it is touched (NULL: none to be had); from a huge page on it
- * begins with one. */
+/* A range of address space without memory behind it until it is touched (NULL: none to be had). From 2 MB on it begins
+ * with a huge page, where the system's pages are of 4 KB. */
 void *flm_reserve(size_t n_bytes);
 void flm_release(void *range, size_t n_bytes);
 /* Asks for huge pages where a range is touched: fewer TLB misses. */

@@ -1,7 +1,8 @@
-/* Allocation, arrays, reserved ranges, mapped files. */
+/* Allocation, arrays, reserved ranges, mapped files. Build with -Wl,--wrap=sysconf,--wrap=mmap,--wrap=madvise. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -13,6 +14,29 @@ static int is_zero(const unsigned char *bytes, size_t n) {
     for (size_t i = 0; i < n; i++)
         if (bytes[i]) return 0;
     return 1;
+}
+
+static long page_size; /* 0: the system's */
+static int n_mapped, n_advised;
+static size_t mapped_bytes; /* by the last mmap */
+
+long __real_sysconf(int name);
+long __wrap_sysconf(int name);
+long __wrap_sysconf(int name) { return name == _SC_PAGESIZE && page_size ? page_size : __real_sysconf(name); }
+
+void *__real_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset);
+void *__wrap_mmap(void *at, size_t n, int protection, int flags, int file, off_t offset) {
+    n_mapped++;
+    mapped_bytes = n;
+    return __real_mmap(at, n, protection, flags, file, offset);
+}
+
+int __real_madvise(void *at, size_t n, int advice);
+int __wrap_madvise(void *at, size_t n, int advice);
+int __wrap_madvise(void *at, size_t n, int advice) {
+    n_advised++;
+    return __real_madvise(at, n, advice);
 }
 
 static void test_overflow(void) {
@@ -81,6 +105,28 @@ static void test_reserve(void) {
     CHECK(!flm_reserve(SIZE_MAX) && !flm_reserve(SIZE_MAX / 2));
 }
 
+/* A huge page is 2 MB only where a page is 4 KB: else blocks are no mappings of their own, and ranges no longer. */
+static void test_page_sizes(void) {
+    enum { MANY = 9 << 20, MORE = MANY + 4096 };
+    static const long sizes[] = {4096, 16384, 65536};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        page_size = sizes[i];
+        n_mapped = n_advised = 0;
+        unsigned char *block = flm_alloc(MANY);
+        CHECK(block && is_zero(block, MANY));
+        CHECK(n_mapped == (page_size == 4096) && n_advised == (page_size == 4096));
+        flm_free(block);
+        n_advised = 0;
+        unsigned char *range = flm_reserve(MORE);
+        CHECK(range && (mapped_bytes == MORE) == (page_size != 4096));
+        flm_prefer_huge_pages(range, MORE);
+        CHECK(n_advised == (page_size == 4096));
+        range[MORE - 1] = 1;
+        flm_release(range, MORE);
+    }
+    page_size = 0;
+}
+
 static void test_map(void) {
     char folder[] = "/tmp/unit_memory.XXXXXX", path[64];
     const void *data;
@@ -112,7 +158,7 @@ static void test_physical(void) {
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"overflow", test_overflow}, {"alloc", test_alloc}, {"grow", test_grow},
-        {"reserve", test_reserve},   {"map", test_map},     {"physical", test_physical},
+        {"reserve", test_reserve},   {"page_sizes", test_page_sizes}, {"map", test_map},     {"physical", test_physical},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
