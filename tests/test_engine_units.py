@@ -10,7 +10,7 @@ from support import ROOT, BuildC, core_files
 
 NAMES = (
     "gate kv_pages prefix engine schedule session request generation queue batch encode sampler sampler_filters text detok"
-    " array memory cgroup options status threads prefault process"
+    " array memory cgroup options status threads prefault process cpu"
 ).split()
 SMALL = {
     "unit_pages": core_files("kv_pages", "prefix", "array", "memory", "cgroup", "status"),

@@ -11,7 +11,7 @@ import pytest
 from support import CSRC, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files("threads", "process", "prefault", "memory", "array", "cgroup", "status")
+BASE = core_files("threads", "process", "cpu", "prefault", "memory", "array", "cgroup", "status")
 NO_LIMIT = "18446744073709551615"
 
 

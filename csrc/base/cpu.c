@@ -84,10 +84,47 @@ int flm_cpu_permit_amx(void) { return 0; }
 
 #endif
 
-uint64_t flm_cpu_cache_bytes(void) {
-    long bytes = 0;
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-    bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
+#if defined(__APPLE__)
+
+#include <sys/sysctl.h>
+
+/* A number that the system has under a name; 0: it has none. */
+static long system_number(const char *name) {
+    int64_t number = 0;
+    size_t n_bytes = sizeof number; /* the system writes 4 or 8 bytes, little-endian */
+    return sysctlbyname(name, &number, &n_bytes, NULL, 0) == 0 && number > 0 ? (long)number : 0;
+}
+
+static long online_processors(void) {
+    const long fast = system_number("hw.perflevel0.logicalcpu");
+    return fast ? fast : sysconf(_SC_NPROCESSORS_ONLN);
+}
+
+static long second_cache_bytes(void) {
+    const long sharers = system_number("hw.perflevel0.cpusperl2"), bytes = system_number("hw.perflevel0.l2cachesize");
+    return sharers ? bytes / sharers : bytes;
+}
+
+#else
+
+static long online_processors(void) { return sysconf(_SC_NPROCESSORS_ONLN); }
+
+static long second_cache_bytes(void) {
+#if defined(_SC_LEVEL2_CACHE_SIZE) /* not in musl */
+    return sysconf(_SC_LEVEL2_CACHE_SIZE);
+#else
+    return 0;
 #endif
+}
+
+#endif
+
+unsigned flm_cpu_online(void) {
+    const long n = online_processors();
+    return n > 0 ? (unsigned)n : 1;
+}
+
+uint64_t flm_cpu_cache_bytes(void) {
+    const long bytes = second_cache_bytes();
     return bytes > 0 ? (uint64_t)bytes : (uint64_t)1 << 20;
 }

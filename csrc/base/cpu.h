@@ -18,7 +18,10 @@ enum {
 uint32_t flm_cpu_features(void);
 /* Ask the operating system to let this process use AMX; 0 if it will not. */
 int flm_cpu_permit_amx(void);
-/* Bytes of a processor's second-level cache; 1 MiB where the system does not say. */
+/* Processors that are online; at least 1. On macOS the fast ones only: work is dealt in equal parts, and one slow
+ * processor would set the pace of all. */
+unsigned flm_cpu_online(void);
+/* Bytes of a processor's second-level cache, or of its share of one; 1 MiB where the system does not say. */
 uint64_t flm_cpu_cache_bytes(void);
 
 #endif

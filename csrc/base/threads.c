@@ -8,10 +8,10 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "cgroup.h"
 #include "invariant.h"
+#include "cpu.h"
 #include "memory.h"
 #include "prefault.h"
 #include "process.h"
@@ -296,7 +296,7 @@ void flm_pool_cancel_prefault(flm_pool *pool) {
 }
 
 unsigned flm_cpus(void) {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long cpus = flm_cpu_online();
 #if defined(__linux__)
     unsigned long mask[1024]; /* 65536 processors; a fixed cpu_set_t would fail on machines of more than 1024 */
     if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask) == 0) cpus = CPU_COUNT_S(sizeof mask, (cpu_set_t *)mask);
