@@ -11,6 +11,7 @@
 
 #include "array.h"
 #include "cgroup.h"
+#include "sanitizer.h"
 
 #if !defined(MAP_ANONYMOUS)
 #define MAP_ANONYMOUS MAP_ANON
@@ -45,7 +46,7 @@ void flm_prefer_huge_pages(void *range, size_t n_bytes) {
 }
 
 void *flm_alloc(size_t n_bytes) {
-    const int own = n_bytes >= HUGE_PAGE / 2 && has_huge_pages();
+    const int own = n_bytes >= HUGE_PAGE / 2 && !FLM_RED_ZONE && has_huge_pages();
     const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
     size_t total; /* with room before the block, to align it, and after it, for a whole last page */
     if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(alloc_header), &total)) return NULL;
@@ -60,6 +61,8 @@ void *flm_alloc(size_t n_bytes) {
     uintptr_t first = (uintptr_t)base + sizeof(alloc_header);
     unsigned char *block = base + sizeof(alloc_header) + padding_to(first, align);
     ((alloc_header *)block)[-1] = (alloc_header){base, own ? total : 0};
+    FLM_POISON(base, (size_t)(block - base));
+    FLM_POISON(block + n_bytes, (size_t)(base + total - (block + n_bytes)));
     return block;
 }
 
@@ -70,6 +73,7 @@ void *flm_alloc_array(size_t n, size_t bytes) {
 
 void flm_free(void *block) {
     if (!block) return;
+    FLM_UNPOISON((alloc_header *)block - 1, sizeof(alloc_header));
     alloc_header origin = ((alloc_header *)block)[-1];
     if (origin.mapped_bytes)
         munmap(origin.base, origin.mapped_bytes);
@@ -98,7 +102,9 @@ void *flm_reserve(size_t n_bytes) {
 }
 
 void flm_release(void *range, size_t n_bytes) {
-    if (range) munmap(range, range_bytes(n_bytes));
+    if (!range) return;
+    FLM_UNPOISON(range, n_bytes); /* another mapping may come to lie here */
+    munmap(range, range_bytes(n_bytes));
 }
 
 int flm_populate(void *range, size_t n_bytes) {

@@ -3,6 +3,7 @@
 #include "kv_pool.h"
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../base/sanitizer.h"
 #include "../base/status.h"
 
 /* Of the pages that only the prefix index keeps there are at most a quarter of the pool, or this many. */
@@ -17,7 +18,7 @@ static uint32_t bucket_count(size_t max_pages) {
 flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool **pool, flm_error *error) {
     *pool = NULL;
     size_t stride, total, entries;
-    if (max_pages == 0 || max_pages >= FLM_NO_PAGE || !flm_add(page_bytes, FLM_ALIGN - 1, &stride) ||
+    if (max_pages == 0 || max_pages >= FLM_NO_PAGE || !flm_add(page_bytes, FLM_ALIGN - 1 + FLM_RED_ZONE, &stride) ||
         !flm_mul(stride / FLM_ALIGN * FLM_ALIGN, max_pages, &total) ||
         !flm_mul(max_pages, sizeof(flm_kv_page), &entries))
         return flm_fail(error, FLM_ERR_MEMORY, "%zu pages of %zu bytes are not possible: lower `context` or `kv_bytes`",
@@ -93,6 +94,7 @@ static void link_kept(flm_kv_pool *pool, uint32_t page) {
 }
 
 static void link_free(flm_kv_pool *pool, uint32_t page) {
+    FLM_POISON(flm_kv_address(pool, page), pool->stride); /* until it is taken again */
     pool->pages[page].next = pool->free_first;
     pool->free_first = page;
 }
@@ -129,9 +131,11 @@ static uint32_t take_page(flm_kv_pool *pool, int zeroed) {
     uint32_t page = pool->free_first;
     if (page != FLM_NO_PAGE) {
         pool->free_first = pool->pages[page].next;
+        FLM_UNPOISON(flm_kv_address(pool, page), pool->page_bytes);
         if (zeroed) memset(flm_kv_address(pool, page), 0, pool->page_bytes);
     } else if (pool->n_fresh < pool->n_pages) {
         page = pool->n_fresh++; /* fresh pages read as zero */
+        FLM_POISON(flm_kv_address(pool, page) + pool->page_bytes, pool->stride - pool->page_bytes);
     } else {
         return FLM_NO_PAGE;
     }
@@ -157,7 +161,11 @@ static int make_private(flm_kv_pool *pool, flm_page_table *table, size_t i, int 
     }
     uint32_t copy = take_page(pool, !keep);
     if (copy == FLM_NO_PAGE) return 0;
-    if (keep) memcpy(flm_kv_address(pool, copy), table->pages[i], pool->page_bytes);
+    if (keep) {
+        FLM_UNPOISON(table->pages[i],
+                     pool->page_bytes); /* red zones between its areas: the next stores make them anew */
+        memcpy(flm_kv_address(pool, copy), table->pages[i], pool->page_bytes);
+    }
     flm_kv_drop(pool, page);
     table->pages[i] = flm_kv_address(pool, copy);
     return 1;

@@ -21,7 +21,7 @@ typedef struct flm_kv_page {
 
 struct flm_kv_pool {
     unsigned char *base;
-    size_t page_bytes, stride; /* stride: page_bytes rounded up to whole lines */
+    size_t page_bytes, stride; /* stride: page_bytes, then a red zone, in whole lines */
     uint32_t n_pages, n_fresh; /* pages from n_fresh on were never used: they have no memory and read as zero */
     uint32_t n_used;           /* pages with users */
     uint32_t n_kept, max_kept;

@@ -6,6 +6,7 @@
 
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../base/sanitizer.h"
 #include "../base/status.h"
 #include "../format/matrix.h"
 
@@ -62,7 +63,7 @@ flm_status flm_model_allocate_weights(flm_model *model, flm_error *error) {
     int ok = 1;
     if (model->weights) return FLM_OK;
     for (size_t i = 0; ok && i < model->n_slots; i++) {
-        ok = flm_add(total, model->slots[i].bytes, &total) && flm_add(total, FLM_ALIGN, &total);
+        ok = flm_add(total, model->slots[i].bytes, &total) && flm_add(total, FLM_ALIGN + FLM_RED_ZONE, &total);
         n_loaded += loaded_bytes(&model->slots[i]);
     }
     unsigned char *weights = ok ? flm_alloc(total) : NULL;
@@ -75,10 +76,12 @@ flm_status flm_model_allocate_weights(flm_model *model, flm_error *error) {
     model->weights = weights;
     unsigned char *data = weights, *loaded = model->loaded;
     for (size_t i = 0; i < model->n_slots; i++) {
+        const size_t bytes = model->slots[i].bytes, stride = flm_pad64(bytes) + FLM_RED_ZONE;
         model->slots[i].data = data;
         model->slots[i].loaded = loaded;
-        data += flm_pad64(model->slots[i].bytes);
         loaded += loaded_bytes(&model->slots[i]);
+        FLM_POISON(data + bytes, stride - bytes);
+        data += stride;
     }
     return FLM_OK;
 }

@@ -1,6 +1,8 @@
 /* Attention as a sublayer: products of q, k and v; rotate (norms, rope, storing keys and values); attend; output. */
 #include "run.h"
 
+#include "../base/sanitizer.h"
+
 enum { TOKEN_TILE = 16 }; /* queries of one attention job: enough to share keys and values in registers */
 
 static void rotate_head(const flm_run *run, const flm_attention_step *s, const flm_norm *norm, float *x, size_t t) {
@@ -15,11 +17,14 @@ static void store_head(const flm_run *run, const flm_attention_step *s, size_t t
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
     const flm_page_table *table = s->write_memory ? item->memory : item->self;
     unsigned char *page = table->pages[run->scratch->position[t] / FLM_PAGE];
+    unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
+    unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
+    const size_t area = flm_kv_area_bytes(run->model->kv_dtype, s->head_dim);
+    FLM_POISON(keys + area, FLM_RED_ZONE);
+    FLM_POISON(values + area, FLM_RED_ZONE);
     float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
     rotate_head(run, s, &s->k_norm, k, t);
-    run->kernels->kv_store(page + s->kv.k_offset + head * s->kv.head_bytes,
-                           page + s->kv.v_offset + head * s->kv.head_bytes, run->model->kv_dtype,
-                           run->scratch->position[t] % FLM_PAGE, k,
+    run->kernels->kv_store(keys, values, run->model->kv_dtype, run->scratch->position[t] % FLM_PAGE, k,
                            flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
 }
 
@@ -151,7 +156,7 @@ static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
 /* Room for one attention's keys and values in a page that is *page_bytes long so far. */
 static flm_kv_layer kv_layer(flm_compiler *c, const flm_attention_spec *a, size_t *page_bytes) {
     flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim};
-    const size_t area = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim);
+    const size_t area = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim) + FLM_RED_ZONE;
     kv.k_offset = *page_bytes;
     kv.v_offset = kv.k_offset + area;
     kv.head_bytes = 2 * area;

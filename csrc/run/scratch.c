@@ -6,6 +6,7 @@
 #include "../engine/context.h"
 #include "../base/array.h"
 #include "../base/memory.h"
+#include "../base/sanitizer.h"
 #include "../base/status.h"
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
@@ -35,12 +36,15 @@ static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens
     }
 }
 
-/* Takes n elements from the block (base NULL: only counts), 64-byte aligned. Clears *ok on overflow. */
+/* Takes n elements from the block (base NULL: only counts), 64-byte aligned, with a red zone after them. Clears *ok on
+ * overflow. */
 static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t bytes) {
-    size_t size, at = *used;
-    *ok = *ok && flm_mul(n, bytes, &size) && flm_add(size, FLM_ALIGN - 1, &size) &&
+    size_t exact, size, at = *used;
+    *ok = *ok && flm_mul(n, bytes, &exact) && flm_add(exact, FLM_ALIGN - 1 + FLM_RED_ZONE, &size) &&
           flm_add(at, size / FLM_ALIGN * FLM_ALIGN, used);
-    return base && *ok ? base + at : NULL;
+    if (!base || !*ok) return NULL;
+    FLM_POISON(base + at + exact, *used - at - exact);
+    return base + at;
 }
 
 /* Lays the buffers out from base on and returns the bytes they take; 0 on overflow. */

@@ -68,6 +68,19 @@ def test_library_exports_the_header_and_cannot_end_the_process(documented):
     assert "pthread_create" in imported
 
 
+RED_ZONES = ["scratch", "weights", "pages", "areas", "blocks"]
+
+
+@pytest.mark.parametrize("case", RED_ZONES)
+def test_overruns_are_seen(build_c, small_files, case):
+    """The address sanitizer sees the first byte past a part of a block, and takes the last one as it should."""
+    program = build_c("unit_red_zones", [HERE / "unit_red_zones.c", *LIBRARY], sanitizer="address")
+    command = [program, case, small_files["llama"]]
+    run(*command, 0)
+    done = subprocess.run([*map(str, command), "1"], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode != 0 and "use-after-poison" in done.stderr and "in touch" in done.stderr, done.stderr
+
+
 def test_damaged_files(build_c, small_files, tmp_path):
     program = build_c("fuzz_flm", [HERE / "fuzz_flm.c", *LIBRARY], sanitizer="address", flags=WRAP)
     text = run(program, "fuzz", tmp_path / "damaged.flm", 12_000, 7, *small_files.values())
