@@ -17,7 +17,7 @@ static uint32_t little_endian(const unsigned char *b) {
 
 /* Eight bytes at a time ("slicing by 8", Kounavis and Berry 2005). */
 uint32_t flm_crc32_update(const flm_crc32 *tables, uint32_t crc, const unsigned char *bytes, size_t n) {
-    const uint32_t(*t)[256] = tables->table;
+    const uint32_t (*t)[256] = tables->table;
     crc = ~crc;
     for (; n >= 8; n -= 8, bytes += 8) {
         uint32_t low = little_endian(bytes) ^ crc, high = little_endian(bytes + 4);

@@ -4,8 +4,9 @@
 
 #include "../base/invariant.h"
 #include "../base/memory.h"
-#include "../model/model.h"
 #include "../base/status.h"
+#include "../model/model.h"
+#include "../plan/plan.h"
 
 static int captures(const flm_item *item) { return item->hidden || item->hidden_states || item->attentions; }
 
@@ -58,13 +59,8 @@ void flm_batch_leave(flm_engine *e, const flm_watch *watch) {
 
 /* Probabilities of keys that come only in later chunks are 0 and stored by nobody. */
 static void clear_attentions(const flm_part *part) {
-    const flm_stack_spec *stack = &part->session->model->spec.decoder;
-    const flm_layer_spec *layer = &stack->layers[0];
-    size_t heads = 0;
-    for (uint32_t i = 0; i < layer->n_sublayers; i++)
-        if (layer->sublayers[i].kind == FLM_MIXER_ATTENTION && !layer->sublayers[i].mixer.attention.cross)
-            heads = layer->sublayers[i].mixer.attention.heads;
-    memset(part->item->attentions, 0, stack->n_layers * heads * part->item->n_tokens * part->end * sizeof(float));
+    const size_t heads = flm_plan_captured_heads(part->session->model);
+    memset(part->item->attentions, 0, heads * part->item->n_tokens * part->end * sizeof(float));
 }
 
 static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
@@ -183,7 +179,8 @@ static flm_status report(const flm_step *step, size_t row, size_t n, const flm_p
                          flm_error *error) {
     float *out = part->item->logits + (part->row->rows == FLM_ROWS_ALL ? (part->done - part->length) * vocab : 0);
     for (; n > 0; n--, row++, out += vocab) {
-        if (!step->peaks[row].finite) return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
+        if (!step->row_max[row].finite)
+            return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
         memcpy(out, step->logits + row * step->logits_stride, vocab * sizeof *out);
     }
     return FLM_OK;

@@ -1,8 +1,11 @@
 #include "engine.h"
 
 #include "../base/memory.h"
-#include "../model/model.h"
 #include "../base/status.h"
+#include "../model/model.h"
+#include "../plan/plan.h"
+#include "../run/forward.h"
+#include "../run/scratch.h"
 
 /* The pool of a model that is asked for no limit holds that many sequences of full length, or what half of the memory
  * holds, but at least one sequence. Nothing of it is used before it is needed. */
@@ -53,26 +56,14 @@ static flm_status create_pools(flm_engine *e, flm_error *error) {
     return FLM_OK;
 }
 
-/* What the layers need to know of: long ropes and cross-attention. */
-static void scan_stack(flm_engine *e, const flm_stack_spec *stack) {
-    for (uint32_t l = 0; l < stack->n_layers; l++)
-        for (uint32_t i = 0; i < stack->layers[l].n_sublayers; i++) {
-            const flm_sublayer_spec *s = &stack->layers[l].sublayers[i];
-            if (s->kind != FLM_MIXER_ATTENTION) continue;
-            uint32_t from = s->mixer.attention.rope.n_pairs ? s->mixer.attention.rope.long_from : 0;
-            if (from && (!e->long_from || from < e->long_from)) e->long_from = from;
-            e->cross |= s->mixer.attention.cross;
-        }
-}
-
 flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error) {
     *engine = NULL;
     flm_engine *e = flm_alloc(sizeof *e);
     if (!e) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for an engine");
     e->model = model;
     e->gate = &model->context->gate;
-    scan_stack(e, &model->spec.encoder);
-    scan_stack(e, &model->spec.decoder);
+    e->long_from = flm_plan_long_rope_from(model);
+    e->cross = flm_plan_has_cross(model);
     e->chunk = flm_plan_chunk(model);
     e->logit_chunk = flm_plan_logit_chunk(model);
     e->max_items = e->logit_chunk < 16 ? 32 : e->logit_chunk > 128 ? 256 : 2 * e->logit_chunk;
@@ -121,7 +112,8 @@ flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows,
     uint32_t tokens = round_up(n_tokens, e->chunk), rows = round_up(n_rows, e->max_items);
     if (tokens < e->scratch_tokens) tokens = e->scratch_tokens;
     if (rows < e->scratch_rows) rows = e->scratch_rows;
-    flm_status status = flm_scratch_reserve(e->model, &e->scratch, tokens, rows, error);
+    flm_status status =
+        flm_scratch_reserve(e->model, &e->scratch, tokens, rows, flm_pool_threads(e->model->context->pool), error);
     if (status) return status;
     e->scratch_tokens = tokens;
     e->scratch_rows = rows;
@@ -153,6 +145,9 @@ static int stop_step(void *user) {
 
 flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {
     step->items = e->items;
+    step->pool = e->model->context->pool;
+    step->lead = &e->gate->lead;
+    step->counters = &e->model->context->counters;
     step->stop = stop_step;
     step->stop_user = watch;
     watch->clocked = watch->poll && (e->last_seconds > SHORT_STEP_SECONDS || step->n_tokens > e->last_tokens);

@@ -5,7 +5,7 @@
 #ifndef FLM_ENGINE_H
 #define FLM_ENGINE_H
 
-#include "../run/forward.h"
+#include "../run/step.h"
 #include "context.h"
 #include "queue.h"
 

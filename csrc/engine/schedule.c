@@ -186,12 +186,12 @@ static void fill_step(flm_engine *e, flm_step *step) {
 /* ---- running it ---- */
 
 /* Choose and append the next token; what other threads see is changed at the step's end. */
-static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_peak peak) {
+static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
     flm_session *s = r->session;
     int32_t token;
     r->step_writes = 0;
     r->step_status =
-        flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, peak, s->tokens, s->n_tokens, &token, &r->error);
+        flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, max, s->tokens, s->n_tokens, &token, &r->error);
     if (r->step_status) return;
     if (flm_sampler_ends(&r->sampler, token)) {
         r->step_finish = FLM_FINISH_STOP;
@@ -264,7 +264,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
         status = flm_engine_run(e, 0, &step, watch, &error);
         for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
             if (e->items[i].rows == FLM_ROWS_NONE) continue;
-            write_token(e, e->queue.batch[i], step.logits + row * step.logits_stride, step.peaks[row]);
+            write_token(e, e->queue.batch[i], step.logits + row * step.logits_stride, step.row_max[row]);
             row++;
         }
         flm_gate_reenter(e->gate);

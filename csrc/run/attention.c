@@ -1,11 +1,10 @@
-/* Attention as a sublayer: products of q, k and v; rotate (norms, rope, storing keys and values); attend; output. */
-#include "run.h"
-
+/* Attention as a sublayer: finish_qkv (norms, rope, storing keys and values) and attend. */
 #include "../base/sanitizer.h"
+#include "run.h"
 
 enum { TOKEN_TILE = 16 }; /* queries of one attention job: enough to share keys and values in registers */
 
-static void rotate_head(const flm_run *run, const flm_attention_step *s, const flm_norm *norm, float *x, size_t t) {
+static void finish_head(const flm_run *run, const flm_attention_op *s, const flm_norm *norm, float *x, size_t t) {
     if (!s->norm_whole && norm->kind) flm_norm_row(run->kernels, norm, x, x);
     if (s->rope < 0) return;
     size_t pairs = run->plan->ropes[s->rope]->n_pairs;
@@ -13,23 +12,23 @@ static void rotate_head(const flm_run *run, const flm_attention_step *s, const f
 }
 
 /* Keys and values of one token and K/V head, rounded into the page of its position. */
-static void store_head(const flm_run *run, const flm_attention_step *s, size_t t, uint32_t head) {
+static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, uint32_t head) {
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
-    const flm_page_table *table = s->write_memory ? item->memory : item->self;
+    const flm_page_table *table = s->source_kv ? item->memory : item->self;
     unsigned char *page = table->pages[run->scratch->position[t] / FLM_PAGE];
+    float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
     unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
     unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
     const size_t area = flm_kv_area_bytes(run->model->kv_dtype, s->head_dim);
     FLM_POISON(keys + area, FLM_RED_ZONE);
     FLM_POISON(values + area, FLM_RED_ZONE);
-    float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
-    rotate_head(run, s, &s->k_norm, k, t);
+    finish_head(run, s, &s->k_norm, k, t);
     run->kernels->kv_store(keys, values, run->model->kv_dtype, run->scratch->position[t] % FLM_PAGE, k,
                            flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
 }
 
 /* Norms over a whole projection come first, by token; then every (token, head) is on its own. */
-static void norm_whole(const flm_run *run, const flm_attention_step *s, unsigned thread, unsigned n_threads) {
+static void norm_whole(const flm_run *run, const flm_attention_op *s, unsigned thread, unsigned n_threads) {
     size_t n = run->n_tokens;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
         float *q = flm_row(run, FLM_BUF_Q, t), *k = flm_row(run, FLM_BUF_K, t);
@@ -41,17 +40,17 @@ static void norm_whole(const flm_run *run, const flm_attention_step *s, unsigned
 
 /* Units of work: (item, tile of its tokens, K/V head). They are dealt round-robin because later tiles see more keys,
  * unless they are but a few that do not divide evenly. */
-static int dealt_evenly(const flm_attention_step *s, size_t tiles, unsigned n_threads) {
+static int dealt_evenly(const flm_attention_op *s, size_t tiles, unsigned n_threads) {
     const size_t units = tiles * s->kv_heads;
     return units >= 4 * (size_t)n_threads || units % n_threads == 0;
 }
 
-int flm_heads_are_owned(const flm_run *run, const flm_attention_step *s, unsigned n_threads) {
+int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned n_threads) {
     return run->single_tokens && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
 }
 
-void flm_run_rotate(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_attention_step *s = &step->as.attention;
+void flm_run_finish_qkv(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
     const int round_robin = run->single_tokens; /* else neighbours may share a page's lines */
     const size_t units = (size_t)run->n_tokens * s->kv_heads;
@@ -62,25 +61,25 @@ void flm_run_rotate(const flm_run *run, const flm_plan_step *step, unsigned thre
         const size_t t = unit / s->kv_heads;
         const uint32_t head = (uint32_t)(unit % s->kv_heads);
         float *q = flm_row(run, FLM_BUF_Q, t) + (size_t)head * group * s->head_dim;
-        for (uint32_t g = 0; g < group && !s->write_memory; g++)
-            rotate_head(run, s, &s->q_norm, q + (size_t)g * s->head_dim, t);
-        if (!s->cross || s->write_memory) store_head(run, s, t, head);
+        for (uint32_t g = 0; g < group && !s->source_kv; g++)
+            finish_head(run, s, &s->q_norm, q + (size_t)g * s->head_dim, t);
+        if (!s->cross || s->source_kv) store_head(run, s, t, head);
     }
 }
 
 /* Where an item's captured probabilities of this layer, from head `head` and token `index` on, are wanted. */
-static float *capture_at(const flm_attention_step *s, const flm_row_item *item, size_t head, size_t index) {
+static float *capture_at(const flm_attention_op *s, const flm_row_item *item, size_t head, size_t index) {
     if (!item->attentions || s->cross) return NULL;
     return item->attentions +
-           (((size_t)s->layer * s->heads + head) * item->attention_rows + item->attention_row0 + index) *
+           (((size_t)s->first_capture + head) * item->attention_rows + item->attention_row0 + index) *
                item->attention_keys;
 }
 
 /* Tokens [index, index + count) of an item with query heads [head, head + group) of one K/V head. */
-static void attend(const flm_run *run, const flm_attention_step *s, const flm_row_item *item, size_t token0,
+static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
                    uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
     uint32_t kv_head = head / (s->heads / s->kv_heads);
-    size_t reach = s->relative_reach;
+    size_t reach = run->plan->relative_reach;
     flm_attention_job job = {
         .q = flm_row(run, FLM_BUF_Q, token0 + index) + (size_t)head * s->head_dim,
         .out = flm_row(run, FLM_BUF_ATTENDED, token0 + index) + (size_t)head * s->head_dim,
@@ -96,8 +95,8 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
         .scale = s->scale,
         .softcap = s->softcap,
         .alibi = s->alibi ? s->alibi + head : NULL,
-        .relative = s->relative ? s->relative + head * (2 * reach + 1) : NULL,
-        .relative_reach = s->relative_reach,
+        .relative = s->relative ? run->plan->relative + head * (2 * reach + 1) : NULL,
+        .relative_reach = run->plan->relative_reach,
         .pages = s->cross ? item->memory->pages : item->self->pages,
         .k_offset = s->kv.k_offset + kv_head * s->kv.head_bytes,
         .v_offset = s->kv.v_offset + kv_head * s->kv.head_bytes,
@@ -111,8 +110,8 @@ static void attend(const flm_run *run, const flm_attention_step *s, const flm_ro
 }
 
 /* If units are not dealt evenly, each thread takes an equal run of the query heads of all tiles instead. */
-void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_attention_step *s = &step->as.attention;
+void flm_run_attend(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
     size_t tiles = 0, token0 = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
     for (uint32_t i = 0; i < run->step->n_items; i++)
@@ -133,115 +132,5 @@ void flm_run_attend(const flm_run *run, const flm_plan_step *step, unsigned thre
             }
         }
         token0 += item->n_tokens;
-    }
-}
-
-/* ---- compiling ---------------------------------------------------------------------------------- */
-
-/* The plan's number of a rope, so that cosines are made once per token and distinct rope. */
-static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
-    flm_plan *p = c->plan;
-    if (rope->n_pairs == 0) return -1;
-    for (uint32_t r = 0; r < p->n_ropes; r++)
-        if (flm_rope_equal(p->ropes[r], rope)) return (int)r;
-    if (p->n_ropes == FLM_MAX_ROPES) {
-        flm_compile_fail(c, "a stack with more than 8 different ropes");
-        return -1;
-    }
-    if (rope->n_pairs > p->max_rope_pairs) p->max_rope_pairs = rope->n_pairs;
-    p->ropes[p->n_ropes] = rope;
-    return (int)p->n_ropes++;
-}
-
-/* Room for one attention's keys and values in a page that is *page_bytes long so far. */
-static flm_kv_layer kv_layer(flm_compiler *c, const flm_attention_spec *a, size_t *page_bytes) {
-    flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim};
-    const size_t area = flm_kv_area_bytes(c->model->kv_dtype, a->head_dim) + FLM_RED_ZONE;
-    kv.k_offset = *page_bytes;
-    kv.v_offset = kv.k_offset + area;
-    kv.head_bytes = 2 * area;
-    *page_bytes += a->kv_heads * kv.head_bytes;
-    return kv;
-}
-
-static flm_attention_step attention_step(flm_compiler *c, const flm_attention_spec *a) {
-    size_t wide = (size_t)a->heads * a->head_dim, narrow = (size_t)a->kv_heads * a->head_dim;
-    flm_attention_step s = {
-        .heads = a->heads,
-        .kv_heads = a->kv_heads,
-        .head_dim = a->head_dim,
-        .window = a->window,
-        .causal = a->causal,
-        .cross = a->cross,
-        .norm_whole = a->norm_whole && (a->q_norm.kind || a->k_norm.kind),
-        .scale = a->scale,
-        .softcap = a->softcap,
-        .alibi = a->alibi,
-        .q_norm = flm_compile_norm(c, &a->q_norm, "q_norm", a->norm_whole ? wide : a->head_dim),
-        .k_norm = flm_compile_norm(c, &a->k_norm, "k_norm", a->norm_whole ? narrow : a->head_dim),
-        .rope = rope_index(c, &a->rope),
-        .layer = c->layer,
-    };
-    if (a->relative_bias) {
-        s.relative = c->plan->relative;
-        s.relative_reach = c->plan->relative_reach;
-    }
-    if (a->head_dim > c->plan->max_head_dim) c->plan->max_head_dim = a->head_dim;
-    return s;
-}
-
-void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
-    const flm_attention_spec *a = &sub->mixer.attention;
-    size_t wide = (size_t)a->heads * a->head_dim, narrow = (size_t)a->kv_heads * a->head_dim;
-    flm_attention_step s = attention_step(c, a);
-    s.kv = kv_layer(c, a, a->cross ? &c->plan->memory_page_bytes : &c->plan->page_bytes);
-    flm_compile_use(c, FLM_BUF_Q, wide);
-    flm_compile_use(c, FLM_BUF_K, narrow);
-    flm_compile_use(c, FLM_BUF_V, narrow);
-    flm_compile_use(c, FLM_BUF_ATTENDED, wide);
-    flm_linear_step *products = &flm_compile_step(c, flm_run_linear)->as.linear;
-    *products = (flm_linear_step){.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", c->model->spec.hidden),
-                                  .linear = {flm_compile_linear(c, "q")},
-                                  .n_linears = a->cross ? 1 : 3,
-                                  .from = c->residual,
-                                  .to = {FLM_BUF_Q, FLM_BUF_K, FLM_BUF_V},
-                                  .epilogue = FLM_STORE};
-    if (!a->cross) {
-        c->plan->key_flops += 4.0 * a->heads * a->head_dim;
-        c->plan->looks_ahead |= !a->causal;
-        products->linear[1] = flm_compile_linear(c, "k");
-        products->linear[2] = flm_compile_linear(c, "v");
-    }
-    if (!a->cross || s.q_norm.kind || s.rope >= 0) {
-        c->plan->last_rotate = c->plan->n_steps;
-        flm_compile_step(c, flm_run_rotate)->as.attention = s;
-    }
-    flm_compile_step(c, flm_run_attend)->as.attention = s;
-    flm_compile_output(c, sub, "o", FLM_BUF_ATTENDED);
-}
-
-void flm_compile_memory(flm_compiler *c) {
-    const flm_stack_spec *decoder = &c->model->spec.decoder;
-    c->name = "decoder";
-    for (c->layer = 0; c->layer < decoder->n_layers; c->layer++) {
-        for (c->sublayer = 0; c->sublayer < decoder->layers[c->layer].n_sublayers; c->sublayer++) {
-            const flm_sublayer_spec *sub = &decoder->layers[c->layer].sublayers[c->sublayer];
-            const flm_attention_spec *a = &sub->mixer.attention;
-            if (sub->kind != FLM_MIXER_ATTENTION || !a->cross) continue;
-            size_t narrow = (size_t)a->kv_heads * a->head_dim;
-            flm_attention_step s = attention_step(c, a);
-            s.kv = kv_layer(c, a, &c->plan->memory_page_bytes);
-            s.write_memory = 1;
-            flm_compile_use(c, FLM_BUF_Q, narrow);
-            flm_compile_use(c, FLM_BUF_K, narrow);
-            flm_compile_use(c, FLM_BUF_V, narrow);
-            flm_compile_step(c, flm_run_linear)->as.linear =
-                (flm_linear_step){.linear = {flm_compile_linear(c, "k"), flm_compile_linear(c, "v")},
-                                  .n_linears = 2,
-                                  .from = FLM_BUF_NORMED,
-                                  .to = {FLM_BUF_K, FLM_BUF_V},
-                                  .epilogue = FLM_STORE};
-            flm_compile_step(c, flm_run_rotate)->as.attention = s;
-        }
     }
 }

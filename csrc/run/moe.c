@@ -1,10 +1,8 @@
 /* Mixture of experts: route every token, sort the (token, expert) pairs by expert, run each expert on its pairs, and
  * add the outputs of a token's experts in ascending expert order, whatever else is in the batch. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "../base/memory.h"
 #include "run.h"
 
 /* p = softmax(p[0 .. n)) in place. */
@@ -14,7 +12,7 @@ static void softmax(const flm_kernels *k, float *p, size_t n) {
 }
 
 /* The `active` largest of p, ties to the lower index, as ascending indices; the others' p become 0. */
-static void choose(const flm_moe_step *s, float *p, uint32_t *chosen) {
+static void choose(const flm_moe_op *s, float *p, uint32_t *chosen) {
     uint32_t n = 0;
     for (uint32_t e = 0; e < s->n_experts; e++) {
         uint32_t better = 0;
@@ -29,8 +27,8 @@ static void choose(const flm_moe_step *s, float *p, uint32_t *chosen) {
     for (uint32_t a = 0; a < s->active; a++) p[chosen[a]] /= sum;
 }
 
-void flm_run_route(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_route(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     size_t n = run->n_tokens;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
         float *x = flm_row(run, FLM_BUF_NORMED, t), *p = flm_row(run, FLM_BUF_ROUTES, t);
@@ -43,8 +41,8 @@ void flm_run_route(const flm_run *run, const flm_plan_step *step, unsigned threa
 }
 
 /* Counting sort of the pairs by expert (thread 0: a few hundred integers at most per token chunk). */
-void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
     uint32_t *begin = run->scratch->expert_begin;
     (void)n_threads;
@@ -60,10 +58,10 @@ void flm_run_group(const flm_run *run, const flm_plan_step *step, unsigned threa
 }
 
 /* A thread's share of the strips of all experts that have pairs, as if they were one matrix. */
-typedef void strip_fn(const flm_run *run, const flm_moe_step *s, uint32_t expert, size_t strip0, size_t strip1,
+typedef void strip_fn(const flm_run *run, const flm_moe_op *s, uint32_t expert, size_t strip0, size_t strip1,
                       unsigned thread);
 
-static void share_experts(const flm_run *run, const flm_moe_step *s, size_t strips, strip_fn *fn, unsigned thread,
+static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips, strip_fn *fn, unsigned thread,
                           unsigned n_threads) {
     size_t busy = 0, before = 0;
     for (uint32_t e = 0; e < s->n_experts; e++)
@@ -78,7 +76,7 @@ static void share_experts(const flm_run *run, const flm_moe_step *s, size_t stri
 }
 
 /* Prepares the pairs in `from`, expert by expert, for the matrices that read them. */
-static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_matrix *w, flm_buffer from,
+static void prepare_pairs(const flm_run *run, const flm_moe_op *s, const flm_matrix *w, flm_buffer from,
                           unsigned thread, unsigned n_threads) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
     const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
@@ -98,13 +96,13 @@ static void prepare_pairs(const flm_run *run, const flm_moe_step *s, const flm_m
     }
 }
 
-void flm_run_expert_inputs(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_expert_inputs(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     prepare_pairs(run, s, &s->experts[0].up.w, FLM_BUF_GATHERED, thread, n_threads);
 }
 
-void flm_run_expert_inner(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_expert_inner(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, thread, n_threads);
 }
 
@@ -115,7 +113,7 @@ static flm_inputs expert_inputs(const flm_run *run, const flm_matrix *w, flm_buf
     return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0) + first * bytes, bytes};
 }
 
-static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+static void up_strips(const flm_run *run, const flm_moe_op *s, uint32_t e, size_t strip0, size_t strip1,
                       unsigned thread) {
     const flm_expert *x = &s->experts[e];
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
@@ -132,7 +130,7 @@ static void up_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, siz
     }
 }
 
-static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, size_t strip0, size_t strip1,
+static void down_strips(const flm_run *run, const flm_moe_op *s, uint32_t e, size_t strip0, size_t strip1,
                         unsigned thread) {
     size_t first = run->scratch->expert_begin[e], n = run->scratch->expert_begin[e + 1] - first;
     const flm_linear *down = &s->experts[e].down;
@@ -141,18 +139,18 @@ static void down_strips(const flm_run *run, const flm_moe_step *s, uint32_t e, s
                       thread);
 }
 
-void flm_run_expert_up(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_expert_up(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, thread, n_threads);
 }
 
-void flm_run_expert_down(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_expert_down(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     share_experts(run, s, flm_strips(s->experts[0].down.w.rows), down_strips, thread, n_threads);
 }
 
-void flm_run_combine(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_moe_step *s = &step->as.moe;
+void flm_run_combine(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_moe_op *s = &op->as.moe;
     size_t n = run->n_tokens, width = s->experts[0].down.w.rows;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
         float *branch = flm_row(run, FLM_BUF_BRANCH, t);
@@ -161,47 +159,4 @@ void flm_run_combine(const flm_run *run, const flm_plan_step *step, unsigned thr
             run->kernels->add_scaled(branch, flm_row(run, FLM_BUF_EXPERT_OUT, run->scratch->pair_of[i]),
                                      flm_row(run, FLM_BUF_ROUTES, t)[run->scratch->expert_of[i]], width);
     }
-}
-
-/* ---- compiling ---------------------------------------------------------------------------------- */
-
-static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
-    char part[40];
-    flm_expert *experts = flm_compile_experts(c, m->experts);
-    for (uint32_t e = 0; experts && e < m->experts; e++) {
-        snprintf(part, sizeof part, "experts.%u.gate", (unsigned)e);
-        experts[e].gate = flm_compile_linear(c, part);
-        snprintf(part, sizeof part, "experts.%u.up", (unsigned)e);
-        experts[e].up = flm_compile_linear(c, part);
-        snprintf(part, sizeof part, "experts.%u.down", (unsigned)e);
-        experts[e].down = flm_compile_linear(c, part);
-    }
-    return experts;
-}
-
-void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
-    const flm_moe_spec *m = &sub->mixer.moe;
-    size_t hidden = c->model->spec.hidden;
-    flm_moe_step s = {.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", hidden),
-                      .from = c->residual,
-                      .router = flm_compile_linear(c, "router"),
-                      .experts = compile_experts(c, m),
-                      .n_experts = m->experts,
-                      .active = m->active,
-                      .activation = m->activation,
-                      .normalize = m->normalize};
-    const int prepare = c->model->kernels->product[c->model->format].prepare != NULL;
-    if (m->active > c->plan->max_active) c->plan->max_active = m->active;
-    if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
-    flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
-    flm_compile_use(c, FLM_BUF_GATHERED, hidden);
-    flm_compile_use(c, FLM_BUF_GATE, m->width);
-    flm_compile_use(c, FLM_BUF_UP, m->width);
-    flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
-    flm_step_fn *const order[] = {flm_run_route,        flm_run_group,       flm_run_expert_inputs, flm_run_expert_up,
-                                  flm_run_expert_inner, flm_run_expert_down, flm_run_combine};
-    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
-        if (prepare || (order[i] != flm_run_expert_inputs && order[i] != flm_run_expert_inner))
-            flm_compile_step(c, order[i])->as.moe = s;
-    flm_compile_join(c, sub);
 }

@@ -1,4 +1,4 @@
-/* Steps that work row by row: embedding, joining a branch to the residual stream, the final norm and captures. */
+/* Operations that work row by row: embedding, joining a branch to the residual stream, the final norm and captures. */
 #include <math.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ static void rope_row(const flm_run *run, size_t r, size_t t) {
     }
 }
 
-static void embed_row(const flm_run *run, const flm_embed_step *s, size_t t) {
+static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
     const flm_kernels *k = run->kernels;
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
     uint32_t index = run->scratch->position[t] - item->start; /* of the token in its item */
@@ -51,17 +51,17 @@ static void embed_row(const flm_run *run, const flm_embed_step *s, size_t t) {
     flm_norm_row(k, &s->norm, y, y);
 }
 
-void flm_run_embed(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
+void flm_run_embed(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
     for (size_t t = begin; t < end; t++) {
-        embed_row(run, &step->as.embed, t);
-        if (step->as.embed.finish)
+        embed_row(run, &op->as.embed, t);
+        if (op->as.embed.finish)
             for (size_t r = 0; r < run->plan->n_ropes; r++) rope_row(run, r, t);
     }
 }
 
-void flm_run_row(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_row_step *s = &step->as.row;
+void flm_run_join(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_join_op *s = &op->as.join;
     const flm_kernels *k = run->kernels;
     size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
     for (size_t t = begin; t < end; t++) {
@@ -78,7 +78,7 @@ void flm_run_row(const flm_run *run, const flm_plan_step *step, unsigned thread,
 }
 
 /* The final norm of token t for those who asked; `logit_row` is its row among the logits, or -1. */
-static void output_row(const flm_run *run, const flm_output_step *s, size_t t, int64_t logit_row) {
+static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int64_t logit_row) {
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
     uint32_t index = run->scratch->position[t] - item->start;
     size_t width = s->norm.width;
@@ -90,15 +90,13 @@ static void output_row(const flm_run *run, const flm_output_step *s, size_t t, i
     if (s->keep_all) flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_NORMED, t), x);
     if (item->hidden) flm_norm_row(run->kernels, &s->norm, item->hidden + index * width, x);
     if (item->hidden_states) {
-        float *last =
-            item->hidden_states +
-            (run->encoder ? run->model->spec.encoder : run->model->spec.decoder).n_layers * item->state_stride;
+        float *last = item->hidden_states + s->hidden_state * item->state_stride;
         flm_norm_row(run->kernels, &s->norm, last + index * width, x);
     }
 }
 
-void flm_run_output(const flm_run *run, const flm_plan_step *step, unsigned thread, unsigned n_threads) {
-    const flm_output_step *s = &step->as.output;
+void flm_run_output(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+    const flm_output_op *s = &op->as.output;
     size_t rows = run->step->n_logit_rows, n = run->n_tokens;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) output_row(run, s, t, -1);
     for (size_t r = rows * thread / n_threads; r < rows * (thread + 1) / n_threads; r++)

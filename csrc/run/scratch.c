@@ -3,7 +3,6 @@
 
 #include <stdint.h>
 
-#include "../engine/context.h"
 #include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/sanitizer.h"
@@ -48,10 +47,9 @@ static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t 
 }
 
 /* Lays the buffers out from base on and returns the bytes they take; 0 on overflow. */
-static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, uint32_t n_tokens,
-                      uint32_t n_logit_rows) {
+static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, size_t threads) {
+    const size_t n_tokens = s->max_tokens, n_logit_rows = s->max_logit_rows;
     size_t used = 0, pairs = PLAN_MAX(m, max_rope_pairs), active = PLAN_MAX(m, max_active);
-    size_t threads = flm_pool_threads(m->context->pool);
     int ok = 1;
     for (int b = 0; b < FLM_BUF_COUNT; b++) {
         size_t rows = buffer_rows(m, (flm_buffer)b, n_tokens, n_logit_rows), floats = row_floats(m, (flm_buffer)b);
@@ -67,11 +65,12 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, u
     s->private_row = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
     s->block_rows = carve(base, &used, &ok, threads * FLM_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
+    s->tiles = carve(base, &used, &ok, threads * FLM_TILE_COUNTERS, sizeof(uint64_t));
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->row_of_logit = carve(base, &used, &ok, n_logit_rows, sizeof(uint32_t));
-    s->peaks = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_peak));
-    s->wanted_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
+    s->row_max = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_row_max));
+    s->output_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
@@ -80,7 +79,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, u
 }
 
 flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t n_tokens, uint32_t n_logit_rows,
-                               flm_error *error) {
+                               unsigned n_threads, flm_error *error) {
     flm_scratch *s = *scratch;
     if (s && n_tokens <= s->max_tokens && n_logit_rows <= s->max_logit_rows) return FLM_OK;
     if (!s) *scratch = s = flm_alloc(sizeof *s);
@@ -88,13 +87,13 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
     n_tokens = n_tokens > s->max_tokens ? n_tokens : s->max_tokens;
     n_logit_rows = n_logit_rows > s->max_logit_rows ? n_logit_rows : s->max_logit_rows;
     flm_scratch grown = {.max_tokens = n_tokens, .max_logit_rows = n_logit_rows};
-    grown.bytes = lay_out(model, &grown, NULL, n_tokens, n_logit_rows);
+    grown.bytes = lay_out(model, &grown, NULL, n_threads);
     grown.block = grown.bytes ? flm_alloc(grown.bytes) : NULL;
     if (!grown.block)
         return flm_fail(error, FLM_ERR_MEMORY,
                         "out of memory for a step of %u tokens: read shorter prompts or lower context",
                         (unsigned)n_tokens);
-    lay_out(model, &grown, grown.block, n_tokens, n_logit_rows);
+    lay_out(model, &grown, grown.block, n_threads);
     flm_free(s->block);
     *s = grown;
     return FLM_OK;

@@ -6,8 +6,8 @@ enum { ATTENTION_COST = 2 }; /* of an operation of attention, in operations of p
 int flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const flm_plan *plan = run->plan;
     const unsigned least = run->kernels->slice_tokens;
-    return n_threads > 1 && least > 0 && run->n_tokens / n_threads >= least && !plan->looks_ahead &&
-           plan->n_expert_arrays == 0 && plan->last_rotate != SIZE_MAX;
+    return n_threads > 1 && least > 0 && run->n_tokens / n_threads >= least && !plan->bidirectional &&
+           plan->token_parallel && plan->last_kv_op != SIZE_MAX;
 }
 
 /* Operations of the first n tokens of an item; the token at position p sees p keys, or what a window leaves of them,
@@ -46,6 +46,7 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
     s.private_row += (size_t)thread * FLM_PRIVATE_FLOATS;
     s.block_rows += (size_t)thread * s.max_tokens * FLM_BLOCK_FLOATS;
     s.attention_scratch += thread * s.attention_floats;
+    s.tiles += (size_t)thread * FLM_TILE_COUNTERS;
     s.item_of += token;
     s.position += token;
     return s;
@@ -69,10 +70,10 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
     return part;
 }
 
-/* How many tokens at the start of [begin, end) will not be wanted; not looked for where sequences are mixed. */
-static uint32_t unwanted_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
-    if (!whole->wanted || whole->step->n_items > 1) return 0;
-    const uint32_t first = whole->n_tokens - whole->wanted->n_tokens; /* wanted */
+/* How many tokens at the start of [begin, end) are no output tokens; not looked for where sequences are mixed. */
+static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
+    if (!whole->output || whole->step->n_items > 1) return 0;
+    const uint32_t first = whole->n_tokens - whole->output->n_tokens; /* output token */
     return first <= begin ? 0 : (first < end ? first : end) - begin;
 }
 
@@ -84,8 +85,7 @@ void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, uns
     slice->run = *whole;
     slice->run.step = &slice->step;
     slice->run.n_tokens = end - begin;
-    slice->run.n_unwanted = unwanted_tokens(whole, begin, end);
+    slice->run.n_skipped = skipped_tokens(whole, begin, end);
     slice->run.scratch = &slice->scratch;
-    slice->run.tiles = whole->tiles + thread;
     flm_lay_out_rows(&slice->step, &slice->scratch);
 }

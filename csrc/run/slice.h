@@ -14,7 +14,7 @@ typedef struct flm_slice {
     flm_scratch scratch;
 } flm_slice;
 
-/* 1: the plan's steps up to last_rotate are better run in slices. */
+/* 1: the plan's operations up to last_kv_op are better run in slices. */
 int flm_slices_pay(const flm_run *run, unsigned n_threads);
 /* A thread's slice of the whole run, which has to stay where it is. */
 void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, unsigned n_threads);

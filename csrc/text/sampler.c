@@ -175,11 +175,12 @@ static double uniform(const flm_sampler *s) {
 }
 
 flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *scratch, const float *logits,
-                              flm_peak peak, const int32_t *tokens, size_t n_tokens, int32_t *token, flm_error *error) {
-    if (!peak.finite)
+                              flm_row_max max, const int32_t *tokens, size_t n_tokens, int32_t *token,
+                              flm_error *error) {
+    if (!max.finite)
         return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits after %zu tokens are NaN or infinite", n_tokens);
     const float *scores = logits;
-    size_t best = (size_t)peak.token;
+    size_t best = (size_t)max.token;
     if (s->edits) {
         float *edited = scratch->scores;
         memcpy(edited, logits, s->vocab * sizeof *edited);

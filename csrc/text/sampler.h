@@ -10,39 +10,8 @@
 #ifndef FLM_SAMPLER_H
 #define FLM_SAMPLER_H
 
-#include <math.h>
-
 #include "../model/detok.h"
-#include "../kernels/kernels.h"
-
-/* What there is to know of logits before anyone looks at them again: who makes them finds it while they are in cache.
- */
-typedef struct flm_peak {
-    float logit;   /* the largest */
-    int32_t token; /* its token, the first of equals */
-    int finite;    /* 1: all are */
-} flm_peak;
-
-static inline flm_peak flm_peak_none(void) { return (flm_peak){.logit = -INFINITY, .finite = 1}; }
-
-/* Takes the logits [n] of the tokens from `first` on into the peak of those before. */
-static inline void flm_peak_add(flm_peak *peak, const flm_kernels *k, const float *logits, size_t first, size_t n) {
-    float largest;
-    if (!k->finite_largest(logits, n, &largest)) {
-        peak->finite = 0;
-    } else if (largest > peak->logit) {
-        peak->logit = largest;
-        peak->token = (int32_t)(first + k->argmax(logits, n));
-    }
-}
-
-/* The peak with that of later tokens. */
-static inline flm_peak flm_peak_join(flm_peak peak, flm_peak later) {
-    const int finite = peak.finite & later.finite;
-    if (later.logit > peak.logit) peak = later;
-    peak.finite = finite;
-    return peak;
-}
+#include "../run/row_max.h"
 
 typedef struct flm_candidate {
     float key;    /* rank: largest first */
@@ -85,9 +54,10 @@ flm_status flm_sampler_create(flm_sampler *sampler, const flm_sampling *options,
 void flm_sampler_free(flm_sampler *sampler);
 /* The sequence's token at `position` is final; tokens: the sequence up to and with it. */
 void flm_sampler_accept(flm_sampler *sampler, const int32_t *tokens, size_t position, int written);
-/* Choose the token after tokens [n_tokens], given its logits [vocab] and their peak. Never allocates. */
+/* Choose the token after tokens [n_tokens], given its logits [vocab] and their maximum. Never allocates. */
 flm_status flm_sampler_choose(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,
-                              flm_peak peak, const int32_t *tokens, size_t n_tokens, int32_t *token, flm_error *error);
+                              flm_row_max max, const int32_t *tokens, size_t n_tokens, int32_t *token,
+                              flm_error *error);
 /* Does this token end the text? */
 int flm_sampler_ends(const flm_sampler *sampler, int32_t token);
 /* The log probability of `token` and the k best, descending: out [1 + k]. */

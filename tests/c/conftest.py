@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -170,6 +171,15 @@ def llama_spec(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("spec") / "llama.bin"
     path.write_bytes(encode(small_specs()["llama"]))
     return path
+
+
+@pytest.fixture(scope="session")
+def deep_t5(tmp_path_factory) -> Path:
+    """A T5 whose decoder has several layers that attend to the source."""
+    spec = small_specs()["t5"]
+    assert spec.decoder is not None
+    deep = replace(spec, decoder=replace(spec.decoder, layers=spec.decoder.layers * 8))
+    return write_flm(tmp_path_factory.mktemp("deep") / "t5.flm", deep, random_weight, vocabulary=letters(40))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@
 #include "engine/schedule.h"
 #include "base/status.h"
 
-enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16 };
+enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16, LONG_FROM = 400 };
 
 /* ---- the stand-in ---- */
 
@@ -33,7 +33,7 @@ static void hash_to_logits(uint64_t h, float *logits) {
 
 struct flm_scratch {
     float *logits;
-    flm_peak *peaks;
+    flm_row_max *row_max;
 };
 
 static atomic_int step_microseconds;
@@ -41,24 +41,25 @@ static int poison_token = -1;
 static unsigned most_items; /* in one step so far */
 static unsigned abandoned;  /* steps */
 
-flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
-    (void)m, (void)n_tokens;
+flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, unsigned n_threads,
+                               flm_error *error) {
+    (void)m, (void)n_tokens, (void)n_threads;
     if (!*s) *s = flm_alloc(sizeof **s);
     float *logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
-    flm_peak *peaks = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_peak));
-    if (!*s || !logits || !peaks) {
+    flm_row_max *row_max = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_row_max));
+    if (!*s || !logits || !row_max) {
         flm_free(logits);
-        flm_free(peaks);
+        flm_free(row_max);
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
     }
     flm_free((*s)->logits);
-    flm_free((*s)->peaks);
-    **s = (flm_scratch){logits, peaks};
+    flm_free((*s)->row_max);
+    **s = (flm_scratch){logits, row_max};
     return FLM_OK;
 }
 
 void flm_scratch_destroy(flm_scratch *s) {
-    if (s) flm_free(s->logits), flm_free(s->peaks);
+    if (s) flm_free(s->logits), flm_free(s->row_max);
     flm_free(s);
 }
 
@@ -86,8 +87,9 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
             for (size_t j = 0; j <= p; j++) h = mix(h, *value_at(item->self, j));
             hash_to_logits(h, scratch->logits + (size_t)row * VOCAB);
             if (poisoned) scratch->logits[(size_t)row * VOCAB + 5] = NAN;
-            scratch->peaks[row] = flm_peak_none();
-            flm_peak_add(&scratch->peaks[row], m->context->kernels, scratch->logits + (size_t)row * VOCAB, 0, VOCAB);
+            scratch->row_max[row] = flm_row_max_none();
+            flm_row_max_add(&scratch->row_max[row], m->context->kernels, scratch->logits + (size_t)row * VOCAB, 0,
+                            VOCAB);
             row++;
         }
         for (int pause = 0; pause < 4; pause++) {
@@ -102,7 +104,7 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
     m->context->counters.tokens += tokens;
     step->logits = scratch->logits;
     step->logits_stride = VOCAB;
-    step->peaks = scratch->peaks;
+    step->row_max = scratch->row_max;
     return FLM_OK;
 }
 
@@ -110,6 +112,9 @@ size_t flm_plan_page_bytes(const flm_model *m, int encoder) {
     return (void)m, encoder ? 0 : FLM_PAGE * sizeof(uint64_t);
 }
 size_t flm_plan_memory_page_bytes(const flm_model *m) { return (void)m, (size_t)0; }
+uint32_t flm_plan_long_rope_from(const flm_model *m) { return (void)m, (uint32_t)LONG_FROM; }
+int flm_plan_has_cross(const flm_model *m) { return (void)m, 0; }
+size_t flm_plan_captured_heads(const flm_model *m) { return (void)m, (size_t)0; }
 uint32_t flm_plan_chunk(const flm_model *m) { return (void)m, CHUNK; }
 uint32_t flm_plan_logit_chunk(const flm_model *m) { return (void)m, LOGIT_CHUNK; }
 
@@ -151,9 +156,6 @@ static void free_context(flm_context *c) {
     flm_free(c);
 }
 
-static flm_rope_spec long_rope = {.n_pairs = 1, .long_from = 400};
-static flm_sublayer_spec sublayer = {.kind = FLM_MIXER_ATTENTION};
-static flm_layer_spec layer = {.n_sublayers = 1, .sublayers = &sublayer};
 static int eos_token = 3;
 
 static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
@@ -164,8 +166,6 @@ static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
     m->spec.vocab = VOCAB;
     m->spec.hidden = 1;
     m->spec.has_head = 1;
-    sublayer.mixer.attention.rope = long_rope;
-    m->spec.decoder = (flm_stack_spec){.n_layers = 1, .layers = &layer};
     m->max_context = CONTEXT;
     m->kv_bytes_cap = kv_pages * FLM_PAGE * sizeof(uint64_t);
     m->prefix_cache = prefix;
@@ -202,7 +202,7 @@ static void truth_logits(const int32_t *tokens, size_t n, int longer, float *log
 static size_t truth(int32_t *tokens, size_t n, size_t max, int ignore_eos) {
     float logits[VOCAB];
     if (n + max > CONTEXT) max = CONTEXT - n;
-    int longer = n + max > long_rope.long_from;
+    int longer = n + max > LONG_FROM;
     for (size_t i = 0; i < max; i++) {
         truth_logits(tokens, n + i, longer, logits);
         tokens[n + i] = (int32_t)argmax(logits, VOCAB);
@@ -280,7 +280,7 @@ static void forward_and_check(flm_model *m, flm_session *s, const int32_t *token
     flm_status status = flm_forward(m, &item, 1, NULL, &error);
     if (status) fprintf(stderr, "forward: %s\n", error.text);
     CHECK(status == FLM_OK && flm_session_length(s) == before + n);
-    int longer = before + n > long_rope.long_from;
+    int longer = before + n > LONG_FROM;
     for (size_t i = rows == FLM_ROWS_ALL ? 0 : n - 1; i < n && rows; i++) {
         truth_logits(all, before + i + 1, longer, expected);
         CHECK(memcmp(logits + (rows == FLM_ROWS_ALL ? i * VOCAB : 0), expected, sizeof expected) == 0);

@@ -41,6 +41,13 @@ def test_threads_do_not_race(build_c, sanitizer, stories_flm):
     assert len(alone.split()) == 5 and len(together.split()) == 15
 
 
+@pytest.mark.parametrize("sanitizer", ["thread"], indirect=True)
+def test_threads_meet_between_the_layers_of_a_source(build_c, sanitizer, deep_t5):
+    """A layer's cross-attention keys are stored before the next layer's product overwrites their rows."""
+    program = build_c("races_source", [HERE / "races_source.c", *LIBRARY], sanitizer=sanitizer)
+    assert int(run(program, deep_t5)) == 4000
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("x.flm", "x.flm: is not a .flm file"), ("none.flm", "none.flm: cannot be opened: No such file")]
 )

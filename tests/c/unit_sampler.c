@@ -12,14 +12,14 @@ FLM_API int unit_choose(const flm_sampling *options, const char *isa, uint32_t v
     flm_detok detok = {.n_eos = eos >= 0, .eos = &eos};
     flm_sampler sampler = {0};
     flm_sampler_scratch scratch = {0};
-    flm_peak peak = flm_peak_none();
+    flm_row_max max = flm_row_max_none();
     const flm_kernels *kernels = flm_kernels_select(isa);
     flm_status status = flm_sampling_check(options, vocab, error);
     if (!status) status = flm_sampler_scratch_create(&scratch, vocab, error);
     if (!status) status = flm_sampler_create(&sampler, options, kernels, &detok, vocab, n_tokens + 1, error);
     for (size_t i = 0; i < n_tokens && !status; i++) flm_sampler_accept(&sampler, tokens, i, i >= n_prompt);
-    flm_peak_add(&peak, kernels, logits, 0, vocab);
-    if (!status) status = flm_sampler_choose(&sampler, &scratch, logits, peak, tokens, n_tokens, token, error);
+    flm_row_max_add(&max, kernels, logits, 0, vocab);
+    if (!status) status = flm_sampler_choose(&sampler, &scratch, logits, max, tokens, n_tokens, token, error);
     if (!status) memcpy(scores, sampler.edits ? scratch.scores : logits, vocab * sizeof *scores);
     if (!status && options->logprobs >= 0) flm_sampler_logprobs(&sampler, &scratch, logits, *token, logprobs);
     flm_sampler_scratch_free(&scratch);

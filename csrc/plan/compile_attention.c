@@ -1,0 +1,168 @@
+/* Attention: products of q, k and v; finish_qkv; attend; the output product. Also an encoder's end, which stores keys
+ * and values for a decoder's cross-attention. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../base/array.h"
+#include "../base/memory.h"
+#include "mixer.h"
+
+/* The bucket of a key `distance` positions after the query (T5; in float32, as its authors compute it). */
+static uint32_t relative_bucket(const flm_stack_spec *s, int64_t distance) {
+    uint32_t buckets = s->relative_buckets, bucket = 0;
+    if (s->relative_bidirectional) {
+        buckets /= 2;
+        if (distance > 0) bucket = buckets;
+        distance = distance < 0 ? -distance : distance;
+    } else {
+        distance = distance < 0 ? -distance : 0;
+    }
+    uint32_t exact = buckets / 2;
+    if (distance < exact) return bucket + (uint32_t)distance;
+    float ratio = logf((float)distance / (float)exact) / (float)log((double)s->relative_max_distance / exact);
+    float beyond = ratio * (float)(buckets - exact);
+    uint32_t far = exact + (uint32_t)(beyond < (float)buckets ? beyond : (float)buckets);
+    return bucket + (far < buckets ? far : buckets - 1);
+}
+
+/* Spread the bucketed table over distances -reach .. reach, beyond which buckets do not change. */
+void flm_compile_relative(flm_compiler *c) {
+    const flm_stack_spec *s = c->stack;
+    char name[32];
+    if (!s->relative_heads) return;
+    snprintf(name, sizeof name, "%s.relative_bias", c->name);
+    const float *table = flm_compile_vector(c, name); /* [heads][buckets] */
+    size_t reach = s->relative_max_distance, span = 2 * reach + 1;
+    c->plan->relative = flm_alloc_array(s->relative_heads * span, sizeof(float));
+    c->plan->relative_reach = (uint32_t)reach;
+    if (!c->plan->relative) flm_compile_out_of_memory(c);
+    for (size_t h = 0; c->plan->relative && h < s->relative_heads; h++)
+        for (size_t i = 0; i < span; i++)
+            c->plan->relative[h * span + i] =
+                table[h * s->relative_buckets + relative_bucket(s, (int64_t)i - (int64_t)reach)];
+}
+
+static int rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {
+    size_t bytes = a->n_pairs * sizeof(float);
+    if (a->n_pairs != b->n_pairs || a->scale != b->scale || a->long_from != b->long_from) return 0;
+    if (memcmp(a->frequencies, b->frequencies, bytes)) return 0;
+    return !a->long_from ||
+           (a->long_scale == b->long_scale && !memcmp(a->long_frequencies, b->long_frequencies, bytes));
+}
+
+/* The plan's number of a rope, so that cosines are made once per token and distinct rope. */
+static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
+    flm_plan *p = c->plan;
+    if (rope->n_pairs == 0) return -1;
+    for (uint32_t r = 0; r < p->n_ropes; r++)
+        if (rope_equal(p->ropes[r], rope)) return (int)r;
+    if (p->n_ropes == FLM_MAX_ROPES) {
+        flm_compile_fail(c, "a stack with more than 8 different ropes");
+        return -1;
+    }
+    if (rope->n_pairs > p->max_rope_pairs) p->max_rope_pairs = rope->n_pairs;
+    p->ropes[p->n_ropes] = rope;
+    return (int)p->n_ropes++;
+}
+
+/* Room for an attention's keys and values in a page that is *page_bytes long so far: [heads][keys, values]. */
+static flm_kv_layer kv_layer(flm_compiler *c, const flm_sublayer_spec *sub, size_t *page_bytes) {
+    const flm_attention_spec *a = &sub->mixer.attention;
+    const size_t bytes = flm_mixer_of(sub->kind)->page_bytes(sub, c->model->kv_dtype);
+    flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim, .head_bytes = bytes / a->kv_heads};
+    kv.k_offset = *page_bytes;
+    kv.v_offset = kv.k_offset + kv.head_bytes / 2;
+    *page_bytes += bytes;
+    return kv;
+}
+
+static flm_attention_op attention_op(flm_compiler *c, const flm_sublayer_spec *sub) {
+    const flm_attention_spec *a = &sub->mixer.attention;
+    size_t q_width = (size_t)a->heads * a->head_dim, kv_width = (size_t)a->kv_heads * a->head_dim;
+    if (a->head_dim > c->plan->max_head_dim) c->plan->max_head_dim = a->head_dim;
+    return (flm_attention_op){
+        .heads = a->heads,
+        .kv_heads = a->kv_heads,
+        .head_dim = a->head_dim,
+        .window = a->window,
+        .causal = a->causal,
+        .cross = a->cross,
+        .norm_whole = a->norm_whole && (a->q_norm.kind || a->k_norm.kind),
+        .scale = a->scale,
+        .softcap = a->softcap,
+        .alibi = a->alibi,
+        .relative = a->relative_bias,
+        .q_norm = flm_compile_norm(c, &a->q_norm, "q_norm", a->norm_whole ? q_width : a->head_dim),
+        .k_norm = flm_compile_norm(c, &a->k_norm, "k_norm", a->norm_whole ? kv_width : a->head_dim),
+        .rope = rope_index(c, &a->rope),
+        .kv = kv_layer(c, sub, a->cross ? &c->plan->cross_page_bytes : &c->plan->page_bytes),
+    };
+}
+
+/* Self-attention's own counts; its k and v beside q. */
+static void compile_self(flm_compiler *c, const flm_attention_spec *a, flm_attention_op *s, flm_linear_op *products) {
+    products->n_linears = 3;
+    products->linear[1] = flm_compile_linear(c, "k");
+    products->linear[2] = flm_compile_linear(c, "v");
+    c->plan->key_flops += 4.0 * a->heads * a->head_dim;
+    c->plan->bidirectional |= !a->causal;
+    s->first_capture = c->plan->captured_heads;
+    c->plan->captured_heads += a->heads;
+}
+
+void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
+    const flm_attention_spec *a = &sub->mixer.attention;
+    flm_attention_op s = attention_op(c, sub);
+    flm_compile_use(c, FLM_BUF_Q, (size_t)a->heads * a->head_dim);
+    flm_compile_use(c, FLM_BUF_K, (size_t)a->kv_heads * a->head_dim);
+    flm_compile_use(c, FLM_BUF_V, (size_t)a->kv_heads * a->head_dim);
+    flm_compile_use(c, FLM_BUF_ATTENDED, (size_t)a->heads * a->head_dim);
+    flm_linear_op *products = &flm_compile_op(c, FLM_OP_LINEAR)->as.linear;
+    *products = (flm_linear_op){.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", c->model->spec.hidden),
+                                .linear = {flm_compile_linear(c, "q")},
+                                .n_linears = 1,
+                                .from = c->residual,
+                                .to = {FLM_BUF_Q, FLM_BUF_K, FLM_BUF_V},
+                                .epilogue = FLM_EPILOGUE_STORE};
+    if (a->cross)
+        c->plan->has_cross = 1;
+    else
+        compile_self(c, a, &s, products);
+    if (!a->cross || s.q_norm.kind || s.rope >= 0) {
+        flm_op *finish = flm_compile_op(c, FLM_OP_FINISH_QKV);
+        finish->as.attention = s;
+        finish->flags = FLM_FLAG_SAME_OWNER_NEXT | (a->cross ? 0 : FLM_FLAG_STORES_KV);
+    }
+    flm_compile_op(c, FLM_OP_ATTEND)->as.attention = s;
+    flm_compile_output(c, sub, "o", FLM_BUF_ATTENDED);
+}
+
+/* No attend follows what is stored here, so threads meet after it: the next product overwrites K and V. */
+static void compile_source_kv(flm_compiler *c, const flm_sublayer_spec *sub) {
+    const flm_attention_spec *a = &sub->mixer.attention;
+    size_t kv_width = (size_t)a->kv_heads * a->head_dim;
+    flm_attention_op s = attention_op(c, sub);
+    s.source_kv = 1;
+    flm_compile_use(c, FLM_BUF_Q, kv_width);
+    flm_compile_use(c, FLM_BUF_K, kv_width);
+    flm_compile_use(c, FLM_BUF_V, kv_width);
+    flm_compile_op(c, FLM_OP_LINEAR)->as.linear =
+        (flm_linear_op){.linear = {flm_compile_linear(c, "k"), flm_compile_linear(c, "v")},
+                        .n_linears = 2,
+                        .from = FLM_BUF_NORMED,
+                        .to = {FLM_BUF_K, FLM_BUF_V},
+                        .epilogue = FLM_EPILOGUE_STORE};
+    flm_compile_op(c, FLM_OP_FINISH_QKV)->as.attention = s;
+}
+
+void flm_compile_source_kv(flm_compiler *c) {
+    const flm_stack_spec *decoder = &c->model->spec.decoder;
+    c->name = "decoder";
+    c->part = "source_kv";
+    for (c->layer = 0; c->layer < decoder->n_layers; c->layer++)
+        for (c->sublayer = 0; c->sublayer < decoder->layers[c->layer].n_sublayers; c->sublayer++) {
+            const flm_sublayer_spec *sub = &decoder->layers[c->layer].sublayers[c->sublayer];
+            if (sub->kind == FLM_MIXER_ATTENTION && sub->mixer.attention.cross) compile_source_kv(c, sub);
+        }
+}

@@ -1,0 +1,45 @@
+/* The mixture of experts: routing, sorting, the products of all experts, and their sum. */
+#include <stdio.h>
+
+#include "compile.h"
+
+static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
+    char part[40];
+    flm_expert *experts = flm_compile_experts(c, m->experts);
+    for (uint32_t e = 0; experts && e < m->experts; e++) {
+        snprintf(part, sizeof part, "experts.%u.gate", (unsigned)e);
+        experts[e].gate = flm_compile_linear(c, part);
+        snprintf(part, sizeof part, "experts.%u.up", (unsigned)e);
+        experts[e].up = flm_compile_linear(c, part);
+        snprintf(part, sizeof part, "experts.%u.down", (unsigned)e);
+        experts[e].down = flm_compile_linear(c, part);
+    }
+    return experts;
+}
+
+void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
+    const flm_moe_spec *m = &sub->mixer.moe;
+    size_t hidden = c->model->spec.hidden;
+    flm_moe_op s = {.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", hidden),
+                    .from = c->residual,
+                    .router = flm_compile_linear(c, "router"),
+                    .experts = compile_experts(c, m),
+                    .n_experts = m->experts,
+                    .active = m->active,
+                    .activation = m->activation,
+                    .normalize = m->normalize};
+    const int prepare = c->model->kernels->product[c->model->format].prepare != NULL;
+    if (m->active > c->plan->max_active) c->plan->max_active = m->active;
+    if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
+    flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
+    flm_compile_use(c, FLM_BUF_GATHERED, hidden);
+    flm_compile_use(c, FLM_BUF_GATE, m->width);
+    flm_compile_use(c, FLM_BUF_UP, m->width);
+    flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
+    static const flm_op_kind order[] = {FLM_OP_ROUTE,        FLM_OP_GROUP,       FLM_OP_EXPERT_INPUTS, FLM_OP_EXPERT_UP,
+                                        FLM_OP_EXPERT_INNER, FLM_OP_EXPERT_DOWN, FLM_OP_COMBINE};
+    for (size_t i = 0; i < sizeof order / sizeof *order; i++)
+        if (prepare || (order[i] != FLM_OP_EXPERT_INPUTS && order[i] != FLM_OP_EXPERT_INNER))
+            flm_compile_op(c, order[i])->as.moe = s;
+    flm_compile_join(c, sub);
+}

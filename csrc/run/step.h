@@ -1,0 +1,52 @@
+/* One step: a ragged batch of sequences that goes through one stack's plan together. */
+#ifndef FLM_STEP_H
+#define FLM_STEP_H
+
+#include "../base/threads.h"
+#include "../cache/kv_pages.h"
+#include "row_max.h"
+
+typedef struct flm_scratch flm_scratch; /* the buffers of a step: scratch.h */
+
+/* One sequence's share of a step. Page tables already hold writable pages for [start, start + n_tokens). */
+typedef struct flm_row_item {
+    const flm_page_table *self;   /* of this stack's own keys and values */
+    const flm_page_table *memory; /* of cross-attention's keys and values: a decoder reads them, the encoder of an
+                                     encoder-decoder writes them; else NULL */
+    uint32_t n_memory;            /* positions in memory */
+    const int32_t *tokens;        /* validated: 0 <= id < vocab */
+    const int32_t *types;         /* or NULL */
+    uint32_t n_tokens, start;     /* start: position of tokens[0] */
+    int long_rope;                /* use the long twins of ropes that have them */
+    flm_rows rows;                /* logits for which tokens */
+    /* Captures, each NULL when not wanted; row i is token i of this item. Strides in floats. */
+    float *hidden;        /* [n_tokens, hidden] after the final norm */
+    float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */
+    size_t state_stride;
+    float *attentions; /* [heads of all layers][attention_rows][attention_keys]; rows from attention_row0 */
+    size_t attention_rows, attention_keys, attention_row0;
+} flm_row_item;
+
+typedef struct flm_step {
+    const flm_row_item *items;
+    uint32_t n_items;
+    uint32_t n_tokens; /* sum over items, at most what scratch was reserved for */
+    uint32_t n_logit_rows;
+    flm_pool *pool;         /* that runs the step */
+    const flm_lead *lead;   /* of the calling thread */
+    flm_counters *counters; /* the step adds what it did */
+    /* Asked by the calling thread between operations; non-zero abandons the step: flm_step_run then returns
+     * FLM_ERR_CANCELLED and the sequences' new positions are undefined, the old ones intact. */
+    int (*stop)(void *user);
+    void *stop_user;
+    float *logits; /* out: [n_logit_rows, logits_stride] in item order, inside the scratch, until the next step */
+    size_t logits_stride;
+    const flm_row_max *row_max; /* out: [n_logit_rows], as long */
+} flm_step;
+
+/* Writes to scratch which item and position each token has, and which token each row of logits. */
+void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
+/* Tokens [from, from + n) of an item; `hidden`: the model's width. */
+flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
+
+#endif
