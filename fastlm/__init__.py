@@ -19,11 +19,11 @@ from fastlm.errors import (
     UnsupportedError,
 )
 from fastlm.generation import Request
-from fastlm.inspection import Outputs
 from fastlm.loading import load
 from fastlm.model import Model
 from fastlm.results import Chunk, Completion, TokenLogprob
 from fastlm.session import Session
+from fastlm.tasks.forward import Outputs
 
 __version__ = _version()
 __all__ = [

@@ -14,10 +14,10 @@ from fastlm import _core
 from fastlm.arch import registry
 from fastlm.arch.spec import ModelSpec, encode, is_encoded
 from fastlm.arguments import shown, whole
-from fastlm.chat import load_template
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
 from fastlm.model import Model, Parts
-from fastlm.tokenizer import Tokenizer, load_tokenizer
+from fastlm.tokenizer.chat import load_template
+from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.bind import Binding, bind
 from fastlm.weights.folder import CHECKPOINT_FILES, Location, locate
 from fastlm.weights.safetensors import Checkpoint

@@ -13,16 +13,16 @@ import numpy as np
 from fastlm import _core
 from fastlm.arch.spec import ModelSpec
 from fastlm.arguments import items, shown, whole
-from fastlm.chat import ChatTemplate
 from fastlm.errors import Cancelled, ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, Request, not_honoured, resolve
-from fastlm.inspection import Outputs, Wanted, best_tokens, run_forward
-from fastlm.prompts import Prompt, Prompts
 from fastlm.results import Chunk, Completion
 from fastlm.running import Flags, Run
-from fastlm.scoring import loglikelihood, perplexity
 from fastlm.session import Session
-from fastlm.tokenizer import Tokenizer
+from fastlm.tasks.forward import Outputs, Wanted, best_tokens, run_forward
+from fastlm.tasks.score import loglikelihood, perplexity
+from fastlm.tokenizer.chat import ChatTemplate
+from fastlm.tokenizer.prompts import Prompt, Prompts
+from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.weights.folder import Location
 
 

@@ -13,7 +13,7 @@ from fastlm.generation import CancelFlag, Parameters
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
 
 if TYPE_CHECKING:
-    from fastlm.tokenizer import Tokenizer
+    from fastlm.tokenizer.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import fastlm
-from fastlm.chat import MAX_SECONDS, ChatTemplate, load_template
 from fastlm.errors import FastlmError, ModelFormatError, ParameterError, UnsupportedError
+from fastlm.tokenizer.chat import MAX_SECONDS, ChatTemplate, load_template
 from fastlm.weights.folder import Location
 
 HELLO = [{"role": "user", "content": "Hello"}]

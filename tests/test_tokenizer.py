@@ -11,7 +11,7 @@ import pytest
 import tokenizers
 
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.tokenizer import Tokenizer, load_tokenizer
+from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from fastlm.weights.folder import Location
 
 

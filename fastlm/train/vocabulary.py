@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.tokenizer import Tokenizer, load_tokenizer
+from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
 from fastlm.train.corpus import SEPARATOR, Ids
 from fastlm.weights.folder import Location
 

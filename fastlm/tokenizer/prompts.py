@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from fastlm.arguments import items, token_id
 from fastlm.errors import ParameterError
-from fastlm.tokenizer import Tokenizer
+from fastlm.tokenizer.tokenizer import Tokenizer
 
 Prompt = str | Iterable[int]
 

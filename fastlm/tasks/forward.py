@@ -12,8 +12,8 @@ from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec
 from fastlm.arguments import items, shown, whole
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
-from fastlm.prompts import Prompts
-from fastlm.tokenizer import Tokenizer
+from fastlm.tokenizer.prompts import Prompts
+from fastlm.tokenizer.tokenizer import Tokenizer
 
 Array = NDArray[np.float32]
 

@@ -1,0 +1,1 @@
+"""What a model is used for: one small file for each task."""

@@ -1,0 +1,1 @@
+"""Text <-> token ids: the tokenizer, prompts as callers give them, chat templates."""
