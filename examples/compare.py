@@ -25,7 +25,7 @@ import fastlm
 from fastlm.train.corpus import TextFile, bits_per_byte, read_texts
 from fastlm.train.figures import Figures, measure, table
 from fastlm.train.vocabulary import ModelCodec
-from fastlm.weights.folder import locate
+from fastlm.weights.locate import locate
 
 MARKS = ("<!-- figures: written by examples/compare.py -->", "<!-- end of figures -->")
 PROMPT = "Once upon a time"

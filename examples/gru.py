@@ -19,7 +19,7 @@ from fastlm.train.prepare import Plan, Texts
 from fastlm.train.recipe import Recipe, add_options, from_options
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 WEIGHTS = "model.safetensors"
 
@@ -68,7 +68,7 @@ def train_gru(
     with plan.run as unfinished:
         if not unfinished:
             return out
-        codec = ModelCodec(Location(tokenizer, tokenizer))
+        codec = ModelCodec(CheckpointFolder(tokenizer))
         seed_step(recipe.seed, -1)
         model = Gru(codec.size, width, inner, layers, recipe.dropout)
         job = plan.job(model, codec, recipe.length or 512, loss=loss, logits=lambda net, ids: net(ids))
@@ -84,7 +84,7 @@ def train_gru(
 
 def write_text(folder: Path, settings: dict[str, Any], prompt: str, tokens: int, temperature: float, seed: int) -> str:
     """A sample."""
-    codec = ModelCodec(Location(folder, folder))
+    codec = ModelCodec(CheckpointFolder(folder))
     model = Gru(codec.size, settings["width"], settings["inner"], settings["layers"], 0.0).eval()
     model.load_state_dict(load_file(folder / WEIGHTS))
     draw = torch.Generator().manual_seed(seed)

@@ -225,7 +225,8 @@ def _bench(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    from fastlm.loading import load, save
+    from fastlm.loading import load
+    from fastlm.saving import save
 
     with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
         save(model, args.out)

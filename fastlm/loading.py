@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastlm import _core
-from fastlm.arch import registry
-from fastlm.arch.spec import ModelSpec, encode, is_encoded
+from fastlm.arch.slots import slots
+from fastlm.arch.spec import ModelSpec, encode
 from fastlm.arguments import shown, whole
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
 from fastlm.model import Model, Parts
 from fastlm.tokenizer.chat import load_template
-from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from fastlm.weights.bind import Binding, bind
-from fastlm.weights.folder import CHECKPOINT_FILES, Location, locate
-from fastlm.weights.safetensors import Checkpoint
+from fastlm.tokenizer.tokenizer import load_tokenizer
+from fastlm.tokenizer.vocabulary import vocabulary
+from fastlm.weights.bind import Binding
+from fastlm.weights.locate import locate
+from fastlm.weights.source import ModelSource
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
@@ -75,43 +77,54 @@ def load(
             raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
     _check(dtype, threads, context, kv_dtype)
     with memory_for(f"{path} (a lower `context`, a smaller dtype or fewer threads need less)"):
-        return _load(locate(path), dtype, threads, context, kv_dtype, progress)
+        limits = {"kv_dtype": kv_dtype, "max_context": context or 0}
+        return _load(locate(path), dtype, threads, limits, _reporter(progress))
 
 
-def _load(
-    location: Location,
-    dtype: str,
-    threads: int | None,
-    context: int | None,
-    kv_dtype: str,
-    progress: Progress | bool | None,
-) -> Model:
-    tokenizer = load_tokenizer(location)
-    config = location.config()
-    generation_config = location.read_json("generation_config.json") or {}
-    if location.is_container:
-        if dtype != "auto":
-            raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
-        spec = _packed_spec(registry.read(config, location.describe("config.json")).spec, location)
-        core_context = _core.Context(threads or _core.suggested_threads(location.weights.stat().st_size))
-        core = _core.Model.open(
-            core_context, os.fsencode(location.weights), kv_dtype=kv_dtype, max_context=context or 0
-        )
-    else:
-        family = registry.read(config, location.path / "config.json")
-        with Checkpoint(location.weights) as checkpoint:
-            binding = bind(family, checkpoint)
-            spec = binding.spec
-            format = _format(binding, dtype)
-            core_context = _core.Context(threads or _core.suggested_threads(_weight_bytes(spec, format)))
-            core = _core.Model.create(
-                core_context, encode(spec), format=format, kv_dtype=kv_dtype, max_context=context or 0
-            )
-            _fill(core, binding, _reporter(progress))
-        core.set_vocabulary(**vocabulary(tokenizer, config, generation_config, spec.embed.vocab))
+def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[str, Any], report: Progress) -> Model:
+    tokenizer = load_tokenizer(source)
+    config = source.config()
+    generation_config = source.read_json("generation_config.json") or {}
+    words = partial(vocabulary, tokenizer, config, generation_config)
+    context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
+    return Model(Parts(core, context, spec, config, generation_config, tokenizer, load_template(source), source))
+
+
+@dataclass(frozen=True, slots=True)
+class _CoreBuilder:
+    """Makes the C model of a source's weights.
+
+    Attributes
+    ----------
+    limits
+        What `_core.Model.create` and `open` both take.
+    words
+        The vocabulary, of a model with so many rows of logits.
+    """
+
+    dtype: str
+    threads: int | None
+    limits: Mapping[str, Any]
+    report: Progress
+    words: Callable[[int], dict[str, Any]]
+
+    def pack(self, weights: Binding) -> tuple[_core.Context, _core.Model, ModelSpec]:
+        spec, format = weights.spec, _format(weights, self.dtype)
+        context = self._context(_weight_bytes(spec, format))
+        core = _core.Model.create(context, encode(spec), format=format, **self.limits)
+        _fill(core, weights, self.report)
+        core.set_vocabulary(**self.words(spec.embed.vocab))
         core.finish()
-    template = load_template(location)
-    return Model(Parts(core, core_context, spec, config, generation_config, tokenizer, template, location))
+        return context, core, spec
+
+    def map(self, file: Path, spec: ModelSpec) -> tuple[_core.Context, _core.Model, ModelSpec]:
+        if self.dtype != "auto":
+            raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
+        context = self._context(file.stat().st_size)
+        return context, _core.Model.open(context, os.fsencode(file), **self.limits), spec
+
+    def _context(self, weight_bytes: int) -> _core.Context:
+        return _core.Context(self.threads or _core.suggested_threads(weight_bytes))
 
 
 def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) -> None:
@@ -124,19 +137,7 @@ def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) 
             whole(value, name, 1, high)
 
 
-def _packed_spec(spec: ModelSpec, location: Location) -> ModelSpec:
-    """The spec of a .flm file: what its config says, but for a head that the weights decided on when it was written."""
-    packed = location.embedded.spec if location.embedded else b""
-    specs = [spec] if spec.head is None else [spec, replace(spec, head=replace(spec.head, tied=not spec.head.tied))]
-    found = next((s for s in specs if is_encoded(s, packed)), None)
-    if found is None:
-        raise ModelFormatError(f"{location.path}: spec and config.json disagree: convert the checkpoint again")
-    return found
-
-
 def _weight_bytes(spec: ModelSpec, format: str) -> int:
-    from fastlm.arch.slots import slots
-
     return round(BYTES[format] * sum(slot.rows * slot.cols for slot in slots(spec)))
 
 
@@ -181,63 +182,3 @@ def _bar(done: int, total: int, name: str) -> None:
     end = "\n" if done == total else ""
     sys.stderr.write(f"\r[{'#' * filled}{' ' * (30 - filled)}] {done / 1e6:.0f} / {total / 1e6:.0f} MB{end}")
     sys.stderr.flush()
-
-
-def _ids(value: object) -> list[int]:
-    found = value if isinstance(value, list) else [value]
-    return [v for v in found if isinstance(v, int) and not isinstance(v, bool)]
-
-
-def vocabulary(
-    tokenizer: Tokenizer | None, config: Mapping[str, object], generation_config: Mapping[str, object], vocab: int
-) -> dict[str, Any]:
-    """What C needs to print and to stop: the arguments of `_core.Model.set_vocabulary`."""
-    table = tokenizer.table if tokenizer else None
-    sources = (generation_config, config)
-    eos = {i for source in sources for i in _ids(source.get("eos_token_id"))} | set(tokenizer.eos if tokenizer else [])
-    if table is not None and len(table.pieces) > vocab and any(table.pieces[vocab:]):
-        raise ModelFormatError(f"tokenizer: has {len(table.pieces)} tokens, but the model only {vocab}")
-
-    def first(name: str) -> int | None:
-        return next((i for source in sources for i in _ids(source.get(name)) if 0 <= i < vocab), None)
-
-    return {
-        "pieces": table.pieces[:vocab] if table else [],
-        "special": table.special[:vocab] if table else [],
-        "strip_first_space": table is not None and table.strip_first_space,
-        "bos": first("bos_token_id"),
-        "decoder_start": first("decoder_start_token_id"),
-        "eos": sorted(i for i in eos if 0 <= i < vocab),
-    }
-
-
-KEPT = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "chat_template.jinja",
-)
-
-
-def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> None:
-    """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
-    from fastlm.weights.container import PackedTensor, Vocabulary, write
-
-    if os.fsdecode(path).lower().endswith((".gguf", *CHECKPOINT_FILES)):
-        raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
-    core, location = model._core, model._location
-    tensors = core.tensors()
-
-    def packed() -> Iterable[PackedTensor]:
-        for i, t in enumerate(tensors):
-            yield PackedTensor(t.name, t.rows, t.cols, t.is_matrix, t.format, core.tensor_data(i))
-
-    words = vocabulary(model.tokenizer, model.config, model._generation_config, model.vocab)
-    files = {name: data for name in KEPT if (data := location.read(name)) is not None}
-    write(
-        path, spec=encode(model.spec), tensors=packed(), vocabulary=Vocabulary(**words), extras=files, progress=progress
-    )

@@ -23,7 +23,7 @@ from fastlm.tasks.score import loglikelihood, perplexity
 from fastlm.tokenizer.chat import ChatTemplate
 from fastlm.tokenizer.prompts import Prompt, Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.source import ModelSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Parts:
     generation_config: Mapping[str, object]
     tokenizer: Tokenizer | None
     template: ChatTemplate | None
-    location: Location
+    source: ModelSource
 
 
 class Model:
@@ -49,7 +49,7 @@ class Model:
         self._info = parts.core.info()
         self._generation_config = parts.generation_config
         self._template = parts.template
-        self._location = parts.location
+        self._source = parts.source
         self.bos = self._info["bos"]
         self.spec = parts.spec
         self.kind = parts.spec.kind

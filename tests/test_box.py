@@ -14,6 +14,7 @@ import fastlm
 from fastlm import loading
 from fastlm.cli import main
 from fastlm.errors import ModelFileError
+from fastlm.saving import save
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def packaged(stories260k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """A package that carries stories260k."""
     path = tmp_path / "box.flm"
     with fastlm.load(stories260k) as model:
-        loading.save(model, path)
+        save(model, path)
     monkeypatch.setattr(loading, "PACKAGED", path)
     return path
 

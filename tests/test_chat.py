@@ -10,7 +10,7 @@ import pytest
 import fastlm
 from fastlm.errors import FastlmError, ModelFormatError, ParameterError, UnsupportedError
 from fastlm.tokenizer.chat import MAX_SECONDS, ChatTemplate, load_template
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -95,22 +95,22 @@ def test_messages_are_checked(messages: object) -> None:
 
 
 def test_where_templates_come_from(tmp_path: Path) -> None:
-    location = Location(tmp_path, tmp_path / "model.safetensors")
-    assert load_template(location) is None
+    source = CheckpointFolder(tmp_path)
+    assert load_template(source) is None
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"chat_template": "A{{ eos_token }}", "eos_token": {"content": "!"}}')
-    found = load_template(location)
+    found = load_template(source)
     assert found is not None
     assert found.render(HELLO) == "A!"
     config.write_text('{"chat_template": [{"name": "rag", "template": "R"}, {"name": "default", "template": "D"}]}')
-    found = load_template(location)
+    found = load_template(source)
     assert found is not None
     assert found.render(HELLO) == "D"
     config.write_text('{"chat_template": [{"name": "rag", "template": "R"}]}')
     with pytest.raises(UnsupportedError, match="rag"):
-        load_template(location)
+        load_template(source)
     (tmp_path / "chat_template.jinja").write_text("F")
-    found = load_template(location)
+    found = load_template(source)
     assert found is not None
     assert found.render(HELLO) == "F"
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
-from fastlm.weights import container, folder, jsonfile
-from fastlm.weights.folder import locate
+from fastlm.weights import container, folder, jsonfile, source
+from fastlm.weights.folder import CheckpointFolder
+from fastlm.weights.locate import locate
+from fastlm.weights.packed import PackedFile
 
 LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 123\n"
 
@@ -40,7 +42,7 @@ def test_folder(make):
     for given in (path, str(path), str(path) + "/"):
         found = locate(given)
         assert found.path == path and found.weights == path / "model.safetensors"
-        assert not found.is_container
+        assert isinstance(found, CheckpointFolder)
         assert found.config() == {"a": 1} == found.read_json("config.json")
         assert found.read("chat_template.jinja") == b"{{ x }}"
         assert found.read("tokenizer.json") is None and found.read_json("generation_config.json") is None
@@ -58,7 +60,7 @@ def test_container(tmp_path):
     extras = {"config.json": b'{"a": 1}', "generation_config.json": b"[]"}
     container.write(path, spec=b"spec", tensors=[("t", 1, 1, False, "float32", memoryview(b"1234"))], extras=extras)
     found = locate(path)
-    assert found.is_container and found.path == found.weights == path
+    assert isinstance(found, PackedFile) and found.path == path
     assert found.config() == {"a": 1} and found.read("tokenizer.json") is None
     with pytest.raises(ModelFormatError, match=r"m\.flm: generation_config\.json: expected a JSON object"):
         found.read_json("generation_config.json")
@@ -247,7 +249,7 @@ def test_json_that_is_allowed(make):
 def test_size_limits(make, monkeypatch):
     path = make(config__json='{"a": 1}', model__safetensors="x")
     found = locate(path)
-    monkeypatch.setattr(folder, "MAX_JSON_BYTES", 7)
+    monkeypatch.setattr(source, "MAX_JSON_BYTES", 7)
     with pytest.raises(ModelFormatError, match=r"config\.json: has 8 bytes"):
         found.config()
     monkeypatch.setattr(folder, "MAX_FILE_BYTES", 7)

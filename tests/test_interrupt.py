@@ -19,7 +19,7 @@ from fastlm import _core
 from fastlm.arch import registry
 from fastlm.arch.spec import encode
 from fastlm.model import Parts
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 LIMIT = 0.1  # seconds, of the median
 TRIALS = 7
@@ -58,7 +58,7 @@ def build_model() -> fastlm.Model:
                 part = np.ones((rows, tensor.cols), np.float32)
             core.load_rows(index, at, part)
     core.finish()
-    nowhere = Location(Path("nowhere"), Path("nowhere"))
+    nowhere = CheckpointFolder(Path("nowhere"))
     return fastlm.Model(Parts(core, context, spec, config, {}, None, None, nowhere))
 
 

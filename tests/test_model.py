@@ -12,7 +12,7 @@ import pytest
 
 import fastlm
 from fastlm.errors import ContextLengthError, ParameterError, StateError
-from fastlm.loading import save
+from fastlm.saving import save
 
 PROMPTS = ["Once upon a time", "The dog", "Lily and Tom went", "One day, a big", "She"]
 

@@ -17,7 +17,7 @@ import fastlm
 from fastlm import _core
 from fastlm.arch.spec import encode
 from fastlm.errors import FastlmError
-from fastlm.loading import save
+from fastlm.saving import save
 
 CORPUS = ROOT.parent / "shared" / "corpus" / "tinystories.txt"
 

@@ -12,11 +12,11 @@ import tokenizers
 
 from fastlm.errors import ModelFormatError, ParameterError
 from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 
 def load(folder: Path) -> Tokenizer:
-    found = load_tokenizer(Location(folder, folder / "model.safetensors"))
+    found = load_tokenizer(CheckpointFolder(folder))
     assert found is not None
     return found
 
@@ -145,7 +145,7 @@ def test_vocabulary_without_merges(tmp_path: Path) -> None:
 
 
 def test_no_tokenizer(tmp_path: Path) -> None:
-    assert load_tokenizer(Location(tmp_path, tmp_path / "model.safetensors")) is None
+    assert load_tokenizer(CheckpointFolder(tmp_path)) is None
 
 
 def test_text_must_be_text(stories260k: Path, tmp_path: Path) -> None:

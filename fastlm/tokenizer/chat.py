@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm.arguments import shown
 from fastlm.errors import ModelFormatError, ParameterError, UnsupportedError
+from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    from fastlm.weights.folder import Location
 
 MAX_TEMPLATE_BYTES = 1 << 20
 MAX_OUTPUT = 1 << 24  # characters of a rendered conversation
@@ -193,19 +192,19 @@ def _bounded_filter(function: Any) -> Any:
     return bounded
 
 
-def load_template(location: Location) -> ChatTemplate | None:
+def load_template(model: ModelSource) -> ChatTemplate | None:
     """The chat template of a model: chat_template.jinja, or the one in tokenizer_config.json; None if it has none."""
-    config = location.read_json("tokenizer_config.json") or {}
+    config = model.read_json("tokenizer_config.json") or {}
     tokens = {name: text for name, value in config.items() if name.endswith("_token") and (text := _content(value))}
-    file = location.read("chat_template.jinja")
+    file = model.read("chat_template.jinja")
     if file is not None:
-        where = location.describe("chat_template.jinja")
+        where = model.describe("chat_template.jinja")
         try:
             return ChatTemplate(file.decode("utf-8"), where, tokens)
         except UnicodeDecodeError:
             raise ModelFormatError(f"{where}: not UTF-8") from None
     source = config.get("chat_template")
-    where = location.describe("tokenizer_config.json")
+    where = model.describe("tokenizer_config.json")
     if isinstance(source, list):  # several, by name
         named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
         source = named.get("default")

@@ -10,11 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastlm.errors import ModelFormatError, ParameterError
+from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
     import tokenizers
-
-    from fastlm.weights.folder import Location
 
 METASPACE = "\u2581"
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -109,7 +108,7 @@ class Tokenizer:
         return len(self.encode(text))
 
 
-def load_tokenizer(location: Location) -> Tokenizer | None:
+def load_tokenizer(model: ModelSource) -> Tokenizer | None:
     """The tokenizer of a model, from tokenizer.json, vocab.json + merges.txt or vocab.txt; None if it has none.
 
     Raises
@@ -117,18 +116,18 @@ def load_tokenizer(location: Location) -> Tokenizer | None:
     ModelFormatError
         A file is malformed.
     """
-    config: dict[str, Any] = location.read_json("tokenizer_config.json") or {}
+    config: dict[str, Any] = model.read_json("tokenizer_config.json") or {}
     names = ("tokenizer.json", "vocab.json", "vocab.txt")
-    name = next((n for n in names if location.read(n) is not None), None)
+    name = next((n for n in names if model.read(n) is not None), None)
     if name is None:
         return None
-    data = location.read(name) or b""
+    data = model.read(name) or b""
     try:
-        library = _build(name, data, location.read("merges.txt") or b"", config)
+        library = _build(name, data, model.read("merges.txt") or b"", config)
     except ModelFormatError:
         raise
     except Exception as error:  # the library raises bare exceptions
-        raise ModelFormatError(f"{location.describe(name)}: not a tokenizer: {error}") from error
+        raise ModelFormatError(f"{model.describe(name)}: not a tokenizer: {error}") from error
     return Tokenizer(library, config)
 
 

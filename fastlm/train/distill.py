@@ -29,7 +29,7 @@ from fastlm.train.prepare import PathLike, Plan, Texts
 from fastlm.train.recipe import Recipe, Shape
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 SHARD = 64  # documents that the teacher writes at once
 
@@ -94,7 +94,7 @@ def distill(
 
 def _distill(
     plan: Plan,
-    location: Location,
+    location: CheckpointFolder,
     codec: ModelCodec,
     student: PathLike | None,
     shape: Shape,
@@ -141,10 +141,10 @@ def softened_loss(master: Any, temperature: float, share: float) -> Any:
     return loss
 
 
-def _check_student(student: Path, teacher: Location, codec: ModelCodec) -> None:
+def _check_student(student: Path, teacher: CheckpointFolder, codec: ModelCodec) -> None:
     """A student has the teacher's vocabulary, or its logits would mean other tokens."""
     folder = student if student.is_dir() else student.parent
-    found = Location(folder, folder).config() if student.is_dir() else Location(folder, folder).read_json(student.name)
+    found = CheckpointFolder(folder).config() if student.is_dir() else CheckpointFolder(folder).read_json(student.name)
     if found is None:
         raise ParameterError(f"student: {student}: there is no such file")
     sizes = [config.get("vocab_size") for config in (found, teacher.config())]
@@ -153,7 +153,7 @@ def _check_student(student: Path, teacher: Location, codec: ModelCodec) -> None:
             f"student: {student}: vocab_size is {sizes[0]}, the teacher's {sizes[1]}: their vocabularies must agree"
         )
     registry.read(found, student)  # else it is learned that fastlm cannot run it when it is trained
-    if (folder / "tokenizer.json").is_file() and not codec.same_vocabulary(ModelCodec(Location(folder, folder))):
+    if (folder / "tokenizer.json").is_file() and not codec.same_vocabulary(ModelCodec(CheckpointFolder(folder))):
         raise ParameterError(
             f"student: {student}: its tokenizer is not the teacher's: logits of other tokens cannot be compared; "
             "give a config.json alone, and the student takes over the teacher's tokenizer"

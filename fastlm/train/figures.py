@@ -12,7 +12,7 @@ from fastlm.bench import bench, step_tensors
 from fastlm.loading import load
 from fastlm.train.corpus import TextFile, bits_per_byte
 from fastlm.train.vocabulary import ModelCodec
-from fastlm.weights.folder import locate
+from fastlm.weights.locate import locate
 
 SPEED_PROMPT, SPEED_TOKENS = 16, 128
 

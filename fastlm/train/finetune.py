@@ -24,7 +24,7 @@ from fastlm.train.prepare import PathLike, Plan, Texts
 from fastlm.train.recipe import FINETUNING, Lora, Recipe
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 MERGED = "merged"  # folder inside an adapter's
 
@@ -66,7 +66,7 @@ def finetune(
     return plan.run.out
 
 
-def _finetune(plan: Plan, location: Location, codec: ModelCodec, lora: Lora | None) -> None:
+def _finetune(plan: Plan, location: CheckpointFolder, codec: ModelCodec, lora: Lora | None) -> None:
     seed_step(plan.recipe.seed, -1)
     base = load_decoder(location.path)
     size, context = count(base), context_of(base)

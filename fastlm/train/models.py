@@ -17,7 +17,8 @@ from fastlm.arch import registry
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.train.extra import need
 from fastlm.train.recipe import Recipe, Shape
-from fastlm.weights.folder import Location, locate
+from fastlm.weights.folder import CheckpointFolder
+from fastlm.weights.locate import locate
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def create_llama(shape: Shape, vocab: int, start: int, end: int) -> Any:
     return transformers.LlamaForCausalLM(config)
 
 
-def decoder_at(path: str | os.PathLike[str], role: str) -> Location:
+def decoder_at(path: str | os.PathLike[str], role: str) -> CheckpointFolder:
     """Where a checkpoint is that is a decoder.
 
     Raises
@@ -94,7 +95,7 @@ def decoder_at(path: str | os.PathLike[str], role: str) -> Location:
         It is another kind of model; the text names it by its role ("teacher").
     """
     location = locate(path)
-    if location.is_container:
+    if not isinstance(location, CheckpointFolder):
         raise UnsupportedError(f"{path}: a .flm file cannot be trained: give the folder it was converted from")
     spec = registry.read(location.config(), location.path / "config.json").spec
     if spec.decoder is None or spec.encoder is not None:

@@ -12,7 +12,7 @@ from fastlm.train.prepare import PathLike, Plan, Texts
 from fastlm.train.recipe import Recipe, Shape
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer, learn_tokenizer
-from fastlm.weights.folder import Location
+from fastlm.weights.folder import CheckpointFolder
 
 
 def train(
@@ -61,7 +61,7 @@ def _train(plan: Plan, vocab: int, shape: Shape, tokenizer: PathLike | None) -> 
         source = plan.run.once("tokenizer", lambda folder: learn_tokenizer(documents, vocab, folder, shape.context))
     else:
         source = Path(tokenizer)
-    codec = ModelCodec(Location(source, source))
+    codec = ModelCodec(CheckpointFolder(source))
     seed_step(plan.recipe.seed, -1)
     model = create_llama(shape, codec.size, codec.start, codec.end)
     add_dropout(model, plan.recipe.dropout)

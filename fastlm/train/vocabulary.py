@@ -11,8 +11,9 @@ import numpy as np
 
 from fastlm.errors import ModelFormatError, ParameterError
 from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from fastlm.tokenizer.vocabulary import token_ids
 from fastlm.train.corpus import SEPARATOR, Ids
-from fastlm.weights.folder import Location
+from fastlm.weights.source import ModelSource
 
 MIN_VOCAB, MAX_VOCAB = 257, 65536
 
@@ -52,16 +53,16 @@ def learn_tokenizer(documents: Sequence[str], size: int, folder: Path, context: 
 class ModelCodec:
     """The tokenizer of a model, as training uses it; the model's folder needs no weights."""
 
-    def __init__(self, location: Location) -> None:
-        folder, tokenizer = location.path, load_tokenizer(location)
+    def __init__(self, source: ModelSource) -> None:
+        folder, tokenizer = source.path, load_tokenizer(source)
         if tokenizer is None:
             raise ModelFormatError(f"{folder}: has no tokenizer: training needs tokenizer.json beside config.json")
         self.folder = folder
         self.tokenizer: Tokenizer = tokenizer
-        config = location.read_json("config.json") or {}
-        generation = location.read_json("generation_config.json") or {}
-        ends = [*tokenizer.eos, *_ids(generation.get("eos_token_id")), *_ids(config.get("eos_token_id"))]
-        starts = [i for i in (tokenizer.bos, *_ids(config.get("bos_token_id"))) if i is not None]
+        config = source.read_json("config.json") or {}
+        generation = source.read_json("generation_config.json") or {}
+        ends = [*tokenizer.eos, *token_ids(generation.get("eos_token_id")), *token_ids(config.get("eos_token_id"))]
+        starts = [i for i in (tokenizer.bos, *token_ids(config.get("bos_token_id"))) if i is not None]
         if not (starts or ends):
             raise ModelFormatError(f"{folder}: names neither a bos_token nor an eos_token to separate documents with")
         self.start = starts[0] if starts else ends[0]
@@ -94,11 +95,6 @@ def copy_tokenizer(source: Path, target: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             (target / name).write_bytes((source / name).read_bytes())
-
-
-def _ids(value: object) -> list[int]:
-    found = value if isinstance(value, list) else [value]
-    return [v for v in found if isinstance(v, int) and not isinstance(v, bool)]
 
 
 def _meaning(folder: Path) -> dict[str, Any]:

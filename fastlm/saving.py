@@ -1,0 +1,42 @@
+"""save(): a loaded model as a .flm file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+
+from fastlm.arch.spec import encode
+from fastlm.errors import ParameterError
+from fastlm.model import Model
+from fastlm.tokenizer.vocabulary import vocabulary
+from fastlm.weights.container import PackedTensor, Vocabulary, write
+from fastlm.weights.locate import CHECKPOINT_FILES
+
+KEPT = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "chat_template.jinja",
+)
+
+
+def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> None:
+    """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
+    if os.fsdecode(path).lower().endswith((".gguf", *CHECKPOINT_FILES)):
+        raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
+    core, source = model._core, model._source
+    tensors = core.tensors()
+
+    def packed() -> Iterable[PackedTensor]:
+        for i, t in enumerate(tensors):
+            yield PackedTensor(t.name, t.rows, t.cols, t.is_matrix, t.format, core.tensor_data(i))
+
+    words = vocabulary(model.tokenizer, model.config, model._generation_config, model.vocab)
+    files = {name: data for name in KEPT if (data := source.read(name)) is not None}
+    write(
+        path, spec=encode(model.spec), tensors=packed(), vocabulary=Vocabulary(**words), extras=files, progress=progress
+    )

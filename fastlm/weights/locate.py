@@ -1,0 +1,99 @@
+"""Finding a model on this machine: a checkpoint folder, a .flm file, or a hub id in the local Hugging Face cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from fastlm.errors import ModelFileError, ParameterError
+from fastlm.weights.folder import no_gguf, open_folder
+from fastlm.weights.jsonfile import read_bytes
+from fastlm.weights.packed import open_packed
+from fastlm.weights.source import ModelSource
+
+CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
+_REVISION = re.compile(r"[\w.-]{1,128}", re.ASCII)
+
+
+def locate(path: str | os.PathLike[str]) -> ModelSource:
+    """Find a model.
+
+    Parameters
+    ----------
+    path
+        A checkpoint folder, a .flm file, or a hub id ("org/name") that is already in the local Hugging Face cache
+        ($HF_HUB_CACHE, $HF_HOME/hub, or ~/.cache/huggingface/hub). Nothing is downloaded. An existing folder or file
+        is taken before a hub id.
+
+    Raises
+    ------
+    ModelFileError
+        There is no such folder, file or cached model.
+    ModelFormatError
+        It is not a model; the text says what is missing.
+    UnsupportedError
+        The weights are in a form that fastlm does not read; the text says how to convert them.
+    ParameterError
+        `path` is not a path.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in os.fsdecode(path):
+        raise ParameterError(f"path: expected a model folder, a .flm file or a hub id, found {path!r:.200}")
+    found = Path(os.fsdecode(path))
+    try:
+        is_folder, exists = found.is_dir(), found.exists()
+    except PermissionError as error:
+        raise ModelFileError(f"{found}: cannot be read: {error.strerror}") from error
+    except OSError:  # too long for a path
+        is_folder = exists = False
+    if is_folder:
+        return open_folder(found)
+    return _file(found) if exists else open_folder(_snapshot(os.fsdecode(path)))
+
+
+def _file(path: Path) -> ModelSource:
+    suffix = path.suffix.lower()
+    if suffix == ".gguf":
+        raise no_gguf(path)
+    if suffix in CHECKPOINT_FILES:
+        raise ParameterError(f"{path}: give the folder that holds config.json and the weights")
+    return open_packed(path)
+
+
+def _cache() -> Path:
+    """The Hugging Face cache's folder of models, found as huggingface_hub finds it."""
+    for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        value = os.environ.get(variable)
+        if value:
+            return _home(Path(value) / below)
+    return _home(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub")
+
+
+def _home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:  # there is no home
+        return path
+
+
+def _snapshot(name: str) -> Path:
+    """The folder of a cached hub model's main revision."""
+    cache = _cache()
+    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise ModelFileError(f"{name[:300]}: no such folder or file")
+    model = cache / f"models--{name.replace('/', '--')}"
+    if not model.is_dir():
+        raise ModelFileError(
+            f"{name}: no such folder or file, and no model of this name in the Hugging Face cache ({cache}); "
+            f"download it with: hf download {name}"
+        )
+    main = model / "refs" / "main"
+    if not main.is_file():
+        raise ModelFileError(f"{model}: has no refs/main; download it again with: hf download {name}")
+    revision = read_bytes(main, 1000).decode("ascii", "replace").strip()
+    snapshot = model / "snapshots" / revision
+    if not _REVISION.fullmatch(revision) or revision.startswith(".") or not snapshot.is_dir():
+        raise ModelFileError(f"{main}: names no snapshot; download it again with: hf download {name}")
+    return snapshot
