@@ -67,7 +67,7 @@ cdef class Model:
     cdef flm_model *handle
     cdef Context context
     cdef Py_ssize_t holds  # sessions, and calls that run
-    cdef bint closed
+    cdef readonly bint closed
 
     @staticmethod
     def create(Context context, bytes spec, *, format, kv_dtype="auto", max_context=0, kv_bytes=0, prefix_cache=True):

@@ -94,7 +94,7 @@ def step_tensors(model: Model) -> list[Any] | None:
     if any(isinstance(s.mixer, MixtureOfExperts) for layer in layers for s in layer.sublayers):
         return None
     tied = bool(model.spec.head and model.spec.head.tied)
-    return [t for t in model._core.tensors() if tied or not t.name.startswith("embed.")]
+    return [t for t in model.engine.core.tensors() if tied or not t.name.startswith("embed.")]
 
 
 def weights_per_token(model: Model) -> int | None:

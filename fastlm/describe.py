@@ -69,8 +69,7 @@ def _norms(stack: Stack) -> str:
 
 def describe(model: Model) -> dict[str, Any]:
     """Spec, parameters and memory of a model, as plain values."""
-    core = model._core
-    info = core.info()
+    core, info = model.engine.core, model.engine.info
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for t in core.tensors():
@@ -92,11 +91,11 @@ def describe(model: Model) -> dict[str, Any]:
         "stacks": stacks,
         "dtype": info["format"],
         "kv_dtype": info["kv_dtype"],
-        "threads": model._context.threads,
-        "isa": model._context.isa,
+        "threads": model.engine.context.threads,
+        "isa": model.engine.context.isa,
         "parts": {part: {"parameters": counts[part], "bytes": sizes[part]} for part in counts},
         "memory": model.memory(),
-        "not_honoured": not_honoured(model._generation_config),
+        "not_honoured": not_honoured(model.engine.defaults),
     }
 
 

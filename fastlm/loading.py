@@ -15,9 +15,12 @@ from fastlm import _core
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, encode
 from fastlm.arguments import shown, whole
+from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
-from fastlm.model import Model, Parts
+from fastlm.generation import not_honoured
+from fastlm.model import Model
 from fastlm.tokenizer.chat import load_template
+from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import load_tokenizer
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.bind import Binding
@@ -87,7 +90,28 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
     generation_config = source.read_json("generation_config.json") or {}
     words = partial(vocabulary, tokenizer, config, generation_config)
     context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
-    return Model(Parts(core, context, spec, config, generation_config, tokenizer, load_template(source), source))
+    _warn_of(generation_config)
+    return Model(
+        Engine(
+            core=core,
+            context=context,
+            info=core.info(),
+            spec=spec,
+            source=source,
+            config=config,
+            defaults=generation_config,
+            prompts=Prompts(tokenizer, spec.embed.vocab),
+            template=load_template(source),
+        )
+    )
+
+
+def _warn_of(generation_config: Mapping[str, object]) -> None:
+    if ignored := not_honoured(generation_config):
+        import logging  # here, because it costs every import of fastlm several milliseconds
+
+        text = "generation_config.json: this version does not honour %s"
+        logging.getLogger("fastlm").warning(text, ", ".join(ignored))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,9 +10,7 @@ from fastlm import _core
 from fastlm.errors import ParameterError
 from fastlm.generation import CancelFlag, Parameters
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
-
-if TYPE_CHECKING:
-    from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.tokenizer.tokenizer import Tokenizer
 
 REPLACEMENT = "\ufffd"
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0)

@@ -28,15 +28,21 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
     """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
     if os.fsdecode(path).lower().endswith((".gguf", *CHECKPOINT_FILES)):
         raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
-    core, source = model._core, model._source
+    engine = model.engine
+    core, source = engine.core, engine.source
     tensors = core.tensors()
 
     def packed() -> Iterable[PackedTensor]:
         for i, t in enumerate(tensors):
             yield PackedTensor(t.name, t.rows, t.cols, t.is_matrix, t.format, core.tensor_data(i))
 
-    words = vocabulary(model.tokenizer, model.config, model._generation_config, model.vocab)
+    words = Vocabulary(**vocabulary(engine.tokenizer, engine.config, engine.defaults, engine.vocab))
     files = {name: data for name in KEPT if (data := source.read(name)) is not None}
     write(
-        path, spec=encode(model.spec), tensors=packed(), vocabulary=Vocabulary(**words), extras=files, progress=progress
+        path,
+        spec=encode(engine.spec),
+        tensors=packed(),
+        vocabulary=words,
+        extras=files,
+        progress=progress,
     )

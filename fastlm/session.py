@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastlm import _core
 from fastlm.arguments import whole
+from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
-
-if TYPE_CHECKING:
-    from fastlm.model import Model
 
 
 class Session:
@@ -23,8 +21,8 @@ class Session:
     of the sequence: what comes later goes on after what is there, and brings its own space.
     """
 
-    def __init__(self, model: Model, core: _core.Session) -> None:
-        self._model = model
+    def __init__(self, engine: Engine, core: _core.Session) -> None:
+        self._engine = engine
         self._core = core
 
     def __enter__(self) -> Session:
@@ -36,7 +34,7 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<fastlm.Session of {self._model!r}>"
+        return f"<fastlm.Session of <fastlm.Model {self._engine}>>"
 
     @property
     def tokens(self) -> list[int]:
@@ -47,14 +45,14 @@ class Session:
         return self._core.length
 
     def _run(self, prompt: str | Iterable[int], params: dict[str, Any]) -> Run:
-        model = self._model
-        if model.kind != "decoder":
-            raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {model.kind}")
-        p = model._parameters(params)
+        engine = self._engine
+        if engine.kind != "decoder":
+            raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {engine.kind}")
+        p = engine.parameters(params)
         if p.n != 1:
             raise ParameterError("n: a session is one sequence; fork() it n times instead")
-        ids = model._prompts.ids(prompt, start=self._core.length == 0)
-        return Run(self._core, ids, p, model.tokenizer, model._prompts.echo(prompt, ids, p.echo))
+        ids = engine.prompts.ids(prompt, start=self._core.length == 0)
+        return engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo))
 
     def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
         """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""
@@ -66,7 +64,7 @@ class Session:
 
     def fork(self) -> Session:
         """A second session with the same past; the computed state is shared, not copied."""
-        return Session(self._model, self._core.fork())
+        return Session(self._engine, self._core.fork())
 
     def rewind(self, n: int) -> None:
         """Drop the last n tokens."""

@@ -284,7 +284,7 @@ def test_generating_beside_a_thread_that_keeps_the_lock(wide_folder: Path) -> No
     with fastlm.load(wide_folder, threads=1) as model:
 
         def steps() -> int:
-            return int(model._context.counters()["forwards"])
+            return int(model.engine.context.counters()["forwards"])
 
         thread = threading.Thread(target=lambda: model.generate([1], max_tokens=1000, ignore_eos=True))
         before = sys.getswitchinterval()

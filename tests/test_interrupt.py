@@ -18,7 +18,8 @@ import fastlm
 from fastlm import _core
 from fastlm.arch import registry
 from fastlm.arch.spec import encode
-from fastlm.model import Parts
+from fastlm.engine import Engine
+from fastlm.tokenizer.prompts import Prompts
 from fastlm.weights.folder import CheckpointFolder
 
 LIMIT = 0.1  # seconds, of the median
@@ -58,8 +59,19 @@ def build_model() -> fastlm.Model:
                 part = np.ones((rows, tensor.cols), np.float32)
             core.load_rows(index, at, part)
     core.finish()
-    nowhere = CheckpointFolder(Path("nowhere"))
-    return fastlm.Model(Parts(core, context, spec, config, {}, None, None, nowhere))
+    return fastlm.Model(
+        Engine(
+            core=core,
+            context=context,
+            info=core.info(),
+            spec=spec,
+            source=CheckpointFolder(Path("nowhere")),
+            config=config,
+            defaults={},
+            prompts=Prompts(None, TINY_LLAMA_1B.vocab),
+            template=None,
+        )
+    )
 
 
 @pytest.fixture(scope="module")

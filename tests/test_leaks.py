@@ -144,7 +144,7 @@ def sessions_forked_and_dropped(model: fastlm.Model) -> None:
 
 
 def loading_and_closing(model: fastlm.Model) -> None:
-    folder = model._source.path
+    folder = model.engine.source.path
 
     def work(i: int) -> None:
         other = fastlm.load(folder, threads=1 + i % 3)
@@ -163,7 +163,7 @@ def loading_and_closing(model: fastlm.Model) -> None:
 
 def failed_loading(model: fastlm.Model) -> None:
     """Of a file that is cut short in its last tensor, and of one whose last weight is no number."""
-    good = model._source.path
+    good = model.engine.source.path
     data = (good / "model.safetensors").read_bytes()
     contents = (data[:-100], data[:-4] + b"\xff\xff\xff\xff")
     with tempfile.TemporaryDirectory() as name:

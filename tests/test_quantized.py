@@ -65,7 +65,7 @@ def perplexity(folder: Path, dtype: str, texts: list[str]) -> float:
     with fastlm.load(folder, dtype=dtype, threads=1) as model:
         assert model.tokenizer is not None
         if dtype in BUDGETS:
-            assert stored_bits(model._core) <= BUDGETS[dtype].bits
+            assert stored_bits(model.engine.core) <= BUDGETS[dtype].bits
         total = scored = 0.0
         for text in texts:
             ids = model.tokenizer.encode(text)
@@ -106,8 +106,8 @@ def test_a_converted_model_is_the_same(converted: tuple[Path, Path, str]) -> Non
             fastlm.load(folder, dtype=dtype, kv_dtype=kv_dtype, threads=1) as loaded,
             fastlm.load(path, kv_dtype=kv_dtype, threads=2) as mapped,
         ):
-            assert [tuple(t) for t in mapped._core.tensors()] == [tuple(t) for t in loaded._core.tensors()]
-            assert {t.format for t in mapped._core.tensors() if t.is_matrix} == {dtype}
+            assert [tuple(t) for t in mapped.engine.core.tensors()] == [tuple(t) for t in loaded.engine.core.tensors()]
+            assert {t.format for t in mapped.engine.core.tensors() if t.is_matrix} == {dtype}
             assert np.array_equal(mapped.forward(IDS).logits, loaded.forward(IDS).logits)
             assert mapped.generate(IDS, max_tokens=30).token_ids == loaded.generate(IDS, max_tokens=30).token_ids
 

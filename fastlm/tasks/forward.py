@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec
 from fastlm.arguments import items, shown, whole
+from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
-from fastlm.tokenizer.prompts import Prompts
-from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.tokenizer.prompts import Prompt
 
 Array = NDArray[np.float32]
 
@@ -50,17 +50,16 @@ class Wanted:
 
 
 def run_forward(
-    core: _core.Model,
-    spec: ModelSpec,
-    prompts: Prompts,
+    engine: Engine,
     ids: Iterable[int],
     decoder_ids: Iterable[int] | None,
     token_types: Iterable[int] | None,
     wanted: Wanted,
 ) -> Outputs:
     """One sequence through the model; see `Model.forward`."""
+    spec, prompts = engine.spec, engine.prompts
     tokens = prompts.check(ids, "ids")
-    session = core.session()
+    session = engine.core.session()
     if spec.kind == "encoder-decoder":
         if decoder_ids is None:
             raise ParameterError("decoder_ids: an encoder-decoder needs them")
@@ -70,12 +69,12 @@ def run_forward(
         raise ParameterError(f"decoder_ids: only an encoder-decoder has them; this model's kind is {spec.kind}")
     if not tokens:
         raise ParameterError("ids are empty")
-    if len(tokens) > (context := int(core.info()["context"] or 0)):
-        raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {context}")
+    if len(tokens) > engine.longest:
+        raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {engine.longest}")
     types = None if token_types is None else _types(token_types, len(tokens), spec)
     with memory_for(f"the outputs of {len(tokens)} tokens"):
         item = _item(session, tokens, spec, wanted, types)
-    _core.forward(core, [item])
+    _core.forward(engine.core, [item])
     assert item.hidden is not None
     return Outputs(
         logits=item.logits,
@@ -127,11 +126,16 @@ def _heads(spec: ModelSpec) -> int:
     return counts.pop()
 
 
-def best_tokens(outputs: Outputs, k: int, tokenizer: Tokenizer | None) -> list[tuple[int, str, float]]:
-    """The k most probable tokens of the last row: (id, text, probability)."""
+def next_tokens(engine: Engine, prompt: Prompt, k: int) -> list[tuple[int, str, float]]:
+    """See `Model.next_tokens`."""
+    k = whole(k, "k", 1, engine.vocab)
+    if engine.kind != "decoder":
+        raise UnsupportedError(f"next_tokens: this model is an {engine.kind}")
+    outputs = run_forward(engine, engine.prompts.ids(prompt), None, None, Wanted("last", False, False))
     assert outputs.logits is not None
     x = outputs.logits[-1].astype(np.float64)
     p = np.exp(x - x.max())
     p /= p.sum()
     best = np.argsort(-p, kind="stable")[:k]
-    return [(int(i), "" if tokenizer is None else tokenizer.piece(int(i)), float(p[i])) for i in best]
+    piece = engine.tokenizer.piece if engine.tokenizer else lambda token: ""
+    return [(int(i), piece(int(i)), float(p[i])) for i in best]

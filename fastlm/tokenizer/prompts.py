@@ -23,14 +23,14 @@ class Prompts:
     """
 
     def __init__(self, tokenizer: Tokenizer | None, vocab: int) -> None:
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._vocab = vocab
 
-    def tokenizer(self) -> Tokenizer:
+    def needed_tokenizer(self) -> Tokenizer:
         """The tokenizer, or an error that says what is missing."""
-        if self._tokenizer is None:
+        if self.tokenizer is None:
             raise ParameterError("this model has no tokenizer (tokenizer.json is missing): give token ids, not text")
-        return self._tokenizer
+        return self.tokenizer
 
     def ids(self, prompt: Prompt, start: bool = True, name: str = "prompt") -> list[int]:
         """Ids of a prompt: text is tokenised (with special tokens at the start of a sequence), ids are checked.
@@ -38,7 +38,7 @@ class Prompts:
         `name` is the argument's, in error texts.
         """
         if isinstance(prompt, str):
-            ids = self.tokenizer().encode(prompt, special=start, start=start)
+            ids = self.needed_tokenizer().encode(prompt, special=start, start=start)
         else:
             ids = self.check(prompt, name, "text or a list of token ids")
         if not ids and start:
@@ -53,4 +53,4 @@ class Prompts:
         """The prompt's text if it is wanted before what is written."""
         if not wanted:
             return ""
-        return prompt if isinstance(prompt, str) else self.tokenizer().decode(ids)
+        return prompt if isinstance(prompt, str) else self.needed_tokenizer().decode(ids)

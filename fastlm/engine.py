@@ -1,0 +1,92 @@
+"""Engine: a loaded model as whatever runs on it sees it, and how a request starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastlm import _core
+from fastlm.arch.spec import ModelSpec
+from fastlm.errors import StateError
+from fastlm.generation import Parameters, resolve
+from fastlm.running import Run
+from fastlm.tokenizer.chat import ChatTemplate
+from fastlm.tokenizer.prompts import Prompts
+from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.weights.source import ModelSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What `load` makes. A Model, its sessions and its tasks share one; it is no part of the public API.
+
+    Attributes
+    ----------
+    core, context
+        The model in C, and the context (threads) that it belongs to.
+    info
+        What the core said of itself when it was made.
+    spec, source
+        What it computes, and where it comes from.
+    config, defaults
+        config.json and generation_config.json.
+    prompts
+        Text or ids -> checked ids, by the tokenizer.
+    template
+        Of conversations.
+    """
+
+    core: _core.Model
+    context: _core.Context
+    info: Mapping[str, int | str | None]
+    spec: ModelSpec
+    source: ModelSource
+    config: Mapping[str, object]
+    defaults: Mapping[str, object]
+    prompts: Prompts
+    template: ChatTemplate | None
+
+    def __str__(self) -> str:
+        closed = ", closed" if self.core.closed else ""
+        return (
+            f"{self.config.get('model_type')} ({self.kind}), {self.info['parameters']:,} parameters, "
+            f"{self.info['format']}{closed}"
+        )
+
+    @property
+    def kind(self) -> str:
+        """Which stacks it has: "decoder", "encoder" or "encoder-decoder"."""
+        return self.spec.kind
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.prompts.tokenizer
+
+    @property
+    def vocab(self) -> int:
+        """Rows of the logits."""
+        return self.spec.embed.vocab
+
+    @property
+    def longest(self) -> int:
+        """Of a sequence, in tokens."""
+        return int(self.info["context"] or 0)
+
+    def parameters(self, params: Mapping[str, Any]) -> Parameters:
+        """Checked parameters of a request, by this model's defaults."""
+        if self.core.closed:
+            raise StateError("the model is closed")
+        return resolve(params, self.defaults, self.vocab)
+
+    def run(
+        self,
+        session: _core.Session | None,
+        ids: list[int],
+        p: Parameters,
+        *,
+        echo: str = "",
+        prompt_tokens: int | None = None,
+    ) -> Run:
+        """Continue a sequence with `ids` and write on; see `Run`."""
+        return Run(session, ids, p, self.tokenizer, echo, prompt_tokens)

@@ -1,0 +1,17 @@
+"""Conversations: by the model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastlm.engine import Engine
+from fastlm.errors import UnsupportedError
+
+
+def chat_ids(engine: Engine, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> list[int]:
+    """See `Model.chat_prompt`."""
+    tokenizer = engine.prompts.needed_tokenizer()
+    if engine.template is None:
+        raise UnsupportedError("this model has no chat template: use generate() with a prompt of your own")
+    return tokenizer.encode(engine.template.render(messages, **variables), special=False)
