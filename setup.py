@@ -48,7 +48,7 @@ def core() -> list[Extension]:
         include_dirs=["csrc/include", "csrc"],
         depends=[
             "fastlm/_core.pxd",
-            "fastlm/_translate.pxi",
+            *sorted(path.as_posix() for path in Path("fastlm").glob("*.pxi")),
             *sorted(path.as_posix() for path in Path("csrc").rglob("*") if path.suffix in (".h", ".inc")),
         ],
         extra_compile_args=COMPILE_ARGS,

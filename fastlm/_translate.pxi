@@ -21,6 +21,7 @@ FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bflo
 cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
 cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
 cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16, "int8": FLM_DTYPE_I8}
+cdef dict _DTYPE_NAMES = {value: name for name, value in _DTYPES.items()}
 cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
                     FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
 cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
@@ -143,7 +144,7 @@ cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_
 
 cdef dict _describe(const flm_model_info *i):
     return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "context": i.context,
-            "format": _FORMAT_NAMES[i.format], "kv_dtype": _FORMAT_NAMES[i.kv_dtype],
+            "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
             "bos": i.bos if i.bos >= 0 else None, "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
             "parameters": i.parameters, "weight_bytes": i.weight_bytes, "kv_bytes_per_token": i.kv_bytes_per_token,
             "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
@@ -167,10 +168,11 @@ cdef const int32_t *_ids(array) except? NULL:
 
 cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     """An item whose session is set already: its arrays, after a check of their sizes."""
-    cdef size_t count = len(item.tokens), keys = flm_session_length(c.session) + count
+    cdef size_t count = len(item.tokens)
     if item.types is not None and <size_t>len(item.types) != count:
         raise errors.ParameterError(f"token types: {len(item.types)} of them for {count} tokens")
-    if item.attentions is not None and (item.attentions.shape[0], *item.attentions.shape[2:]) != (info.layers, count, keys):
+    if item.attentions is not None and (item.attentions.shape[0], *item.attentions.shape[2:]) != (
+            info.layers, count, item.session.length + count):
         raise errors.ParameterError("attentions must have the shape (layers, heads, tokens, keys)")
     c.tokens = _ids(item.tokens)
     c.n_tokens = count

@@ -1,0 +1,211 @@
+# Sessions, steps and requests; a part of _core.pyx.
+
+
+@cython.final
+@cython.no_gc
+cdef class Session(_Handle):
+    cdef flm_session *handle
+    cdef Model model
+
+    def __dealloc__(self):
+        self.free()
+
+    cdef void free(self) noexcept:
+        cdef flm_session *handle = self.handle
+        cdef Model model = self.model
+        self.handle = NULL
+        self.model = None
+        if model is not None:
+            with nogil: flm_session_destroy(handle)
+            model.release()
+
+    cdef int hold(self) except -1:
+        if self.closed or self.model is None:
+            raise errors.StateError("the session is closed")
+        if self.model.closed:
+            raise errors.StateError("the model of this session is closed")
+        self.holds += 1
+        return 0
+
+    def fork(self):
+        cdef flm_error error
+        cdef flm_status status
+        cdef Session twin = Session.__new__(Session)
+        cdef _Poll call = _Poll()
+        self.hold()
+        self.model.holds += 1
+        twin.model = self.model
+        with nogil: status = flm_session_fork(self.handle, &twin.handle, &error)
+        self.release()
+        call.check(status, &error)
+        return twin
+
+    def rewind(self, size_t n):
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll call = _Poll()
+        self.hold()
+        with nogil: status = flm_session_rewind(self.handle, n, &error)
+        self.release()
+        call.check(status, &error)
+
+    @property
+    def length(self):
+        cdef size_t n
+        cdef _Poll call = _Poll()
+        self.hold()
+        with nogil: n = flm_session_length(self.handle)
+        self.release()
+        call.check(FLM_OK, NULL)
+        return n
+
+    @property
+    def tokens(self):
+        cdef size_t i, n = self.length
+        self.hold()
+        found = [flm_session_tokens(self.handle)[i] for i in range(n)]
+        self.release()
+        return found
+
+    def encode(self, const int32_t[::1] ids, cancel=None):
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll poll = _Poll(cancel)
+        cdef const int32_t *at = &ids[0] if ids.shape[0] else NULL
+        self.hold()
+        with nogil:
+            status = flm_session_encode(self.handle, at, ids.shape[0], &poll.poll, &error)
+        self.release()
+        poll.check(status, &error)
+
+
+def forward(Model model, items, cancel=None):
+    cdef flm_error error
+    cdef flm_status status
+    cdef _Poll poll = _Poll(cancel)
+    cdef flm_model_info info
+    cdef flm_item *c_items = <flm_item *>calloc(max(len(items), 1), sizeof(flm_item))
+    cdef size_t n = len(items), i
+    cdef Session session
+    cdef list held = []
+    if c_items is NULL:
+        raise MemoryError
+    try:
+        model.hold()
+        held.append(model)
+        with nogil: flm_model_info_get(model.handle, &info)
+        for i in range(n):
+            session = items[i].session
+            session.hold()
+            held.append(session)
+            c_items[i].session = session.handle
+            _fill_item(&c_items[i], items[i], &info)
+        with nogil:
+            status = flm_forward(model.handle, c_items, n, &poll.poll, &error)
+        poll.check(status, &error)
+    finally:
+        for handle in held:
+            (<_Handle>handle).release()
+        free(c_items)
+
+
+@cython.final
+@cython.no_gc
+cdef class Request(_Handle):
+    cdef flm_request *handle
+    cdef Model model
+    cdef size_t n_tokens, text_bytes
+
+    def __init__(self, Session session, const int32_t[::1] prompt, dict sampling):
+        cdef flm_sampling s
+        cdef flm_error error
+        cdef flm_status status
+        cdef Py_ssize_t i
+        cdef _Poll call = _Poll()
+        cdef const int32_t *at = &prompt[0] if prompt.shape[0] else NULL
+        cdef list stops = sampling.get("stops", [])
+        cdef flm_bias *biases = NULL
+        cdef flm_bytes *strings = NULL
+        cdef const int32_t[::1] stop_tokens = np.array([*sampling.get("stop_tokens", ()), 0], np.int32)
+        if self.handle is not NULL:
+            raise errors.StateError("the request exists already")
+        flm_sampling_defaults(&s)
+        _set_numbers(&s, sampling)
+        s.stop_tokens = &stop_tokens[0]
+        s.n_stop_tokens = stop_tokens.shape[0] - 1
+        bias_items = list(sampling.get("biases", {}).items())
+        session.hold()
+        try:
+            biases = <flm_bias *>calloc(len(bias_items) + 1, sizeof(flm_bias))
+            strings = <flm_bytes *>calloc(len(stops) + 1, sizeof(flm_bytes))
+            if biases is NULL or strings is NULL:
+                raise MemoryError
+            for i in range(len(bias_items)):
+                biases[i].token, biases[i].value = bias_items[i]
+            for i in range(len(stops)):
+                strings[i].data = <const uint8_t *><const char *>(<bytes>stops[i])
+                strings[i].n_bytes = len(<bytes>stops[i])
+            s.biases, s.n_biases = biases, len(bias_items)
+            s.stops, s.n_stops = strings, len(stops)
+            with nogil:
+                status = flm_request_create(session.handle, at, prompt.shape[0], &s, &self.handle, &error)
+            call.check(status, &error)
+            self.model = session.model
+            self.model.holds += 1
+        finally:
+            session.release()
+            free(biases)
+            free(strings)
+
+    def __dealloc__(self):
+        self.free()
+
+    cdef void free(self) noexcept:
+        cdef flm_request *handle = self.handle
+        cdef Model model = self.model
+        self.handle = NULL
+        self.model = None
+        if model is not None:
+            with nogil: flm_request_destroy(handle)
+            model.release()
+
+    cdef int hold(self) except -1:
+        if self.closed or self.model is None:
+            raise errors.StateError("the request is closed")
+        if self.model.closed:
+            raise errors.StateError("the model is closed")
+        self.holds += 1
+        return 0
+
+    def close(self):
+        """At once, or when the call that waits for it returns, which is soon."""
+        self.cancel()
+        _Handle.close(self)
+
+    def cancel(self):
+        if self.handle is not NULL:
+            flm_request_cancel(self.handle)
+
+    def wait(self, bint wait_all=False, cancel=None):
+        cdef flm_progress p
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll poll = _Poll(cancel)
+        cdef size_t t, k
+        self.hold()
+        try:
+            with nogil:
+                status = flm_request_wait(self.handle, wait_all, &poll.poll, &p, &error)
+            poll.check(status, &error)
+            tokens = [p.tokens[t] for t in range(self.n_tokens, p.n_tokens)]
+            text = (<const char *>p.text)[self.text_bytes:p.text_bytes] if p.text_bytes > self.text_bytes else b""
+            logprobs = []
+            k = p.logprobs_per_token
+            for t in range(self.n_tokens, p.n_tokens if k else self.n_tokens):
+                logprobs.append([(p.logprobs[i].token, p.logprobs[i].logprob) for i in range(t * k, t * k + k)])
+            self.n_tokens = p.n_tokens
+            self.text_bytes = p.text_bytes
+            return Progress(tokens, text, logprobs, _FINISHES[p.finish], p.prompt_tokens, p.prefix_hit_tokens,
+                            p.prompt_done, p.prompt_seconds, p.decode_seconds)
+        finally:
+            self.release()
