@@ -25,6 +25,13 @@ COMPILE_ARGS = [
 ]
 
 
+def processors() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class ParallelBuild(build_ext):
     """Compiles the sources of the extension side by side."""
 
@@ -32,7 +39,7 @@ class ParallelBuild(build_ext):
         compile_files = self.compiler.compile
 
         def compile_parallel(sources, *args, **kwargs):  # type: ignore[no-untyped-def]
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
+            with ThreadPoolExecutor(processors()) as pool:
                 objects = pool.map(lambda source: compile_files([source], *args, **kwargs), sources)
                 return [name for names in objects for name in names]
 
