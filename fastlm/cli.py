@@ -99,6 +99,7 @@ def _loading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kv-dtype", default="auto", help="of keys and values: auto, float32, bfloat16, int8")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--context", type=int, help="longest sequence in tokens")
+    parser.add_argument("--kv-bytes", type=int, help="most memory for keys and values")
 
 
 def _sampling_options(parser: argparse.ArgumentParser) -> None:
@@ -132,9 +133,8 @@ SAMPLING = [
 def _load(args: argparse.Namespace) -> Any:
     from fastlm.loading import load
 
-    return load(
-        args.model, dtype=args.dtype, threads=args.threads, context=args.context, kv_dtype=args.kv_dtype, progress=None
-    )
+    names = ("dtype", "threads", "context", "kv_dtype", "kv_bytes")
+    return load(args.model, **{name: getattr(args, name) for name in names})
 
 
 def _params(args: argparse.Namespace) -> dict[str, Any]:

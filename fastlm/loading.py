@@ -14,7 +14,7 @@ from typing import Any
 from fastlm import _core
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, encode
-from fastlm.arguments import shown, whole
+from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
 from fastlm.generation import not_honoured
@@ -44,6 +44,8 @@ def load(
     threads: int | None = None,
     context: int | None = None,
     kv_dtype: str = "auto",
+    kv_bytes: int | None = None,
+    prefix_cache: bool = True,
     progress: Progress | bool | None = None,
 ) -> Model:
     """Load a model.
@@ -63,6 +65,11 @@ def load(
     kv_dtype
         Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32", "bfloat16", or "int8" (a
         scale for each position and head: half of bfloat16's memory, prompts a little slower).
+    kv_bytes
+        Most memory that keys and values of all sequences may take; None: some sequences of the whole context, at most
+        half of the machine's memory. What does not fit waits, or is an error if it never can.
+    prefix_cache
+        Whether keys and values stay for later prompts that begin alike, as long as nothing else needs their memory.
     progress
         Called after each block of rows with (bytes done, bytes in all, tensor name), so that it may end the loading by
         raising; True draws a bar on stderr.
@@ -78,9 +85,23 @@ def load(
         path = PACKAGED
         if not path.is_file():
             raise ModelFileError("this build of fastlm has no packaged model: give the path of a model folder")
-    _check(dtype, threads, context, kv_dtype)
+    _check_dtypes(dtype, kv_dtype)
+    for name, value, most in (
+        ("threads", threads, 256),
+        ("context", context, UNBOUNDED),
+        ("kv_bytes", kv_bytes, 2**63),
+    ):
+        if value is not None:
+            whole(value, name, 1, most)
+    if not isinstance(prefix_cache, bool):
+        raise ParameterError(f"prefix_cache must be True or False, not {shown(prefix_cache)}")
     with memory_for(f"{path} (a lower `context`, a smaller dtype or fewer threads need less)"):
-        limits = {"kv_dtype": kv_dtype, "max_context": context or 0}
+        limits = {
+            "kv_dtype": kv_dtype,
+            "max_context": context or 0,
+            "kv_bytes": kv_bytes or 0,
+            "prefix_cache": prefix_cache,
+        }
         return _load(locate(path), dtype, threads, limits, _reporter(progress))
 
 
@@ -151,14 +172,11 @@ class _CoreBuilder:
         return _core.Context(self.threads or _core.suggested_threads(weight_bytes))
 
 
-def _check(dtype: str, threads: int | None, context: int | None, kv_dtype: str) -> None:
+def _check_dtypes(dtype: str, kv_dtype: str) -> None:
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     if not isinstance(kv_dtype, str) or kv_dtype not in KV_DTYPES:
         raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {shown(kv_dtype)}")
-    for name, value, high in (("threads", threads, 256), ("context", context, 2**31 - 1)):
-        if value is not None:
-            whole(value, name, 1, high)
 
 
 def _weight_bytes(spec: ModelSpec, format: str) -> int:
