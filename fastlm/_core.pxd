@@ -1,4 +1,7 @@
-"""The C core's public header, as Cython reads it. Shapes and contracts: csrc/include/fastlm.h."""
+"""The C core's public header, as Cython reads it, and what loading asks of packed matrices.
+
+Shapes and contracts: csrc/include/fastlm.h, csrc/format/matrix.h.
+"""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
@@ -214,3 +217,8 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_request_wait(flm_request *, int, const flm_poll *, flm_progress *, flm_error *)
     void flm_request_cancel(flm_request *)
     void flm_request_destroy(flm_request *)
+
+cdef extern from "format/matrix.h" nogil:
+    enum:
+        FLM_STRIP
+    size_t flm_matrix_bytes(flm_format, size_t, size_t)

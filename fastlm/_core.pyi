@@ -6,7 +6,8 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-FORMATS: dict[str, int]  # "float32" | "float16" | "bfloat16" -> flm_format
+FORMATS: dict[str, int]  # "float32", ..., "int4" -> flm_format
+STRIP: int  # rows of a matrix are packed by so many
 
 class Tensor(NamedTuple):
     name: str
@@ -30,6 +31,7 @@ class Progress(NamedTuple):
 def version() -> str: ...
 def usable_processors() -> int: ...
 def suggested_threads(weight_bytes: int) -> int: ...
+def matrix_bytes(format: str, rows: int, cols: int) -> int: ...  # packed
 
 @final
 class Context:

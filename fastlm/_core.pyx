@@ -27,6 +27,7 @@ Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states
 def version(): return flm_version().decode()
 def usable_processors(): return flm_usable_processors()
 def suggested_threads(weight_bytes): return flm_suggested_threads(weight_bytes)
+def matrix_bytes(format, rows, cols): return flm_matrix_bytes(FORMATS[format], rows, cols)
 
 
 cdef class _Handle:

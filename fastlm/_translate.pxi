@@ -18,6 +18,7 @@ cdef dict _EXCEPTIONS = {
 }
 FORMATS = {"float32": <int>FLM_FORMAT_F32, "float16": <int>FLM_FORMAT_F16, "bfloat16": <int>FLM_FORMAT_BF16,
            "int8": <int>FLM_FORMAT_I8, "int4": <int>FLM_FORMAT_I4}
+STRIP = <int>FLM_STRIP  # rows of a matrix are packed by so many
 cdef dict _FORMAT_NAMES = {value: name for name, value in FORMATS.items()}
 cdef dict _DTYPE_OF_CODE = {"f": FLM_DTYPE_F32, "e": FLM_DTYPE_F16, "H": FLM_DTYPE_BF16}
 cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_BF16, "int8": FLM_DTYPE_I8}

@@ -31,8 +31,6 @@ DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 PACKAGED = Path(__file__).with_name("box") / "box.flm"  # the model that the package carries
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
-STRIP = 16  # rows come in multiples of it
-BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "int8": 1.04, "int4": 0.58}  # of a weight
 
 Progress = Callable[[int, int, str], None]
 
@@ -155,7 +153,7 @@ class _CoreBuilder:
 
     def pack(self, weights: Binding) -> tuple[_core.Context, _core.Model, ModelSpec]:
         spec, format = weights.spec, _format(weights, self.dtype)
-        context = self._context(_weight_bytes(spec, format))
+        context = self._context(_matrix_bytes(spec, format))
         core = _core.Model.create(context, encode(spec), format=format, **self.limits)
         _fill(core, weights, self.report)
         core.set_vocabulary(**self.words(spec.embed.vocab))
@@ -179,8 +177,8 @@ def _check_dtypes(dtype: str, kv_dtype: str) -> None:
         raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {shown(kv_dtype)}")
 
 
-def _weight_bytes(spec: ModelSpec, format: str) -> int:
-    return round(BYTES[format] * sum(slot.rows * slot.cols for slot in slots(spec)))
+def _matrix_bytes(spec: ModelSpec, format: str) -> int:
+    return sum(_core.matrix_bytes(format, slot.rows, slot.cols) for slot in slots(spec) if slot.is_matrix)
 
 
 def _format(binding: Binding, dtype: str) -> str:
@@ -200,7 +198,7 @@ def _fill(core: _core.Model, binding: Binding, report: Progress) -> None:
     total, done = sum(t.bytes for t in tensors), 0
     for index, tensor in enumerate(tensors):
         source = binding[tensor.name]
-        rows = max(STRIP, BLOCK_BYTES // (4 * tensor.cols) // STRIP * STRIP)
+        rows = max(_core.STRIP, BLOCK_BYTES // (4 * tensor.cols) // _core.STRIP * _core.STRIP)
         for at in range(0, tensor.rows, rows):
             end = min(at + rows, tensor.rows)
             values = source.rows(at, end)

@@ -138,7 +138,14 @@ def test_handles(case: str) -> None:
 
 
 # Calls that neither wait for another thread nor take long.
-AT_ONCE = {"flm_version", "flm_usable_processors", "flm_suggested_threads", "flm_context_create", "flm_context_isa"}
+AT_ONCE = {
+    "flm_version",
+    "flm_usable_processors",
+    "flm_suggested_threads",
+    "flm_matrix_bytes",
+    "flm_context_create",
+    "flm_context_isa",
+}
 AT_ONCE |= {"flm_context_threads", "flm_context_counters", "flm_model_tensor_count", "flm_model_tensor"}
 AT_ONCE |= {"flm_model_set_vocabulary", "flm_session_tokens", "flm_sampling_defaults", "flm_request_cancel"}
 
