@@ -48,15 +48,14 @@ def _free(path: Path) -> int:
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """Fill a folder by `write` under another name, sync it, and give it its own name in one step."""
     partial = target.with_name(target.name + PARTIAL)
-    mask = os.umask(0o022)
-    os.umask(mask)
     with disk_errors(target):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
+        allowed = partial.stat().st_mode & 0o777  # by the umask; to ask for it is to change it, for all threads
         try:
             write(partial)
             for path in sorted(partial.rglob("*"), reverse=True):
-                path.chmod(0o777 & ~mask if path.is_dir() else 0o666 & ~mask)  # some writers make files private
+                path.chmod(allowed if path.is_dir() else allowed & 0o666)  # some writers make files private
                 _sync(path)
             _sync(partial)
             partial.rename(target)

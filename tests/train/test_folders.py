@@ -36,6 +36,26 @@ def test_a_folder_appears_whole(tmp_path: Path) -> None:
     assert seen == ["x" + PARTIAL] and names(tmp_path) == ["x"] and names(tmp_path / "x") == ["a.txt", "inner"]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_modes_are_those_of_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int) -> None:
+    """Which is not touched: it belongs to all threads of the process."""
+
+    def write(folder: Path) -> None:
+        fill(folder)
+        (folder / "a.txt").chmod(0o600)  # as some libraries make their files
+
+    before = os.umask(mask)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+            write_folder(tmp_path / "x", write)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "x", *(tmp_path / "x").rglob("*"))}
+    file, folder = 0o666 & ~mask, 0o777 & ~mask
+    assert modes == {"x": folder, "a.txt": file, "inner": folder, "b.txt": file}
+
+
 @pytest.mark.parametrize("error", [ValueError("broken"), KeyboardInterrupt()])
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
     def fail(folder: Path) -> None:
