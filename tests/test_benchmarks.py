@@ -22,11 +22,11 @@ Json = dict[str, Any]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-def test_command_writes_page_and_json(stories260k: Path, tmp_path: Path) -> None:
+def test_command_writes_page_and_json(stories: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# Figures\n\nwords\n")
     options = ["--work", "decode:16", "prompt:32", "--tokens", "8", "--bits", "32", "--threads", "1", "--runs", "2"]
-    command = [sys.executable, "-m", "benchmarks", "--model", str(stories260k), *options]
+    command = [sys.executable, "-m", "benchmarks", "--model", str(stories), *options]
     command += ["--cache", str(tmp_path / "cache"), "--out", str(page)]
     subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=120)
     (run,) = json.loads(page.with_suffix(".json").read_text())["runs"]

@@ -18,10 +18,10 @@ from fastlm.saving import save
 
 
 @pytest.fixture
-def packaged(stories260k: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that carries stories260k."""
+def packaged(stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that carries another model."""
     path = tmp_path / "box.flm"
-    with fastlm.load(stories260k) as model:
+    with fastlm.load(stories) as model:
         save(model, path)
     monkeypatch.setattr(loading, "PACKAGED", path)
     return path
@@ -37,7 +37,7 @@ def test_no_path_is_the_packaged_model(packaged: Path) -> None:
     [
         (["generate", "Once upon", "--temperature", "0", "--max-tokens", "8"], "Once upon a time"),
         (["next", "Once upon a"], "' time'"),
-        (["info"], "260,032 parameters"),
+        (["info"], "4,096 bytes per token"),
         (["bench", "--prompt", "8", "--tokens", "8", "--runs", "1"], "tokens/s"),
     ],
 )

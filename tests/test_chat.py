@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import public_model
 import pytest
 
 import fastlm
@@ -80,12 +81,11 @@ def test_ordinary_arithmetic_works() -> None:
     )
 
 
+@pytest.mark.timeout(120)  # far from what 7e14 turns take
 def test_endless_templates_end() -> None:
     loops = "".join(f"{{% for a{i} in range(90000) %}}" for i in range(3)) + "{% endfor %}" * 3
-    start = time.monotonic()
-    with pytest.raises(ModelFormatError):
+    with pytest.raises(ModelFormatError, match=f"over {MAX_SECONDS:g} s"):
         render(loops)
-    assert time.monotonic() - start < 3 * MAX_SECONDS
 
 
 @pytest.mark.parametrize("messages", [[], "Hello", {"role": "user"}, [1], [{"content": "x"}]])
@@ -115,15 +115,15 @@ def test_where_templates_come_from(tmp_path: Path) -> None:
     assert found.render(HELLO) == "F"
 
 
-def test_bos_is_not_doubled(stories260k: Path, tmp_path: Path) -> None:
+def test_bos_is_not_doubled(stories: Path, tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (tmp_path / name).symlink_to(stories260k / name)
+        (tmp_path / name).symlink_to(stories / name)
     (tmp_path / "tokenizer_config.json").write_text(
-        '{"bos_token": "<s>", "chat_template": "{{ bos_token }}{{ messages[0].content }}"}'
+        '{"bos_token": "<|endoftext|>", "chat_template": "{{ bos_token }}{{ messages[0].content }}"}'
     )
     with fastlm.load(tmp_path) as model:
-        assert model.chat_prompt(HELLO).count(1) == 1
+        assert model.chat_prompt(HELLO).count(public_model.END) == 1
         answer = model.chat(HELLO, max_tokens=5)
         assert len(answer.token_ids) == 5
-    with fastlm.load(stories260k) as model, pytest.raises(UnsupportedError, match="chat template"):
+    with fastlm.load(stories) as model, pytest.raises(UnsupportedError, match="chat template"):
         model.chat(HELLO)

@@ -18,6 +18,7 @@ import fastlm
 THREADS = 8
 WIDE = Shape(hidden=256, layers=4, heads=8, kv_heads=4, width=700, vocab=1000, context=1024)
 HEAVY = Shape(hidden=1024, layers=6, heads=16, kv_heads=8, width=4096, vocab=16000, context=1024)  # 0.5 GB
+SHARE = 0.06  # of a call: less than one of the ten steps of a generation, or than the largest tensor of a model
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,9 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_llama(tmp_path_factory.mktemp("wide"), WIDE)
 
 
-@pytest.fixture(scope="module", params=["stories260k", "wide"])
+@pytest.fixture(scope="module", params=["stories", "wide"])
 def folder(request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue("wide_folder" if request.param == "wide" else "stories260k")
+    return request.getfixturevalue("wide_folder" if request.param == "wide" else "stories")
 
 
 @pytest.fixture(scope="module")
@@ -218,34 +219,34 @@ def test_close_keeps_a_half_read_stream(folder: Path) -> None:
 # ---- the interpreter's lock ----------------------------------------------------------------------
 
 
-def longest_gap(work: Callable[[], object]) -> float:
-    """Seconds for which a thread that wants to run every millisecond could not, while work ran."""
-    gaps: list[float] = []
+def longest_share(work: Callable[[], object]) -> float:
+    """The longest part of the work, as a share of it, in which a thread that wants to run always could not."""
+    times: list[float] = []
     ready, done = threading.Event(), threading.Event()
 
     def tick() -> None:
-        last = time.perf_counter()
-        ready.set()
         while not done.is_set():
+            times.append(time.perf_counter())
+            ready.set()
             time.sleep(0.001)
-            now = time.perf_counter()
-            gaps.append(now - last)
-            last = now
 
     ticker = threading.Thread(target=tick)
     ticker.start()
     ready.wait()
+    start = time.perf_counter()
     work()
+    end = time.perf_counter()
     done.set()
     ticker.join()
-    return max(gaps)
+    moments = np.array([start, *(t for t in times if start < t < end), end])
+    return float(np.diff(moments).max() / (end - start))
 
 
-def smallest_longest_gap(what: str, work: Callable[[], object]) -> float:
-    """Of five runs, for other processes make gaps too."""
-    gaps = [longest_gap(work) for _ in range(5)]
-    print(f"{what}: longest gaps " + " ".join(f"{1e3 * gap:.1f}" for gap in sorted(gaps)) + " ms")
-    return min(gaps)
+def smallest_longest_share(what: str, work: Callable[[], object]) -> float:
+    """Of five runs, for other processes keep threads from running, too."""
+    shares = [longest_share(work) for _ in range(5)]
+    print(f"{what}: longest shares " + " ".join(f"{100 * share:.1f}" for share in sorted(shares)) + " %")
+    return min(shares)
 
 
 @pytest.fixture(scope="module")
@@ -255,12 +256,12 @@ def heavy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_ticker_sees_a_held_lock() -> None:
     keeping_the_lock = ctypes.PyDLL(None)  # the process itself, so the C library
-    assert longest_gap(lambda: keeping_the_lock.usleep(100_000)) > 0.05
+    assert longest_share(lambda: keeping_the_lock.usleep(100_000)) > 0.5
 
 
 def test_loading_lets_others_run(heavy_folder: Path) -> None:
-    assert smallest_longest_gap("load and drop", lambda: fastlm.load(heavy_folder, threads=1)) < 0.02
-    assert smallest_longest_gap("load and close", lambda: fastlm.load(heavy_folder, threads=1).close()) < 0.02
+    assert smallest_longest_share("load and drop", lambda: fastlm.load(heavy_folder, threads=1)) < SHARE
+    assert smallest_longest_share("load and close", lambda: fastlm.load(heavy_folder, threads=1).close()) < SHARE
 
 
 def test_generating_lets_others_run(heavy_folder: Path) -> None:
@@ -274,9 +275,9 @@ def test_generating_lets_others_run(heavy_folder: Path) -> None:
             for _ in model.stream([1, 2], max_tokens=10, ignore_eos=True):
                 pass
 
-        assert smallest_longest_gap("generate", write) < 0.02
-        assert smallest_longest_gap("stream", write_pieces) < 0.02
-        assert smallest_longest_gap("forward", lambda: model.forward(ids, attentions=True)) < 0.02
+        assert smallest_longest_share("generate", write) < SHARE
+        assert smallest_longest_share("stream", write_pieces) < SHARE
+        assert smallest_longest_share("forward", lambda: model.forward(ids, attentions=True)) < SHARE
 
 
 def test_generating_beside_a_thread_that_keeps_the_lock(wide_folder: Path) -> None:
@@ -293,9 +294,10 @@ def test_generating_beside_a_thread_that_keeps_the_lock(wide_folder: Path) -> No
             thread.start()
             while steps() == 0:
                 time.sleep(0)  # the last time that the lock is let go of
-            end = time.perf_counter() + 10.0
-            while steps() < 300 and time.perf_counter() < end:
+            for _ in range(100_000):
                 sum(range(10_000))  # looking takes the context's lock
+                if steps() >= 300:
+                    break
             assert steps() >= 300
         finally:
             sys.setswitchinterval(before)

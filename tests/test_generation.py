@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import public_model
 import pytest
 from models import save_llama
 
@@ -20,8 +21,8 @@ PROMPT = "Once upon a time"
 
 
 @pytest.fixture(scope="module")
-def model(stories260k: Path) -> Iterator[fastlm.Model]:
-    with fastlm.load(stories260k) as loaded:
+def model(stories: Path) -> Iterator[fastlm.Model]:
+    with fastlm.load(stories) as loaded:
         yield loaded
 
 
@@ -47,7 +48,7 @@ def test_defaults_are_greedy(model: fastlm.Model) -> None:
     assert done.finish_reason == "length"
     assert done.usage.prompt_tokens == 5
     assert done.usage.completion_tokens == 20
-    assert str(done) == done.text == ", there was a little girl named Lily. She loved to play outsid"
+    assert str(done) == done.text == ", there was a little girl named Lily. She loved to play outside in the sunshine."
 
 
 def test_penalties(model: fastlm.Model) -> None:
@@ -81,13 +82,13 @@ def test_logit_bias(model: fastlm.Model) -> None:
 
 
 def test_end_tokens(model: fastlm.Model) -> None:
-    force = {1: 1000.0}
+    force = {public_model.END: 1000.0}
     ended = model.generate(PROMPT, logit_bias=force)
     assert (ended.token_ids, ended.text, ended.finish_reason) == ([], "", "stop")
-    assert model.generate(PROMPT, logit_bias=force, ignore_eos=True, max_tokens=3).token_ids == [1, 1, 1]
+    assert model.generate(PROMPT, logit_bias=force, ignore_eos=True, max_tokens=3).token_ids == [public_model.END] * 3
     held = model.generate(PROMPT, logit_bias=force, min_tokens=4)
     assert len(held.token_ids) == 4
-    assert 1 not in held.token_ids
+    assert public_model.END not in held.token_ids
     plain = model.generate(PROMPT, max_tokens=9).token_ids
     assert model.generate(PROMPT, stop_token_ids=[plain[5]]).token_ids == plain[: plain.index(plain[5])]
 

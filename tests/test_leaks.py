@@ -193,8 +193,8 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", [case.__name__ for case in CASES])
-def test_nothing_grows(case: str, stories260k: Path) -> None:
-    command = [sys.executable, __file__, case, str(stories260k)]
+def test_nothing_grows(case: str, stories: Path) -> None:
+    command = [sys.executable, __file__, case, str(stories)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
     print(ended.stdout)
     assert (ended.returncode, ended.stderr) == (0, "")

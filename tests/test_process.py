@@ -31,7 +31,7 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_llama(tmp_path_factory.mktemp("wide"), WIDE)
 
 
-@pytest.fixture(params=[("stories260k", 1), ("stories260k", 2), ("wide_folder", 2)], ids=["1", "2", "wide-2"])
+@pytest.fixture(params=[("stories", 1), ("stories", 2), ("wide_folder", 2)], ids=["1", "2", "wide-2"])
 def place(request: pytest.FixtureRequest) -> tuple[Path, int]:
     """A model's folder and a number of threads."""
     name, threads = request.param

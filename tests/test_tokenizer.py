@@ -148,11 +148,11 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     assert load_tokenizer(CheckpointFolder(tmp_path)) is None
 
 
-def test_text_must_be_text(stories260k: Path, tmp_path: Path) -> None:
-    tokenizer = load(stories260k)
+def test_text_must_be_text(stories: Path, tmp_path: Path) -> None:
+    tokenizer = load(stories)
     with pytest.raises(ParameterError, match="string"):
         tokenizer.encode(5)  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="surrogate"):
         tokenizer.encode("\ud800")
-    shutil.copy(stories260k / "tokenizer.json", tmp_path)
+    shutil.copy(stories / "tokenizer.json", tmp_path)
     assert load(tmp_path).bos is None

@@ -3,8 +3,12 @@
 import re
 import subprocess
 
+import public_model
 import pytest
 from support import CSRC, ROOT
+
+import fastlm
+from fastlm import loading
 
 PUBLISHED = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
@@ -29,15 +33,23 @@ def test_embed_writes_the_published_text(documented, stories_flm):
     assert run(documented / "embed", stories_flm, 4) == "Once upon a time\n"
 
 
-def test_embed_under_sanitizers(build_c, stories_flm):
+def test_embed_writes_what_python_writes(documented):
+    """The packaged model's text, from the token that begins every text."""
+    with fastlm.load() as model:
+        written = model.generate([public_model.END], temperature=0, max_tokens=200).text
+    assert written.startswith("Once upon a time")
+    assert run(documented / "embed", loading.PACKAGED) == written + "\n"
+
+
+def test_embed_under_sanitizers(build_c):
     program = build_c("embed", [ROOT / "examples" / "embed.c", *LIBRARY], sanitizer="address")
-    assert run(program, stories_flm, 120).startswith(PUBLISHED[:200])
+    assert run(program, loading.PACKAGED, 120).startswith("Once upon a time")
 
 
 @pytest.mark.parametrize("sanitizer", ["thread"], indirect=True)
-def test_threads_do_not_race(build_c, sanitizer, stories_flm):
+def test_threads_do_not_race(build_c, sanitizer):
     program = build_c("races", [HERE / "races.c", *LIBRARY], sanitizer=sanitizer)
-    alone, together = run(program, stories_flm).splitlines()
+    alone, together = run(program, loading.PACKAGED).splitlines()
     assert len(alone.split()) == 5 and len(together.split()) == 15
 
 
