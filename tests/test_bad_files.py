@@ -7,13 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from models import TINY, Shape, add_byte_tokenizer, save_llama
-from refusals import BYTES, SECONDS, forget_peak, peak_bytes, refused
+from refusals import BYTES, forget_peak, little_work, peak_bytes, refused
 
 import fastlm
 from fastlm.errors import (
@@ -142,14 +141,15 @@ def test_an_absurd_context_takes_no_memory(folder: Path) -> None:
     """Address space is reserved for it, and pages of it are used as they are needed."""
     gc.collect()
     forget_peak()
-    before, start = peak_bytes(), time.perf_counter()
+    before = peak_bytes()
     try:
-        tokens = fastlm.load(folder, context=2**31 - 1).generate([1], max_tokens=5).token_ids
+        with little_work():
+            tokens = fastlm.load(folder, context=2**31 - 1).generate([1], max_tokens=5).token_ids
     except ModelMemoryError as error:
         assert "context" in str(error)
     else:
         assert len(tokens) == 5
-    assert time.perf_counter() - start < SECONDS and peak_bytes() - before < BYTES
+    assert peak_bytes() - before < BYTES
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space")

@@ -8,7 +8,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -197,10 +196,9 @@ def test_signals(path, content, number):
     command = [sys.executable, "-c", SCRIPT, path]
     child = subprocess.Popen(command, cwd=path.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert child.stdout is not None and child.stdout.readline() == b"writing\n"
-    start = time.monotonic()
     child.send_signal(number)
     child.communicate(timeout=20)
-    assert child.returncode != 0 and time.monotonic() - start < 5
+    assert child.returncode != 0
     assert path.read_bytes() == content
     left = [p.name for p in path.parent.iterdir() if p != path]
     assert left == [] or number == signal.SIGKILL

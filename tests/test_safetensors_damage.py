@@ -3,12 +3,12 @@
 import json
 import random
 import struct
-import time
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import little_work
 from safetensors import deserialize
 from safetensors.numpy import save_file
 from safetensors_files import entry, pack, read_all, save, save_shards
@@ -73,16 +73,14 @@ MALFORMED = {
 @pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED.keys())
 def test_malformed(tmp_path, content):
     path = save(tmp_path, content)
-    start = time.perf_counter()
     tracemalloc.start()
     try:
-        with pytest.raises(ModelFormatError, match=r"model\.safetensors"):
+        with little_work(), pytest.raises(ModelFormatError, match=r"model\.safetensors"):
             Checkpoint(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert peak < 64 << 20
-    assert time.perf_counter() - start < 5
 
 
 def test_errors_name_the_tensor_and_the_remedy(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +78,6 @@ def test_only_the_adapter_learns(trained: Path, other: Path, tmp_path: Path) -> 
 
 def test_a_model_with_two_special_tokens(stories260k: Path, other: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    began = time.monotonic()
     for name, lora in (("full", None), ("lora", Lora(merge=True))):
         out = finetune(stories260k, [other], tmp_path / name, lora=lora, recipe=tuning(length=128, lr=2e-3))
         before, after = bits(out)
@@ -87,7 +85,6 @@ def test_a_model_with_two_special_tokens(stories260k: Path, other: Path, tmp_pat
         with fastlm.load(out if lora is None else out / "merged") as model:
             done = model.generate("One day Tom", temperature=0, max_tokens=100)
             assert " lost a " in done.text and done.finish_reason == "stop"
-    assert time.monotonic() - began < 600
 
 
 def test_what_cannot_be_tuned(trained: Path, other: Path, tmp_path: Path) -> None:
