@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from quantized_formats import I4, I8, plainly, to_bf16
+from random_models import llama_spec
 from support import ROOT
 
 from fastlm.arch import registry
@@ -151,6 +152,12 @@ def small_specs() -> dict[str, ModelSpec]:
 
 
 @pytest.fixture(scope="session")
+def small_blobs() -> list[bytes]:
+    """The bytes of each of `small_specs`."""
+    return [encode(spec) for spec in small_specs().values()]
+
+
+@pytest.fixture(scope="session")
 def small_files(tmp_path_factory) -> dict[str, Path]:
     """A .flm file for each of `small_specs`, in all formats in turn, and some in quantised ones."""
     folder, specs = tmp_path_factory.mktemp("small"), small_specs()
@@ -166,7 +173,7 @@ def small_files(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def llama_spec(tmp_path_factory) -> Path:
+def spec_blob(tmp_path_factory) -> Path:
     """The blob of one of `small_specs`."""
     path = tmp_path_factory.mktemp("spec") / "llama.bin"
     path.write_bytes(encode(small_specs()["llama"]))
@@ -180,6 +187,21 @@ def deep_t5(tmp_path_factory) -> Path:
     assert spec.decoder is not None
     deep = replace(spec, decoder=replace(spec.decoder, layers=spec.decoder.layers * 8))
     return write_flm(tmp_path_factory.mktemp("deep") / "t5.flm", deep, random_weight, vocabulary=letters(40))
+
+
+@pytest.fixture(scope="session")
+def long_files(tmp_path_factory) -> list[Path]:
+    """Three small models that take prompts long enough to be dealt to the threads."""
+    folder, specs = tmp_path_factory.mktemp("long"), small_specs()
+    made = {
+        "llama": (llama_spec(64, 2, 4, 2, 96, 40, tied=True), "float32"),
+        "t5": (replace(specs["t5"], context=512), "bfloat16"),
+        "moe": (replace(specs["moe"], context=512), "int4"),
+    }
+    return [
+        write_flm(folder / f"{name}.flm", spec, random_weight, format=format, vocabulary=letters(40))
+        for name, (spec, format) in made.items()
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -6,21 +6,11 @@
  * Build with -Wl,--wrap=malloc,--wrap=calloc,--wrap=mmap,--wrap=munmap,--wrap=pthread_create. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fastlm.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define CHECK(condition)                                                                                               \
-    do {                                                                                                               \
-        if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: %s is not true\n", __FILE__, __LINE__, #condition);                                \
-            abort();                                                                                                   \
-        }                                                                                                              \
-    } while (0)
+#include "flm_files.h"
 
 /* ---- allocations that fail on demand ------------------------------------------------------------------------- */
 
@@ -69,15 +59,7 @@ int __wrap_pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void
     return fails() ? EAGAIN : __real_pthread_create(t, a, f, x);
 }
 
-/* ---- a file in memory, and how to damage it -------------------------------------------------------------------- */
-
-typedef struct blob {
-    unsigned char *data; /* [capacity] */
-    size_t n, capacity;
-} blob;
-
-enum { HEADER = 64, SECTION = 24, TENSOR = 104, CRC_AT = 24 };
-enum { SPEC = 1, INDEX = 2, PAYLOAD = 3, VOCABULARY = 4 };
+/* ---- how to damage a file -------------------------------------------------------------------- */
 
 static uint64_t state;
 
@@ -96,54 +78,6 @@ static uint64_t odd_number(void) {
                                        0x80000000, 0xFFFFFFFF, 0x100000000, UINT64_MAX, 1ull << 63, UINT64_MAX - 63,
                                        0x7F800000, 0xFF800000, 0x7FC00000,  0x7F7FFFFF, 0x00000001, 0x80000001};
     return draw() % 4 ? numbers[below(sizeof numbers / sizeof *numbers)] : draw() % 4096;
-}
-
-static uint64_t get(const blob *b, size_t at, size_t width) {
-    uint64_t value = 0;
-    if (at + width <= b->n) memcpy(&value, b->data + at, width);
-    return value;
-}
-
-static void put(blob *b, size_t at, size_t width, uint64_t value) {
-    if (at <= b->n && width <= b->n - at) memcpy(b->data + at, &value, width);
-}
-
-/* One bit at a time: slow, and independent of the library's. */
-static uint32_t crc32_of(uint32_t crc, const unsigned char *bytes, size_t n) {
-    crc = ~crc;
-    for (size_t i = 0; i < n; i++) {
-        crc ^= bytes[i];
-        for (int k = 0; k < 8; k++) crc = crc & 1 ? crc >> 1 ^ 0xEDB88320u : crc >> 1;
-    }
-    return ~crc;
-}
-
-static size_t sections(const blob *b) {
-    size_t n = (size_t)get(b, 12, 4), room = b->n > HEADER ? (b->n - HEADER) / SECTION : 0;
-    return n < room ? n : room;
-}
-
-/* Offset and length of the section of a kind, cut to the file. */
-static size_t find(const blob *b, unsigned kind, size_t *length) {
-    *length = 0;
-    for (size_t i = 0; i < sections(b); i++) {
-        size_t entry = HEADER + i * SECTION, offset = (size_t)get(b, entry + 8, 8), n = (size_t)get(b, entry + 16, 8);
-        if (get(b, entry, 4) != kind || offset > b->n) continue;
-        *length = n < b->n - offset ? n : b->n - offset;
-        return offset;
-    }
-    return 0;
-}
-
-static void repair_checksums(blob *b) {
-    if (b->n < HEADER) return;
-    for (size_t i = 0; i < sections(b); i++) {
-        size_t entry = HEADER + i * SECTION, offset = (size_t)get(b, entry + 8, 8), n = (size_t)get(b, entry + 16, 8);
-        if (get(b, entry, 4) != PAYLOAD && offset <= b->n && n <= b->n - offset)
-            put(b, entry + 4, 4, crc32_of(0, b->data + offset, n));
-    }
-    uint32_t crc = crc32_of(0, b->data, CRC_AT);
-    put(b, CRC_AT, 4, crc32_of(crc, b->data + CRC_AT + 4, HEADER - CRC_AT - 4 + sections(b) * SECTION));
 }
 
 static void damage_words(blob *b, size_t at, size_t n, size_t width) {
@@ -237,54 +171,13 @@ static void load(blob *b, const char *path) {
 
 /* ---- open and run ---------------------------------------------------------------------------------------------- */
 
-static flm_status encode_only(flm_model *model, flm_session *session, const flm_model_info *info, flm_error *error) {
-    const int32_t tokens[3] = {0, 1, 0};
-    flm_item item = {.session = session, .tokens = tokens, .n_tokens = 3};
-    item.hidden = __real_calloc(3 * (size_t)info->width, sizeof(float));
-    CHECK(item.hidden);
-    flm_status status = flm_forward(model, &item, 1, NULL, error);
-    free(item.hidden);
-    return status;
-}
-
-static flm_status generate(flm_model *model, flm_error *error) {
-    const int32_t prompt[3] = {0, 1, 2};
-    flm_model_info info;
-    flm_session *session = NULL;
-    flm_request *request = NULL;
-    flm_progress progress;
-    flm_sampling sampling;
-    flm_model_info_get(model, &info);
-    flm_sampling_defaults(&sampling);
-    sampling.max_tokens = 5;
-    sampling.temperature = draw() % 2 ? 0.0f : 0.9f;
-    sampling.ignore_eos = draw() % 2;
-    sampling.logprobs = (int32_t)(draw() % 3) - 1;
-    flm_status status = flm_session_create(model, &session, error);
-    if (status == FLM_OK && info.kind == FLM_KIND_ENCODER) {
-        status = encode_only(model, session, &info, error);
-    } else if (status == FLM_OK) {
-        if (info.kind == FLM_KIND_ENCODER_DECODER) status = flm_session_encode(session, prompt, 3, NULL, error);
-        if (status == FLM_OK) status = flm_request_create(session, prompt, 3, &sampling, &request, error);
-        if (status == FLM_OK) status = flm_request_wait(request, 1, NULL, &progress, error);
-        if (status == FLM_OK) {
-            CHECK(progress.finish == FLM_FINISH_STOP || progress.finish == FLM_FINISH_LENGTH);
-            for (size_t i = 0; i < progress.n_tokens; i++)
-                CHECK(progress.tokens[i] >= 0 && (uint32_t)progress.tokens[i] < info.vocab);
-        }
-    }
-    flm_request_destroy(request);
-    flm_session_destroy(session);
-    return status;
-}
-
 static flm_status open_and_run(flm_context *context, const char *path, int *opened, flm_error *error) {
     flm_model_options options = {.size_bytes = sizeof options, .kv_bytes = 1 << 20, .verify = draw() % 8 == 0};
     flm_model *model = NULL;
     flm_status status = flm_model_open(context, path, &options, &model, error);
     CHECK((status == FLM_OK) == (model != NULL));
     *opened = status == FLM_OK;
-    if (status == FLM_OK) status = generate(model, error);
+    if (status == FLM_OK) status = use_model(model, draw(), error);
     flm_model_destroy(model);
     return status;
 }

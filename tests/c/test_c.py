@@ -118,9 +118,9 @@ MODEL_CASES = ["fallback", "coverage", "finish_again", "two_loaders", "verify_be
 
 
 @pytest.mark.parametrize("case", MODEL_CASES)
-def test_models(build_c, sanitizer, small_files, llama_spec, case):
+def test_models(build_c, sanitizer, small_files, spec_blob, case):
     if sanitizer == "thread" and case == "fallback":
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
     wrap = ["-Wl,--wrap=pthread_create,--wrap=calloc"]
     program = build_c("unit_model", [HERE / "unit_model.c", *LIBRARY], sanitizer=sanitizer, flags=wrap)
-    run(program, case, llama_spec, small_files["llama"])
+    run(program, case, spec_blob, small_files["llama"])
