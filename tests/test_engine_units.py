@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 from support import ROOT, BuildC, core_files
 
-NAMES = (
-    "gate kv_pages prefix engine schedule session request generation queue batch encode sampler sampler_filters text detok"
-    " array memory cgroup options status threads prefault process cpu"
-).split()
+NAMES = ["gate", "kv_pages", "prefix", "engine", "queue", "schedule", "session", "request", "generation", "batch"]
+NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "options", "status"]
+NAMES += ["threads", "prefault", "process", "cpu"]
 SMALL = {
     "unit_pages": core_files("kv_pages", "prefix", "array", "memory", "cgroup", "status"),
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "status"),
