@@ -54,9 +54,10 @@ typedef enum flm_op_flag {
     FLM_FLAG_STORES_KV = 1 << 0, /* stores what other tokens of the same sequence read: where threads have tokens of
                                     their own (slice.h), they meet after these operations only */
     FLM_FLAG_SAME_OWNER_NEXT =
-        1 << 1,                     /* an attend of the same heads follows: no barrier where each head has one owner */
-    FLM_FLAG_LAST_QUERIES = 1 << 2, /* linear[0] makes the queries that follow plan->last_kv_op, needed of output
-                                       tokens only */
+        1 << 1, /* an attend of the same heads follows: no barrier where each head has one owner */
+    FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* nothing to do in a step of one token, which leaves it out */
+    FLM_FLAG_LAST_QUERIES = 1 << 3,   /* linear[0] makes the queries that follow plan->last_kv_op, needed of output
+                                         tokens only */
 } flm_op_flag;
 
 typedef struct flm_norm { /* a bound norm; kind NONE copies */

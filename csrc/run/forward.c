@@ -118,6 +118,7 @@ static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
     }
     for (uint32_t i = 0; i < plan->n_ops; i++) {
         const flm_op *op = &plan->ops[i];
+        if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && run->n_tokens == 1) continue;
         functions[op->kind](run, op, index, sharers);
         const int meets = run == &slice.run ? (op->flags & FLM_FLAG_STORES_KV) != 0 : threads_meet(run, i, n_threads);
         if (meets && meet(whole, i, thread, n_threads)) return;

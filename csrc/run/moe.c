@@ -40,7 +40,7 @@ void flm_run_route(const flm_run *run, const flm_op *op, unsigned thread, unsign
     }
 }
 
-/* Counting sort of the pairs by expert (thread 0: a few hundred integers at most per token chunk). */
+/* Counting sort of the pairs by expert, by thread 0: of a chunk some thousand integers. */
 void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
@@ -52,8 +52,7 @@ void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsign
     for (uint32_t e = 2; e < s->n_experts + 2; e++) begin[e] += begin[e - 1];
     for (size_t i = 0; i < n_pairs; i++) { /* begin[e + 1] walks from the start of e to its end */
         run->scratch->pair_of[i] = begin[run->scratch->expert_of[i] + 1]++;
-        memcpy(flm_row(run, FLM_BUF_GATHERED, run->scratch->pair_of[i]), flm_row(run, FLM_BUF_NORMED, i / s->active),
-               s->router.w.cols * sizeof(float));
+        run->scratch->token_of[run->scratch->pair_of[i]] = (uint32_t)(i / s->active);
     }
 }
 
@@ -75,40 +74,58 @@ static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips
     }
 }
 
-/* Prepares the pairs in `from`, expert by expert, for the matrices that read them. */
+/* Prepares a thread's share of the pairs, expert by expert, for the matrices that read them. Pair p is row row_of[p] of
+ * `from`, or row p if row_of is NULL. */
 static void prepare_pairs(const flm_run *run, const flm_moe_op *s, const flm_matrix *w, flm_buffer from,
-                          unsigned thread, unsigned n_threads) {
+                          const uint32_t *row_of, unsigned thread, unsigned n_threads) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
     const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
     unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0);
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
         const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
-        if (from_pair >= to_pair) continue;
-        flm_prepare_of(run, w)(&(flm_prepare_job){.x = flm_row(run, from, from_pair),
-                                                  .x_stride = flm_stride(run, from),
-                                                  .row = from_pair - first,
-                                                  .n = to_pair - from_pair,
-                                                  .to = w->cols,
-                                                  .dst = to + first * bytes,
-                                                  .n_rows = last - first,
-                                                  .cols = w->cols});
+        for (size_t pair = from_pair, n; pair < to_pair; pair += n) {
+            n = row_of ? 1 : to_pair - pair;
+            flm_prepare_of(run, w)(&(flm_prepare_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
+                                                      .x_stride = flm_stride(run, from),
+                                                      .row = pair - first,
+                                                      .n = n,
+                                                      .to = w->cols,
+                                                      .dst = to + first * bytes,
+                                                      .n_rows = last - first,
+                                                      .cols = w->cols});
+        }
     }
+}
+
+/* Copies a thread's share of the pairs' inputs side by side: products read floats in rows of one distance. */
+static void gather_pairs(const flm_run *run, const flm_moe_op *s, unsigned thread, unsigned n_threads) {
+    const size_t n_pairs = (size_t)run->n_tokens * s->active;
+    for (size_t pair = n_pairs * thread / n_threads; pair < n_pairs * (thread + 1) / n_threads; pair++)
+        memcpy(flm_row(run, FLM_BUF_GATHERED, pair), flm_row(run, FLM_BUF_NORMED, run->scratch->token_of[pair]),
+               s->router.w.cols * sizeof(float));
 }
 
 void flm_run_expert_inputs(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
-    prepare_pairs(run, s, &s->experts[0].up.w, FLM_BUF_GATHERED, thread, n_threads);
+    const flm_matrix *w = &s->experts[0].up.w;
+    if (flm_prepare_of(run, w))
+        prepare_pairs(run, s, w, FLM_BUF_NORMED, run->scratch->token_of, thread, n_threads);
+    else
+        gather_pairs(run, s, thread, n_threads);
 }
 
 void flm_run_expert_inner(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
-    prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, thread, n_threads);
+    prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, thread, n_threads);
 }
 
-/* Inputs of the expert whose pairs start at `first`: prepared, or the floats themselves. */
+/* Inputs of the expert whose pairs start at `first`: prepared, or the floats themselves. A step of one token does not
+ * gather: its row is the input of each of its experts. */
 static flm_inputs expert_inputs(const flm_run *run, const flm_matrix *w, flm_buffer floats, size_t first) {
-    if (!flm_prepare_of(run, w)) return flm_inputs_of(run, floats, first);
+    if (!flm_prepare_of(run, w))
+        return floats == FLM_BUF_GATHERED && run->n_tokens == 1 ? flm_inputs_of(run, FLM_BUF_NORMED, 0)
+                                                                : flm_inputs_of(run, floats, first);
     const size_t bytes = flm_input_bytes(w->format, w->cols);
     return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0) + first * bytes, bytes};
 }

@@ -74,6 +74,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
+    s->token_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->expert_begin = carve(base, &used, &ok, PLAN_MAX(m, max_experts) + 2, sizeof(uint32_t));
     return ok ? used : 0;
 }

@@ -56,6 +56,7 @@ struct flm_scratch {
     flm_row_item *slice_items;    /* of the threads' slices (slice.h), at most one for each token */
     uint32_t *expert_of;          /* [tokens * active]: chosen experts of a token, ascending */
     uint32_t *pair_of;            /* [tokens * active]: its place in expert order */
+    uint32_t *token_of;           /* [tokens * active]: the token of a pair in expert order */
     uint32_t *expert_begin;       /* [experts + 2]: pairs of expert e are [begin[e], begin[e + 1]) */
 };
 
