@@ -202,6 +202,7 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_model_finish(flm_model *, flm_error *)
     void flm_model_destroy(flm_model *)
     void flm_model_info_get(const flm_model *, flm_model_info *)
+    size_t flm_model_plan(const flm_model *, char *, size_t)
     flm_status flm_model_set_vocabulary(flm_model *, const flm_vocabulary *, flm_error *)
     flm_status flm_session_create(flm_model *, flm_session **, flm_error *)
     flm_status flm_session_fork(flm_session *, flm_session **, flm_error *)

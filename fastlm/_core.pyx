@@ -227,6 +227,15 @@ cdef class Model(_Handle):
         call.check(FLM_OK, NULL)
         return _describe(&i)
 
+    def plan(self):
+        self.hold()
+        try:
+            text = bytearray(flm_model_plan(self.handle, NULL, 0) + 1)
+            flm_model_plan(self.handle, text, len(text))
+        finally:
+            self.release()
+        return text[:-1].decode()
+
     def session(self):
         cdef flm_error error
         cdef flm_status status

@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
     _loading_options(info)
     info.add_argument("--json", action="store_true")
+    info.add_argument("--plan", action="store_true", help="the operations of a step instead")
     info.set_defaults(run=_info)
 
     bench = commands.add_parser("bench", help="time a model on this computer")
@@ -210,9 +211,12 @@ def _next(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from fastlm.describe import describe, summary
+    from fastlm.describe import describe, plan, summary
 
     with _load(args) as model:
+        if args.plan:
+            _write(plan(model))
+            return
         found = describe(model)
     print(json.dumps(found, indent=2) if args.json else summary(found))
 

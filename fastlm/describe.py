@@ -99,6 +99,11 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
+def plan(model: Model) -> str:
+    """The operations that a step runs, one line each."""
+    return model._core.plan()
+
+
 def summary(d: dict[str, Any]) -> str:
     """The same for people."""
     lines = [

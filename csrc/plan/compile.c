@@ -27,7 +27,12 @@ flm_op *flm_compile_op(flm_compiler *c, flm_op_kind kind) {
         return &p->ops[p->n_ops];
     }
     flm_op *op = &p->ops[p->n_ops++];
-    *op = (flm_op){.kind = kind, .hidden_state = -1, .part = c->part, .layer = c->layer, .sublayer = c->sublayer};
+    *op = (flm_op){.kind = kind,
+                   .hidden_state = -1,
+                   .part = c->part,
+                   .in_layer = c->in_layer,
+                   .layer = c->layer,
+                   .sublayer = c->sublayer};
     return op;
 }
 

@@ -12,6 +12,7 @@ typedef struct flm_compiler {
     const flm_stack_spec *stack;
     const char *name; /* "encoder" or "decoder" */
     const char *part; /* of the operations emitted now: flm_op.part */
+    int in_layer;     /* they belong to this sublayer: */
     uint32_t layer, sublayer;
     flm_buffer residual, residual_next; /* of the layer being compiled; equal unless it is parallel */
     flm_status status;

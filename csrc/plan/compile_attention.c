@@ -160,6 +160,7 @@ void flm_compile_source_kv(flm_compiler *c) {
     const flm_stack_spec *decoder = &c->model->spec.decoder;
     c->name = "decoder";
     c->part = "source_kv";
+    c->in_layer = 1;
     for (c->layer = 0; c->layer < decoder->n_layers; c->layer++)
         for (c->sublayer = 0; c->sublayer < decoder->layers[c->layer].n_sublayers; c->sublayer++) {
             const flm_sublayer_spec *sub = &decoder->layers[c->layer].sublayers[c->sublayer];

@@ -150,9 +150,10 @@ typedef struct flm_op {
     flm_op_kind kind;
     unsigned flags;   /* flm_op_flag */
     int hidden_state; /* after this operation `residual` is hidden state number so (0: the embedding); -1: it is none */
-    flm_buffer residual;      /* of hidden_state */
-    const char *part;         /* for print.c: "embed", the mixer's name, "output", "head" */
-    uint32_t layer, sublayer; /* of a mixer */
+    flm_buffer residual; /* of hidden_state */
+    const char *part;    /* for print.c: "embed", the mixer's name, "output", "head" */
+    int in_layer;        /* 1: it belongs to this sublayer */
+    uint32_t layer, sublayer;
     union {
         flm_linear_op linear;
         flm_attention_op attention;

@@ -17,6 +17,7 @@ static void mark_state(flm_compiler *c, int state) {
 }
 
 static void compile_layers(flm_compiler *c) {
+    c->in_layer = 1;
     for (c->layer = 0; c->layer < c->stack->n_layers && c->status == FLM_OK; c->layer++) {
         const flm_layer_spec *layer = &c->stack->layers[c->layer];
         c->residual_next = c->residual;
@@ -33,6 +34,7 @@ static void compile_layers(flm_compiler *c) {
         if (c->layer + 1 < c->stack->n_layers)
             mark_state(c, (int)c->layer + 1); /* the last one is normed: flm_run_output */
     }
+    c->in_layer = 0;
 }
 
 static void compile_embed(flm_compiler *c) {

@@ -93,6 +93,12 @@ def test_overruns_are_seen(build_c, small_files, case):
     assert done.returncode != 0 and "use-after-poison" in done.stderr and "in touch" in done.stderr, done.stderr
 
 
+def test_plans_keep_to_their_room(build_c, small_files):
+    program = build_c("unit_plan", [HERE / "unit_plan.c", *LIBRARY], sanitizer="address")
+    for name in ("llama", "moe_int4", "t5"):
+        run(program, small_files[name])
+
+
 def test_damaged_files(build_c, small_files, tmp_path):
     program = build_c("fuzz_flm", [HERE / "fuzz_flm.c", *LIBRARY], sanitizer="address", flags=WRAP)
     text = run(program, "fuzz", tmp_path / "damaged.flm", 12_000, 7, *small_files.values())
