@@ -55,10 +55,13 @@ typedef struct flm_attention_job {
     uint32_t first, n_keys; /* position of the first query; keys stored */
     uint32_t window;
     int causal;
-    float scale, softcap;  /* softcap 0: none */
-    const float *alibi;    /* [group] slopes or NULL: bias = slope * (j - position) */
-    const float *relative; /* [group][2 * relative_reach + 1] or NULL: bias = relative[clamp(j - position) + reach] */
-    uint32_t relative_reach;
+    float scale, softcap; /* softcap 0: none */
+    const float *alibi;   /* [group] slopes or NULL: bias = slope * (j - position) */
+    /* [group][relative_buckets] or NULL: bias = relative[bucket[clamp(j - position) + reach]]; bucket:
+     * [2 * relative_reach + 1], in which equal buckets stand side by side */
+    const float *relative;
+    const uint16_t *bucket;
+    uint32_t relative_buckets, relative_reach;
     unsigned char *const *pages; /* page table; position p is in pages[p / FLM_PAGE] */
     size_t k_offset, v_offset;   /* bytes from a page's start to this K/V head's keys and values */
     flm_dtype kv_dtype;
@@ -66,9 +69,11 @@ typedef struct flm_attention_job {
     float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
     size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
-/* Floats: a split of pages as bfloat16, its scores and exponentials of 16 rows, sums, and two rows' worth per block. */
+/* Floats: a split of pages as bfloat16, its scores and exponentials of 16 rows, sums, and two rows' worth per block;
+ * and biases of a split for as many tokens. */
 #define FLM_ATTENTION_SCRATCH(head_dim)                                                                                \
-    ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_BLOCKS)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2))
+    ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_BLOCKS)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2) +  \
+     FLM_SPLIT + 32u)
 
 typedef struct flm_kernels {
     const char *isa;        /* "scalar"; "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; "neon", "neondot" */

@@ -26,21 +26,22 @@ static uint32_t relative_bucket(const flm_stack_spec *s, int64_t distance) {
     return bucket + (far < buckets ? far : buckets - 1);
 }
 
-/* Spread the bucketed table over distances -reach .. reach, beyond which buckets do not change. */
+/* One bucket per distance in -reach .. reach. No key of the context is farther away than reach, or else buckets do not
+ * change beyond it. */
 void flm_compile_relative(flm_compiler *c) {
     const flm_stack_spec *s = c->stack;
+    flm_plan *p = c->plan;
     char name[32];
     if (!s->relative_heads) return;
     snprintf(name, sizeof name, "%s.relative_bias", c->name);
-    const float *table = flm_compile_vector(c, name); /* [heads][buckets] */
-    size_t reach = s->relative_max_distance, span = 2 * reach + 1;
-    c->plan->relative = flm_alloc_array(s->relative_heads * span, sizeof(float));
-    c->plan->relative_reach = (uint32_t)reach;
-    if (!c->plan->relative) flm_compile_out_of_memory(c);
-    for (size_t h = 0; c->plan->relative && h < s->relative_heads; h++)
-        for (size_t i = 0; i < span; i++)
-            c->plan->relative[h * span + i] =
-                table[h * s->relative_buckets + relative_bucket(s, (int64_t)i - (int64_t)reach)];
+    p->relative = flm_compile_vector(c, name);
+    p->relative_buckets = s->relative_buckets;
+    p->relative_reach =
+        s->relative_max_distance < c->model->max_context ? s->relative_max_distance : c->model->max_context;
+    p->bucket = flm_alloc_array(2 * (size_t)p->relative_reach + 1, sizeof *p->bucket);
+    if (!p->bucket) flm_compile_out_of_memory(c);
+    for (size_t i = 0; p->bucket && i < 2 * (size_t)p->relative_reach + 1; i++)
+        p->bucket[i] = (uint16_t)relative_bucket(s, (int64_t)i - p->relative_reach);
 }
 
 static int rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {

@@ -151,7 +151,7 @@ void flm_plan_destroy(flm_plan *plan) {
     if (!plan) return;
     for (size_t i = 0; i < plan->n_expert_arrays; i++) flm_free(plan->experts[i]);
     flm_free(plan->experts);
-    flm_free(plan->relative);
+    flm_free(plan->bucket);
     flm_free(plan->ops);
     flm_free(plan);
 }

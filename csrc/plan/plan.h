@@ -34,8 +34,9 @@ typedef struct flm_plan {
     size_t width[FLM_BUF_COUNT]; /* floats per row, padded; 0: unused */
     uint32_t max_active;         /* experts per token, at least 1 */
     uint32_t max_experts, max_head_dim;
-    float *relative; /* [heads][2 * reach + 1], the stack's relative-position bias by distance */
-    uint32_t relative_reach;
+    const float *relative; /* [heads][relative_buckets], the stack's relative-position bias, or NULL */
+    uint16_t *bucket;      /* [2 * relative_reach + 1], by distance */
+    uint32_t relative_buckets, relative_reach;
     double widest_flops, head_flops; /* operations per token of the largest product, and of the logits */
     double layer_flops, key_flops;   /* of all products of the layers, and of attention per token and key */
     flm_expert **experts;            /* of each layer with experts, [n_expert_arrays] */

@@ -79,7 +79,6 @@ static float *capture_at(const flm_attention_op *s, const flm_row_item *item, si
 static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
                    uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
     uint32_t kv_head = head / (s->heads / s->kv_heads);
-    size_t reach = run->plan->relative_reach;
     flm_attention_job job = {
         .q = flm_row(run, FLM_BUF_Q, token0 + index) + (size_t)head * s->head_dim,
         .out = flm_row(run, FLM_BUF_ATTENDED, token0 + index) + (size_t)head * s->head_dim,
@@ -95,7 +94,9 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .scale = s->scale,
         .softcap = s->softcap,
         .alibi = s->alibi ? s->alibi + head : NULL,
-        .relative = s->relative ? run->plan->relative + head * (2 * reach + 1) : NULL,
+        .relative = s->relative ? run->plan->relative + (size_t)head * run->plan->relative_buckets : NULL,
+        .bucket = run->plan->bucket,
+        .relative_buckets = run->plan->relative_buckets,
         .relative_reach = run->plan->relative_reach,
         .pages = s->cross ? item->memory->pages : item->self->pages,
         .k_offset = s->kv.k_offset + kv_head * s->kv.head_bytes,

@@ -64,6 +64,8 @@ class AttentionJob(ctypes.Structure):
         ("softcap", c_float),
         ("alibi", c_void_p),
         ("relative", c_void_p),
+        ("bucket", c_void_p),
+        ("relative_buckets", c_uint32),
         ("relative_reach", c_uint32),
         ("pages", c_void_p),
         ("k_offset", c_size_t),

@@ -49,7 +49,8 @@ class Case:
         if self.alibi:
             arrays["alibi"] = 2.0 ** -rng.uniform(1, 8, self.group)
         if self.reach is not None:
-            arrays["relative"] = rng.standard_normal((self.group, 2 * self.reach + 1))
+            arrays["bucket"] = np.cumsum(rng.random(2 * self.reach + 1) < 0.3)  # runs of equal buckets
+            arrays["relative"] = rng.standard_normal((self.group, int(arrays["bucket"].max()) + 1))
         return replace(self, arrays={name: array.astype(np.float32) for name, array in arrays.items()})
 
 
@@ -115,15 +116,17 @@ def attend(
     q[:, : group * head_dim] = chosen.reshape(n_tokens, -1)
     out = guarded.empty((n_tokens, group * head_dim + 5))
     width = (head_dim + 15) // 16 * 16
-    scratch = guarded.empty((SPLIT + 16 * 17) * width + 16 * (SPLIT + SPLIT // 2))
+    scratch = guarded.empty((SPLIT + 16 * 17) * width + 16 * (SPLIT + SPLIT // 2) + SPLIT + 32)
     keys = guarded.empty((group, n_tokens, case.n_keys + 1))
     alibi = guarded.copy(a["alibi"][heads]) if case.alibi else None
     relative = guarded.copy(a["relative"][heads]) if case.reach is not None else None
+    bucket = guarded.copy(a["bucket"].astype(np.uint16)) if case.reach is not None else None
+    buckets = a["relative"].shape[1] if case.reach is not None else 0
     job = AttentionJob(
         address(q), address(out), q.shape[1], out.shape[1], n_tokens, group, head_dim, case.start + first_token,
         case.n_keys, case.window, case.causal, case.scale, case.softcap, address(alibi), address(relative),
-        case.reach or 0, ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype, address(scratch),
-        address(keys), keys.shape[1] * keys.shape[2], keys.shape[2],
+        address(bucket), buckets, case.reach or 0, ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype,
+        address(scratch), address(keys), keys.shape[1] * keys.shape[2], keys.shape[2],
     )  # fmt: skip
     kernels.attention(ctypes.byref(job))
     assert np.all(np.isnan(out[:, group * head_dim :])) and np.all(np.isnan(keys[:, :, case.n_keys :]))
@@ -150,7 +153,8 @@ def oracle(case: Case, rounding: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if case.alibi:
         s = s + a["alibi"][:, None, None] * distance
     if case.reach is not None:
-        s = s + a["relative"][:, np.clip(distance, -case.reach, case.reach) + case.reach]
+        buckets = case.arrays["bucket"].astype(int)
+        s = s + a["relative"][:, buckets[np.clip(distance, -case.reach, case.reach) + case.reach]]
     visible = np.ones_like(distance, bool)
     if case.causal:
         visible &= distance <= 0
@@ -250,7 +254,7 @@ def test_same_bits_in_any_chunk(kernels: Kernels, guarded: Guarded, options: dic
         for t in rng.choice(n_tokens, 8, replace=False):
             end = case.start + int(t) + 1  # as it was when this token was the newest
             for g in range(0, group, 2):
-                part = {name: a if name in ("alibi", "relative") else a[: end if name in "kv" else None]
+                part = {name: a if name in ("alibi", "relative", "bucket") else a[: end if name in "kv" else None]
                         for name, a in case.arrays.items()}  # fmt: skip
                 alone = replace(case, n_keys=end, first=case.start, arrays=part)
                 one, p_one = attend(kernels, guarded, alone, pages, tokens=slice(t, t + 1), heads=slice(g, g + 1))
