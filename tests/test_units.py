@@ -83,6 +83,11 @@ def test_status(build_c: BuildC, sanitizer: str) -> None:
     run(build_c("unit_status", [HERE / "unit_status.c", *core_files("status")], sanitizer=sanitizer))
 
 
+def test_slices(build_c: BuildC, sanitizer: str) -> None:
+    """Failed before: slices began at any token, whatever the kernels' inputs can be cut at."""
+    run(build_c("unit_slice", [HERE / "unit_slice.c", *core_files("slice", "step")], sanitizer=sanitizer))
+
+
 def test_context(build_c: BuildC, libfastlm: Path) -> None:
     run(build_c("unit_context", [HERE / "unit_context.c", libfastlm]), environment={"FASTLM_ISA": ""})
 

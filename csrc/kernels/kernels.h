@@ -36,6 +36,9 @@ typedef struct flm_product {
     flm_matmul_fn *matmul;
     flm_unpack_row_fn *unpack_row;
     flm_quantize_fn *quantize; /* NULL: matrix.c packs it */
+    /* Prepared inputs can be cut before rows that are multiples of this, a power of two: what follows reads like inputs
+     * prepared by themselves. 0: they cannot be cut. */
+    unsigned input_rows;
 } flm_product;
 
 /* Attention of n_tokens consecutive queries of one sequence with the `group` query heads that share one K/V head.

@@ -53,10 +53,15 @@ void flm_compile_use(flm_compiler *c, flm_buffer buffer, size_t width) {
     if (padded > c->plan->width[buffer]) c->plan->width[buffer] = padded;
 }
 
+/* Inputs of two formats can be cut at multiples of both: the larger of two powers of two; 0: nowhere. */
+static unsigned common_input_rows(unsigned a, unsigned b) { return a == 0 || b == 0 ? 0 : a > b ? a : b; }
+
 flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
     const flm_slot *slot = flm_model_find_slot(c->model, name);
     if (!slot) return (flm_linear){0};
-    if (c->model->kernels->product[slot->format].prepare)
+    const flm_product *product = &c->model->kernels->product[slot->format];
+    c->plan->input_rows = common_input_rows(c->plan->input_rows, product->input_rows);
+    if (product->prepare)
         flm_compile_use(c, FLM_BUF_PREPARED, flm_input_bytes(slot->format, slot->cols) / sizeof(float));
     return (flm_linear){.w = {.data = slot->data,
                               .rows = slot->rows,

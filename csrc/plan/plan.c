@@ -135,7 +135,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     *plan = c.plan = flm_alloc(sizeof *c.plan);
     if (!c.plan || !flm_grow((void **)&c.plan->ops, &c.plan->capacity, 16, sizeof *c.plan->ops))
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the model's plan");
-    c.plan->max_active = 1;
+    c.plan->max_active = c.plan->input_rows = 1;
     c.plan->token_parallel = 1;
     flm_compile_relative(&c);
     compile_embed(&c);

@@ -32,6 +32,7 @@ typedef struct flm_plan {
     size_t page_bytes, cross_page_bytes;
     uint32_t captured_heads;     /* self-attention heads of all layers */
     size_t width[FLM_BUF_COUNT]; /* floats per row, padded; 0: unused */
+    unsigned input_rows;         /* where prepared inputs of all its matrices can be cut: kernels.h */
     uint32_t max_active;         /* experts per token, at least 1 */
     uint32_t max_experts, max_head_dim;
     const float *relative; /* [heads][relative_buckets], the stack's relative-position bias, or NULL */

@@ -18,8 +18,8 @@ static double work_of(const flm_run *run, const flm_row_item *item, uint32_t n) 
     return n * (run->plan->layer_flops + key * (item->start + 0.5 * n));
 }
 
-/* The first token of a thread's slice, for slices of the same work. */
-static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
+/* The first token of slices of the same work. */
+static uint32_t equal_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
     const flm_step *step = run->step;
     uint32_t token = 0, n = 0;
     double before = 0; /* work of the slices before this one */
@@ -32,6 +32,12 @@ static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_thre
         before -= work_of(run, item, n);
     }
     return step->n_tokens;
+}
+
+/* The first token of a thread's slice: a multiple of what prepared inputs can be cut at. */
+static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
+    const uint32_t rows = run->plan->input_rows, begin = equal_begin(run, thread, n_threads);
+    return thread == n_threads || rows <= 1 ? begin : begin / rows * rows;
 }
 
 /* The buffers from a token's row on; of those that threads have their own, this thread's. */
@@ -70,11 +76,13 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
     return part;
 }
 
-/* How many tokens at the start of [begin, end) are no output tokens; not looked for where sequences are mixed. */
+/* How many tokens at the start of [begin, end) are no output tokens and can be cut off prepared inputs; not looked for
+ * where sequences are mixed. */
 static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
     if (!whole->output || whole->step->n_items > 1) return 0;
     const uint32_t first = whole->n_tokens - whole->output->n_tokens; /* output token */
-    return first <= begin ? 0 : (first < end ? first : end) - begin;
+    const uint32_t n = first <= begin ? 0 : (first < end ? first : end) - begin, rows = whole->plan->input_rows;
+    return n == end - begin ? n : rows ? n / rows * rows : 0;
 }
 
 void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, unsigned n_threads) {

@@ -89,6 +89,7 @@ class Product(ctypes.Structure):
         ("matmul", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)),
         ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
         ("quantize", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
+        ("input_rows", ctypes.c_uint),
     ]
 
 

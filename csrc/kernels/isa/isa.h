@@ -63,12 +63,12 @@ extern const flm_kernels flm_kernels_neondot;
         .isa = isa_name,                                                                                               \
         .vector_floats = VF,                                                                                           \
         .slice_tokens = SLICE_TOKENS,                                                                                  \
-        .product = {{NULL, NULL, NULL, NULL},                                                                          \
-                    {NULL, matmul_f32, unpack_row_f32, NULL},                                                          \
-                    {NULL, matmul_f16, unpack_row_f16, NULL},                                                          \
-                    {PREPARE_BF16, MATMUL_BF16, unpack_row_bf16, NULL},                                                \
-                    {PREPARE_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8},                                         \
-                    {PREPARE_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4}},                                        \
+        .product = {{NULL, NULL, NULL, NULL, 0},                                                                       \
+                    {NULL, matmul_f32, unpack_row_f32, NULL, 1},                                                       \
+                    {NULL, matmul_f16, unpack_row_f16, NULL, 1},                                                       \
+                    {PREPARE_BF16, MATMUL_BF16, unpack_row_bf16, NULL, INPUT_ROWS},                                    \
+                    {PREPARE_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8, INPUT_ROWS},                             \
+                    {PREPARE_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4, INPUT_ROWS}},                            \
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \
