@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from support import ROOT, BuildC, core_files
 
-NAMES = ["gate", "kv_pages", "prefix", "engine", "queue", "schedule", "session", "request", "generation", "batch"]
+NAMES = ["gate", "kv_pool", "page_table", "prefix", "engine", "queue", "schedule", "session", "request", "generation", "batch"]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "options", "status"]
 NAMES += ["threads", "prefault", "process", "cpu"]
 SMALL = {
-    "unit_pages": core_files("kv_pages", "prefix", "array", "memory", "cgroup", "status"),
+    "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "status"),
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "status"),
 }
 SOURCES = core_files(*NAMES)
@@ -42,7 +42,7 @@ def test_colliding_hashes(build_c: BuildC, tmp_path: Path) -> None:
     text = core_files("prefix")[0].read_text()
     assert "0xD6E8FEB86659FD93u" in text
     colliding = tmp_path / "prefix.c"
-    text = text.replace('"kv_pool.h"', '"cache/kv_pool.h"')
+    text = text.replace('"prefix.h"', '"cache/prefix.h"')
     colliding.write_text(text.replace("0xD6E8FEB86659FD93u", "0"))
     sources = [path for path in SOURCES if path.name != "prefix.c"]
     run(build_c("colliding", [ROOT / "tests/c/unit_engine.c", *sources, colliding]), "sessions")

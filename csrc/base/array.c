@@ -5,18 +5,6 @@
 
 #include "memory.h"
 
-int flm_mul(size_t a, size_t b, size_t *product) {
-    if (b != 0 && a > SIZE_MAX / b) return 0;
-    *product = a * b;
-    return 1;
-}
-
-int flm_add(size_t a, size_t b, size_t *sum) {
-    if (a > SIZE_MAX - b) return 0;
-    *sum = a + b;
-    return 1;
-}
-
 void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok) {
     if (n == 0) return NULL;
     void *copy = flm_alloc_array(n, bytes);

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "array.h"
+#include "checked.h"
 #include "cgroup.h"
 #include "sanitizer.h"
 

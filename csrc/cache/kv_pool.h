@@ -1,10 +1,19 @@
-/* Inside of a page pool, for kv_pages.c (pages, tables) and prefix.c (the index). All of it is guarded by the gate. */
+/* The page pool of the KV cache: fixed-size, reference-counted pages (format/kv_layout.h) that sequences share. All of
+ * it is guarded by the gate.
+ *
+ *     fresh ──> used by sequences ──> free ──> used ...             a page that is in the prefix index is kept
+ *                      └────> kept by the prefix index ──> free     when its last user drops it, until it is evicted
+ *
+ * Pages come zeroed, so what was never written counts for nothing. page_table.h: which pages a sequence has. prefix.h:
+ * the index. */
 #ifndef FLM_KV_POOL_H
 #define FLM_KV_POOL_H
 
-#include "kv_pages.h"
+#include "../format/kv_layout.h"
 
 #define FLM_NO_PAGE UINT32_MAX
+
+typedef struct flm_kv_pool flm_kv_pool;
 
 /* What is known of a page. Untouched pages have no memory behind their entry either. */
 typedef struct flm_kv_page {
@@ -40,9 +49,26 @@ static inline unsigned char *flm_kv_address(const flm_kv_pool *pool, uint32_t pa
     return pool->base + (size_t)page * pool->stride;
 }
 
-void flm_kv_hold(flm_kv_pool *pool, uint32_t page);             /* one more user */
-void flm_kv_drop(flm_kv_pool *pool, uint32_t page);             /* one less: then it is kept if indexed, else free */
-int flm_page_table_grow(flm_page_table *table, size_t n_pages); /* room for them; 0: out of memory */
-void flm_prefix_forget(flm_kv_pool *pool, uint32_t page); /* out of the index; its list is the caller's business */
+/* max_pages pages of page_bytes in a reserved range, committed as they are first used. */
+flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool **pool, flm_error *error);
+void flm_kv_pool_destroy(flm_kv_pool *pool);
+size_t flm_kv_pool_pages(const flm_kv_pool *pool);
+size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
+uint64_t flm_kv_pool_users(const flm_kv_pool *pool);    /* of all pages together; looks at each: for tests */
+
+/* The pages that sequences will be given next, of those never used: n of them, or all, as a range of bytes. */
+size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range);
+
+/* A page with one user; FLM_NO_PAGE: there is none. zeroed: what another sequence left must not show, were it only as
+ * 0 * NaN; else the caller overwrites all of it. */
+uint32_t flm_kv_take(flm_kv_pool *pool, int zeroed);
+void flm_kv_hold(flm_kv_pool *pool, uint32_t page);   /* one more user */
+void flm_kv_drop(flm_kv_pool *pool, uint32_t page);   /* one less: then it is kept if indexed, else free */
+void flm_kv_forget(flm_kv_pool *pool, uint32_t page); /* out of the prefix index; its list is the caller's business */
+
+/* The bucket of the prefix index that pages with this hash are chained in. */
+static inline uint32_t *flm_kv_bucket(const flm_kv_pool *pool, uint64_t hash) {
+    return &pool->buckets[hash & (pool->n_buckets - 1)];
+}
 
 #endif

@@ -1,7 +1,6 @@
-/* The prefix index: full pages by the tokens of the sequence up to their end. */
-#include <string.h>
+#include "prefix.h"
 
-#include "kv_pool.h"
+#include <string.h>
 
 static uint64_t mix(uint64_t h) {
     h ^= h >> 32;
@@ -17,27 +16,15 @@ static uint64_t hash_page(uint64_t parent, uint64_t salt, const int32_t *tokens)
     return h;
 }
 
-static uint32_t *bucket_of(const flm_kv_pool *pool, uint64_t hash) {
-    return &pool->buckets[hash & (pool->n_buckets - 1)];
-}
-
 /* The indexed page of these tokens that follows page `parent` (an id); FLM_NO_PAGE: none. */
 static uint32_t look_up(const flm_kv_pool *pool, uint64_t parent, uint64_t salt, const int32_t *tokens, uint64_t hash) {
-    for (uint32_t next = *bucket_of(pool, hash); next; next = pool->pages[next - 1].bucket_next) {
+    for (uint32_t next = *flm_kv_bucket(pool, hash); next; next = pool->pages[next - 1].bucket_next) {
         const flm_kv_page *p = &pool->pages[next - 1];
         if (p->hash == hash && p->parent == parent && p->salt == salt &&
             memcmp(p->tokens, tokens, sizeof p->tokens) == 0)
             return next - 1;
     }
     return FLM_NO_PAGE;
-}
-
-void flm_prefix_forget(flm_kv_pool *pool, uint32_t page) {
-    flm_kv_page *p = &pool->pages[page];
-    uint32_t *link = bucket_of(pool, p->hash);
-    while (*link != page + 1) link = &pool->pages[*link - 1].bucket_next;
-    *link = p->bucket_next;
-    p->id = 0;
 }
 
 size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens,
@@ -69,8 +56,8 @@ void flm_prefix_insert(flm_kv_pool *pool, const flm_page_table *table, const int
             p->salt = salt;
             p->hash = hash;
             memcpy(p->tokens, tokens, sizeof p->tokens);
-            p->bucket_next = *bucket_of(pool, hash);
-            *bucket_of(pool, hash) = page + 1;
+            p->bucket_next = *flm_kv_bucket(pool, hash);
+            *flm_kv_bucket(pool, hash) = page + 1;
         }
         parent = pool->pages[page].id;
     }

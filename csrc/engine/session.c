@@ -6,6 +6,7 @@
 #include "../base/array.h"
 #include "../base/memory.h"
 #include "../base/status.h"
+#include "../cache/prefix.h"
 #include "../model/model.h"
 
 static flm_gate *gate_of(const flm_session *session) { return session->model->engine->gate; }

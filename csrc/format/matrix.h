@@ -12,9 +12,8 @@
 #define FLM_MATRIX_H
 
 #include "fastlm.h"
+#include "strip.h"
 
-#define FLM_STRIP 16u
-#define FLM_LINE_BYTES 64u
 #define FLM_FORMAT_COUNT 6 /* formats are 1 .. FLM_FORMAT_COUNT - 1 */
 
 typedef struct flm_matrix {
@@ -23,9 +22,6 @@ typedef struct flm_matrix {
     flm_format format;
     size_t strip_bytes;
 } flm_matrix;
-
-static inline size_t flm_strips(size_t rows) { return (rows + FLM_STRIP - 1) / FLM_STRIP; }
-static inline size_t flm_pad16(size_t n) { return flm_strips(n) * FLM_STRIP; }
 
 int flm_format_valid(unsigned format);
 size_t flm_strip_bytes(flm_format format, size_t cols);
@@ -39,6 +35,13 @@ size_t flm_input_bytes(flm_format format, size_t cols);
  * Rounds to nearest even when narrowing; a value too large for F16 becomes infinite and is reported.
  * Returns 0 if a value is (or becomes) NaN or infinite, else 1. */
 int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype dtype, size_t n_rows, size_t cols);
+
+/* Packs the weights of 16 rows, [padded_cols][16] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */
+typedef void flm_quantize_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
+
+/* As flm_matrix_pack, strip by strip through quantize. columns: room for 16 * padded_cols floats. */
+int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
+                        size_t n_rows, size_t cols, float *columns);
 
 float flm_f16_to_f32(uint16_t h);
 uint16_t flm_f32_to_f16(float f);

@@ -18,7 +18,7 @@
 #ifndef FLM_QUANTIZED_H
 #define FLM_QUANTIZED_H
 
-#include "matrix.h"
+#include "strip.h"
 
 #define FLM_BLOCK 256u
 #define FLM_GROUP 32u  /* columns that share a multiplier of I8, and an offset of the inputs */
@@ -70,12 +70,5 @@ static inline size_t flm_totals_at(size_t cols) { return flm_scales_at(cols) + 4
 static inline size_t flm_quantized_row_bytes(size_t cols) {
     return flm_scales_at(cols) + flm_pad64(8 * flm_blocks(cols));
 }
-
-/* Packs the weights of 16 rows, [padded_cols][16] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */
-typedef void flm_quantize_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
-
-/* As flm_matrix_pack, strip by strip through quantize. columns: room for 16 * padded_cols floats. */
-int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
-                        size_t n_rows, size_t cols, float *columns);
 
 #endif

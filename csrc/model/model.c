@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "../base/array.h"
+#include "../base/checked.h"
 #include "../base/memory.h"
 #include "../base/sanitizer.h"
 #include "../base/status.h"

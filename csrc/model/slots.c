@@ -6,6 +6,7 @@
 
 #include "../format/matrix.h"
 #include "../base/array.h"
+#include "../base/checked.h"
 #include "../base/memory.h"
 #include "model.h"
 #include "../base/status.h"

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../base/array.h"
+#include "../base/checked.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "../base/array.h"
 #include "../base/memory.h"
 #include "mixer.h"
 

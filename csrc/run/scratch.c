@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-#include "../base/array.h"
+#include "../base/checked.h"
 #include "../base/memory.h"
 #include "../base/sanitizer.h"
 #include "../base/status.h"

@@ -3,7 +3,7 @@
 #define FLM_STEP_H
 
 #include "../base/threads.h"
-#include "../cache/kv_pages.h"
+#include "../cache/page_table.h"
 #include "row_max.h"
 
 typedef struct flm_scratch flm_scratch; /* the buffers of a step: scratch.h */

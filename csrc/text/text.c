@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "../base/array.h"
+#include "../base/checked.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 

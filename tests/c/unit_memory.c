@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "base/array.h"
+#include "base/checked.h"
 #include "base/memory.h"
 #include "base/sanitizer.h"
 

@@ -1,6 +1,6 @@
 /* Page pools, page tables and the prefix index by themselves. */
 #include "check.h"
-#include "cache/kv_pages.h"
+#include "cache/prefix.h"
 
 /* The pages by themselves: what is indexed is never written, and tables share, copy and give back as they should. */
 static void pages(void) {

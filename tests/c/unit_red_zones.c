@@ -2,7 +2,7 @@
  * same block would lie without red zones. usage: unit_red_zones CASE FILE.flm PAST. Build with the address sanitizer.
  */
 #include "check.h"
-#include "cache/kv_pages.h"
+#include "cache/page_table.h"
 #include "engine/engine.h"
 #include "engine/session.h"
 #include "model/model.h"
@@ -18,7 +18,7 @@ static void touch(unsigned char *part, size_t n_bytes) { ((volatile unsigned cha
 static void scratch(flm_model *m) {
     enum { TOKENS = 5 };
     flm_scratch *s = NULL;
-    CHECK(flm_scratch_reserve(m, &s, TOKENS, 1, NULL) == FLM_OK && s->stride[FLM_BUF_Q] > 0);
+    CHECK(flm_scratch_reserve(m, &s, TOKENS, 1, 1, NULL) == FLM_OK && s->stride[FLM_BUF_Q] > 0);
     touch((unsigned char *)s->buffer[FLM_BUF_Q], TOKENS * s->stride[FLM_BUF_Q] * sizeof(float));
     flm_scratch_destroy(s);
 }
