@@ -179,7 +179,8 @@ cdef class Request(_Handle):
 
     def close(self):
         """At once, or when the call that waits for it returns, which is soon."""
-        self.cancel()
+        if self.holds:
+            self.cancel()
         _Handle.close(self)
 
     def cancel(self):

@@ -137,6 +137,14 @@ def test_unfinished_download(cache, monkeypatch, tmp_path):
         locate("org/name")
 
 
+@pytest.mark.parametrize("name", ["generation_config.json", "tokenizer.json", "chat_template.jinja"])
+def test_small_files_of_an_unfinished_download(cache, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    (cache(tmp_path) / name).symlink_to(Path("../../blobs/missing"))
+    with pytest.raises(ModelFileError, match=rf"{name}: points to a file that does not exist; download"):
+        locate("org/name").read(name)
+
+
 # ---- what is no model ----------------------------------------------------------------------------------------------
 
 
@@ -207,6 +215,20 @@ def test_forbidden_folder(make):
     try:
         with pytest.raises(ModelFileError, match="cannot be read"):
             locate(path)
+    finally:
+        path.chmod(0o700)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everything")
+def test_a_folder_that_may_not_be_entered(make):
+    path = make(config__json="{}", model__safetensors="x")
+    found = locate(path)
+    path.chmod(0o444)
+    try:
+        with pytest.raises(ModelFileError, match=r"model\.safetensors: cannot be read"):
+            locate(path)
+        with pytest.raises(ModelFileError, match=r"tokenizer\.json: cannot be read"):
+            found.read("tokenizer.json")
     finally:
         path.chmod(0o700)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import public_model
 import pytest
+from models import TINY, random_weights, save_checkpoint
 
 import fastlm
 from fastlm.errors import ContextLengthError, ParameterError, StateError
@@ -106,6 +107,14 @@ def test_loglikelihood(model: fastlm.Model) -> None:
     assert whole == pytest.approx(model.loglikelihood("Once upon") + expected)
     with pytest.raises(ContextLengthError):
         model.loglikelihood([5] * 513)
+
+
+def test_perplexity_of_a_text_that_is_all_but_impossible(tmp_path: Path) -> None:
+    weights = random_weights(TINY)
+    weights["lm_head.weight"] *= np.float32(1e5)
+    with fastlm.load(save_checkpoint(tmp_path / "sure", TINY.config(), weights)) as sure:
+        assert sure.perplexity([1, 2, 3]) == np.inf
+        assert np.isfinite(sure.loglikelihood([1, 2, 3]))
 
 
 def test_perplexity(model: fastlm.Model) -> None:

@@ -72,4 +72,7 @@ def perplexity(engine: Engine, text: Prompt, window: int | None, stride: int | N
         scores = _scores(engine, ids[at:end])
         total -= float(scores[scored - end :].sum())
         scored = end
-    return math.exp(total / (scored - 1))
+    try:
+        return math.exp(total / (scored - 1))
+    except OverflowError:  # the text is all but impossible
+        return math.inf

@@ -37,7 +37,7 @@ class CheckpointFolder(ModelSource):
 
     def read(self, name: str) -> bytes | None:
         path = self.path / name
-        return read_bytes(path, MAX_FILE_BYTES) if path.exists() else None
+        return read_bytes(path, MAX_FILE_BYTES) if _is_there(path) else None
 
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         family = registry.read(config, self.path / "config.json")
@@ -67,14 +67,29 @@ def open_folder(path: Path) -> CheckpointFolder:
     if "config.json" not in names:
         raise ModelFormatError(f"{path}: not a model folder: it holds {weights} but no config.json")
     for name in (weights, "config.json"):
-        _check_link(path / name)
+        _check_start(path / name)
     return CheckpointFolder(path, weights)
 
 
-def _check_link(path: Path) -> None:
-    """A file of the hub cache is a link to a blob, which an unfinished download lacks."""
-    if not path.exists():
-        raise ModelFileError(f"{path}: points to a file that does not exist; download the model again")
+def _is_there(path: Path) -> bool:
+    """Whether a folder has a file of this name, which must be readable then.
+
+    One of the hub cache is a link to a blob, which an unfinished download lacks.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise ModelFileError(f"{path}: points to a file that does not exist; download the model again") from None
+        return False
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+    return True
+
+
+def _check_start(path: Path) -> None:
+    """A file that `path.iterdir` has named can be read, and is itself."""
+    _is_there(path)
     file_bytes(path)
     try:
         with path.open("rb") as file:
