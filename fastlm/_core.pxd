@@ -102,6 +102,7 @@ cdef extern from "fastlm.h" nogil:
         uint32_t vocab
         uint32_t width
         uint32_t layers
+        uint32_t heads
         uint32_t context
         flm_format format
         flm_dtype kv_dtype
@@ -198,6 +199,8 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_model_open(flm_context *, const char *, const flm_model_options *, flm_model **, flm_error *)
     size_t flm_model_tensor_count(const flm_model *)
     flm_status flm_model_tensor(const flm_model *, size_t, flm_tensor *, flm_error *)
+    flm_status flm_model_set_format(flm_model *, size_t, flm_format, flm_error *)
+    void flm_model_spec(const flm_model *, const void **, size_t *)
     flm_status flm_model_load_rows(flm_model *, size_t, size_t, size_t, const void *, flm_dtype, flm_error *)
     flm_status flm_model_finish(flm_model *, flm_error *)
     void flm_model_destroy(flm_model *)

@@ -67,6 +67,8 @@ class Model:
         verify: bool = False,
     ) -> Model: ...
     def tensors(self) -> list[Tensor]: ...
+    def set_format(self, index: int, format: str) -> None: ...  # of a matrix, before any rows are loaded
+    def spec(self) -> bytes: ...  # the blob that describes the model
     def tensor_data(self, index: int) -> memoryview: ...  # packed bytes, read-only; keeps the model alive
     # values: C-contiguous 2-D float32 or float16 array, or uint16 holding bfloat16
     def load_rows(

@@ -9,26 +9,11 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from collections import namedtuple
-
 import numpy as np
 
 from fastlm import errors
 
 include "_translate.pxi"
-
-Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
-Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
-                                  "prompt_seconds decode_seconds")
-Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions",
-                  defaults=(1, None, None, None, None, None))
-
-
-def version(): return flm_version().decode()
-def usable_processors(): return flm_usable_processors()
-def suggested_threads(weight_bytes): return flm_suggested_threads(weight_bytes)
-def matrix_bytes(format, rows, cols): return flm_matrix_bytes(FORMATS[format], rows, cols)
-
 
 cdef class _Handle:
     """An object of C. It is freed once it is closed and no call runs on it; the interpreter's lock guards the count.
@@ -151,6 +136,19 @@ cdef class Model(_Handle):
         finally:
             self.release()
         return found
+
+    def set_format(self, size_t index, format):
+        cdef flm_error error
+        self.hold()
+        status = flm_model_set_format(self.handle, index, FORMATS[format], &error)
+        self.release()
+        _check(status, &error)
+
+    def spec(self):
+        self.hold()
+        blob = _spec_of(self.handle)
+        self.release()
+        return blob
 
     def tensor_data(self, size_t index):
         cdef _Packed packed = _Packed.__new__(_Packed)

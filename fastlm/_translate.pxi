@@ -4,7 +4,13 @@ import atexit
 import os
 import threading
 import time
+from collections import namedtuple
 
+Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
+Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
+                                  "prompt_seconds decode_seconds")
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions",
+                  defaults=(1, None, None, None, None, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -27,6 +33,11 @@ cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
                     FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
 cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
                        FLM_FINISH_CANCELLED: "cancelled"}
+
+
+def version(): return flm_version().decode()
+def usable_processors(): return flm_usable_processors()
+def suggested_threads(weight_bytes): return flm_suggested_threads(weight_bytes)
 
 
 cdef extern from "Python.h":
@@ -143,9 +154,16 @@ cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_
     return o
 
 
+cdef bytes _spec_of(const flm_model *model):
+    cdef const void *blob
+    cdef size_t n_bytes
+    flm_model_spec(model, &blob, &n_bytes)
+    return (<const char *>blob)[:n_bytes]
+
+
 cdef dict _describe(const flm_model_info *i):
-    return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "context": i.context,
-            "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
+    return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "heads": i.heads,
+            "context": i.context, "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
             "bos": i.bos if i.bos >= 0 else None, "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
             "parameters": i.parameters, "weight_bytes": i.weight_bytes, "kv_bytes_per_token": i.kv_bytes_per_token,
             "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
@@ -172,8 +190,8 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     cdef size_t count = len(item.tokens)
     if item.types is not None and <size_t>len(item.types) != count:
         raise errors.ParameterError(f"token types: {len(item.types)} of them for {count} tokens")
-    if item.attentions is not None and (item.attentions.shape[0], *item.attentions.shape[2:]) != (
-            info.layers, count, item.session.length + count):
+    if item.attentions is not None and item.attentions.shape != (
+            info.layers, info.heads, count, item.session.length + count):
         raise errors.ParameterError("attentions must have the shape (layers, heads, tokens, keys)")
     c.tokens = _ids(item.tokens)
     c.n_tokens = count

@@ -93,8 +93,8 @@ def step_tensors(model: Model) -> list[Any] | None:
     layers = decoder.layers if decoder else ()
     if any(isinstance(s.mixer, MixtureOfExperts) for layer in layers for s in layer.sublayers):
         return None
-    tied = bool(model.spec.head and model.spec.head.tied)
-    return [t for t in model.engine.core.tensors() if tied or not t.name.startswith("embed.")]
+    tied = model.spec.tied
+    return [t for t in model.engine.core.tensors() if tied or "embed" not in t.name.split(".")]
 
 
 def weights_per_token(model: Model) -> int | None:

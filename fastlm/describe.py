@@ -24,8 +24,10 @@ PARTS = (
 
 def _part(name: str) -> str:
     """Which part of the model a weight slot belongs to."""
-    if name.startswith(("embed.", "head.")):
-        return "embedding" if name.startswith("embed.") else "head"
+    if name.startswith("head."):
+        return "head"
+    if "embed" in name.split("."):
+        return "embedding"
     stem = "." + name.split(".", 3)[-1]
     for part, marks in PARTS[1:4]:
         if any(stem == mark or stem.startswith(mark + ".") or (mark.endswith(".") and mark in stem) for mark in marks):
@@ -84,10 +86,10 @@ def describe(model: Model) -> dict[str, Any]:
         "kind": model.kind,
         "model_type": model.config.get("model_type"),
         "parameters": info["parameters"],
-        "hidden": model.spec.embed.hidden,
+        "hidden": model.spec.hidden,
         "vocabulary": model.vocab,
         "context": model.context,
-        "tied_head": bool(model.spec.head and model.spec.head.tied),
+        "tied_head": model.spec.tied,
         "stacks": stacks,
         "dtype": info["format"],
         "kv_dtype": info["kv_dtype"],
@@ -101,7 +103,7 @@ def describe(model: Model) -> dict[str, Any]:
 
 def plan(model: Model) -> str:
     """The operations that a step runs, one line each."""
-    return model._core.plan()
+    return model.engine.core.plan()
 
 
 def summary(d: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Engine:
     @property
     def vocab(self) -> int:
         """Rows of the logits."""
-        return self.spec.embed.vocab
+        return self.spec.vocab
 
     @property
     def longest(self) -> int:

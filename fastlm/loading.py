@@ -13,7 +13,7 @@ from typing import Any
 
 from fastlm import _core
 from fastlm.arch.slots import slots
-from fastlm.arch.spec import ModelSpec, encode
+from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
@@ -24,6 +24,7 @@ from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import load_tokenizer
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.bind import Binding
+from fastlm.weights.formats import matrix_format
 from fastlm.weights.locate import locate
 from fastlm.weights.source import ModelSource
 
@@ -119,7 +120,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             source=source,
             config=config,
             defaults=generation_config,
-            prompts=Prompts(tokenizer, spec.embed.vocab),
+            prompts=Prompts(tokenizer, spec.vocab),
             template=load_template(source),
         )
     )
@@ -155,16 +156,18 @@ class _CoreBuilder:
         spec, format = weights.spec, _format(weights, self.dtype)
         context = self._context(_matrix_bytes(spec, format))
         core = _core.Model.create(context, encode(spec), format=format, **self.limits)
+        _choose_formats(core, format)
         _fill(core, weights, self.report)
-        core.set_vocabulary(**self.words(spec.embed.vocab))
+        core.set_vocabulary(**self.words(spec.vocab))
         core.finish()
         return context, core, spec
 
-    def map(self, file: Path, spec: ModelSpec) -> tuple[_core.Context, _core.Model, ModelSpec]:
+    def map(self, file: Path) -> tuple[_core.Context, _core.Model, ModelSpec]:
         if self.dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
         context = self._context(file.stat().st_size)
-        return context, _core.Model.open(context, os.fsencode(file), **self.limits), spec
+        core = _core.Model.open(context, os.fsencode(file), **self.limits)
+        return context, core, decode(core.spec())
 
     def _context(self, weight_bytes: int) -> _core.Context:
         return _core.Context(self.threads or _core.suggested_threads(weight_bytes))
@@ -190,6 +193,12 @@ def _format(binding: Binding, dtype: str) -> str:
         if source.shape[0] > 1:
             sizes[source.dtype] += source.shape[0] * source.shape[1]
     return sizes.most_common(1)[0][0]
+
+
+def _choose_formats(core: _core.Model, dtype: str) -> None:
+    for index, tensor in enumerate(core.tensors()):
+        if tensor.is_matrix and (format := matrix_format(tensor.name, dtype)) != tensor.format:
+            core.set_format(index, format)
 
 
 def _fill(core: _core.Model, binding: Binding, report: Progress) -> None:

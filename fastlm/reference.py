@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm.arch.spec import (
+    Activate,
     Activation,
     Attention,
+    Dense,
     FeedForward,
-    Head,
     Layer,
     MixtureOfExperts,
     ModelSpec,
@@ -40,15 +41,12 @@ Ids = Sequence[int]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What `forward` returns; T counts the tokens of the decoder if there is one, else of the encoder.
-
-    attentions and hidden_states are empty unless asked for.
-    """
+    """What `forward` returns; T counts the tokens of the decoder if there is one, else of the encoder."""
 
     logits: Array | None  # (T, V); None without a head
     hidden: Array  # (T, D), after the final norm
-    attentions: list[Array]  # per layer (H, T, T): the probabilities of its self-attention
-    hidden_states: list[Array]  # (T, D) each: the embedding, then every layer's output, the last after the final norm
+    attentions: list[Array]  # if asked for: per layer (H, T, T), the probabilities of its self-attention
+    hidden_states: list[Array]  # if asked for: (T, D) of the embedding, then of every layer, at last normed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,6 @@ def softmax(x: Array) -> Array:
 
 
 def softcap(x: Array, cap: float) -> Array:
-    """Squeeze x smoothly into (-cap, cap); cap 0 leaves it alone."""
     return cap * np.tanh(x / cap) if cap else x
 
 
@@ -77,8 +74,8 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def activate(x: Array, kind: Activation) -> Array:
-    if kind is Activation.RELU:
-        return np.maximum(x, 0.0)
+    if kind in (Activation.TANH, Activation.RELU):
+        return np.tanh(x) if kind is Activation.TANH else np.maximum(x, 0.0)
     if kind is Activation.GELU:
         return np.asarray(0.5 * x * (1.0 + _erf(x / math.sqrt(2.0))))
     if kind is Activation.GELU_TANH:
@@ -119,10 +116,9 @@ def rotate(x: Array, rope: Rope, long: bool) -> Array:
 
 
 def relative_buckets(n_tokens: int, relative: RelativeBias) -> NDArray[np.int64]:
-    """(T, T) bucket of (query, key): one per small distance, then logarithmically wider ones up to max_distance.
+    """(T, T) bucket of (query, key): one per small distance, then logarithmically (in float32) wider ones.
 
     Bidirectional stacks use the lower half of the buckets for keys up to the query, the upper half for later ones.
-    The logarithms are taken in float32, as the models were trained.
     """
     distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]  # query - key
     buckets, first = relative.buckets, np.zeros_like(distance)
@@ -226,26 +222,32 @@ def run_stack(x: Array, stack: Stack, name: str, run: _Pass) -> list[Array]:
     return states
 
 
-def embed(spec: ModelSpec, weights: Weights, ids: Ids, types: Ids | None) -> Array:
-    e = spec.embed
+def embed(spec: ModelSpec, stack: Stack, name: str, weights: Weights, ids: Ids, types: Ids | None) -> Array:
+    """What the stack reads, (T, D)."""
+    e, slot = stack.embed, f"{name}.embed"
     x = e.scale * weights["embed.tokens"][list(ids)]
-    if e.width and e.width != e.hidden:
-        x = linear(x, weights, "embed.project")
+    if spec.width not in (0, spec.hidden):
+        x = linear(x, weights, f"{slot}.project")
     if e.positions:
-        x = x + weights["embed.positions"][: len(ids)]
+        x = x + weights[f"{slot}.positions"][: len(ids)]
     if e.types:
-        x = x + weights["embed.types"][list(types) if types is not None else [0] * len(ids)]
-    return normalize(x, e.norm, weights, "embed.norm")
+        x = x + weights[f"{slot}.types"][list(types) if types is not None else [0] * len(ids)]
+    return normalize(x, e.norm, weights, f"{slot}.norm")
 
 
-def read_out(x: Array, head: Head, weights: Weights) -> Array:
-    """Hidden (T, D) -> logits (T, V)."""
-    if head.width and head.width != x.shape[1]:
-        x = linear(x, weights, "head.project")
-    logits = x @ weights["embed.tokens" if head.tied else "head.weight"].T
-    if head.bias:
-        logits = logits + weights["head.bias"]
-    return softcap(head.scale * logits, head.softcap)
+def read_out(x: Array, spec: ModelSpec, weights: Weights) -> Array:
+    """Hidden (T, D) -> logits (T, V), step by step of the head."""
+    for i, step in enumerate(spec.head):
+        if isinstance(step, Dense):
+            x = linear(x, weights, f"head.{i}", step.bias)
+        elif isinstance(step, Activate):
+            x = activate(x, step.activation)
+        elif isinstance(step, Norm):
+            x = normalize(x, step, weights, f"head.{i}")
+        else:
+            x = x @ weights["embed.tokens" if step.tied else "head.weight"].T
+            x = softcap(step.scale * (x + weights["head.bias"] if step.bias else x), step.softcap)
+    return x
 
 
 def forward(
@@ -259,12 +261,11 @@ def forward(
     hidden_states: bool = False,
     long_rope: bool = False,
 ) -> Result:
-    """Run the model over one whole sequence.
+    """Run the model over one whole sequence. `long_rope` uses the long twins of the ropes that have them.
 
-    An encoder-decoder's encoder reads `ids`, its decoder `decoder_ids`, the start token first. `token_types` are all 0
-    if not given. `long_rope` uses the long twins of the ropes that have them.
+    An encoder-decoder's encoder reads `ids`, its decoder `decoder_ids`, the start token first.
     """
-    memory = np.empty((0, spec.embed.hidden))
+    memory = np.empty((0, spec.hidden))
     stacks = [("encoder", spec.encoder, ids), ("decoder", spec.decoder, decoder_ids if spec.encoder else ids)]
     for name, stack, tokens in stacks:
         if stack is None:
@@ -275,10 +276,10 @@ def forward(
         if stack.relative:
             bias = weights[f"{name}.relative_bias"][:, relative_buckets(len(tokens), stack.relative)]
         run = _Pass(weights, bias, memory, long_rope, [])
-        states = run_stack(embed(spec, weights, tokens, token_types), stack, name, run)
+        states = run_stack(embed(spec, stack, name, weights, tokens, token_types), stack, name, run)
         memory = states[-1]
     return Result(
-        logits=read_out(states[-1], spec.head, weights) if spec.head else None,
+        logits=read_out(states[-1], spec, weights) if spec.head else None,
         hidden=states[-1],
         attentions=run.attentions if attentions else [],
         hidden_states=states if hidden_states else [],

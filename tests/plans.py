@@ -13,7 +13,7 @@ NAMES = ("llama", "gemma2", "mixtral", "bert", "t5")
 def plan_of(name: str) -> str:
     """The operations of a golden model with float32 matrices, which are the same on every machine."""
     with fastlm.load(GOLDEN / name, dtype="float32", threads=1) as model:
-        return model._core.plan()
+        return model.engine.core.plan()
 
 
 def path_of(name: str) -> Path:

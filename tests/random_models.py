@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from fastlm.arch.spec import (
     Attention,
     Embed,
     FeedForward,
-    Head,
     Layer,
+    Logits,
     MixtureOfExperts,
     ModelSpec,
     Norm,
@@ -24,6 +25,7 @@ from fastlm.arch.spec import (
     encode,
 )
 from fastlm.errors import ParameterError
+from fastlm.weights.formats import matrix_format
 
 RMS = Norm(NormKind.RMS, 1e-5)
 
@@ -37,7 +39,7 @@ def llama_spec(hidden: int, layers: int, heads: int, kv_heads: int, width: int, 
     attention = Attention(heads, kv_heads, head_dim, head_dim**-0.5, rope=_rope(head_dim // 2))
     ffn = FeedForward(width, Activation.SILU, gated=True)
     layer = Layer((Sublayer(attention, pre_norm=RMS), Sublayer(ffn, pre_norm=RMS)))
-    return ModelSpec(Embed(vocab, hidden), 1024, decoder=Stack((layer,) * layers, RMS), head=Head(tied=tied))
+    return ModelSpec(vocab, hidden, 1024, decoder=Stack((layer,) * layers, RMS), head=(Logits(tied=tied),))
 
 
 def plain_spec(hidden: int = 512, layers: int = 2, vocab: int = 1003) -> ModelSpec:
@@ -56,9 +58,9 @@ def exotic_spec() -> ModelSpec:
     first = Layer((Sublayer(local, RMS, branch_norm=RMS), Sublayer(wide, RMS, branch_norm=RMS)))
     second = Layer((Sublayer(sloped, layer_norm), Sublayer(experts, layer_norm)), parallel=True)
     third = Layer((Sublayer(regional, residual_norm=layer_norm), Sublayer(experts, residual_scale=0.5)))
-    stack = Stack((first, second, third), layer_norm)
-    head = Head(tied=True, softcap=15.0, scale=0.7, bias=True)
-    return ModelSpec(Embed(211, 150, positions=1024, norm=RMS), 1024, decoder=stack, head=head)
+    stack = Stack((first, second, third), layer_norm, embed=Embed(positions=1024, norm=RMS))
+    logits = Logits(tied=True, softcap=15.0, scale=0.7, bias=True)
+    return ModelSpec(211, 150, 1024, decoder=stack, head=(logits,))
 
 
 def usable(isa: str) -> bool:
@@ -67,6 +69,15 @@ def usable(isa: str) -> bool:
         return _core.Context(1, isa).isa == isa
     except ParameterError:
         return False
+
+
+def create(context: _core.Context, spec: ModelSpec, format: str, **options: Any) -> _core.Model:
+    """A model without weights, its matrices in the formats of a model of that type."""
+    model = _core.Model.create(context, encode(spec), format=format, **options)
+    for i, t in enumerate(model.tensors()):
+        if t.is_matrix:
+            model.set_format(i, matrix_format(t.name, format))
+    return model
 
 
 def build(
@@ -82,8 +93,7 @@ def build(
 ) -> tuple[_core.Context, _core.Model]:
     """A finished model; the same spec and seed give the same weights."""
     context = _core.Context(threads, isa)
-    blob = encode(spec)
-    model = _core.Model.create(context, blob, format=format, kv_dtype=kv, kv_bytes=kv_bytes, prefix_cache=prefix)
+    model = create(context, spec, format, kv_dtype=kv, kv_bytes=kv_bytes, prefix_cache=prefix)
     rng = np.random.default_rng(seed)
     for i, t in enumerate(model.tensors()):
         values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)

@@ -208,13 +208,13 @@ def test_a_tied_head_may_be_stored_again() -> None:
     tensors = llama(tied=True)
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     binding = bind(family(tie_word_embeddings=True), Memory(tensors))
-    assert binding.spec.head is not None and binding.spec.head.tied and "head.weight" not in binding
+    assert binding.spec.tied and "head.weight" not in binding
 
 
 def test_a_tied_head_that_differs_is_used() -> None:
     tensors = llama()
     binding = bind(family(tie_word_embeddings=True), Memory(tensors))
-    assert binding.spec.head is not None and not binding.spec.head.tied
+    assert binding.spec.logits is not None and not binding.spec.tied
     np.testing.assert_array_equal(whole(binding, "head.weight"), tensors["lm_head.weight"])
 
 
@@ -248,7 +248,7 @@ def test_t5_table_copies_and_head() -> None:
     table = tensors["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
     np.testing.assert_array_equal(whole(binding, "decoder.relative_bias"), table.T)
     untied, _ = t5(tie_word_embeddings=False)
-    missing = bind(untied, Memory(tensors)).spec.head
+    missing = bind(untied, Memory(tensors)).spec.logits
     assert missing is not None and missing.tied and missing.scale == 1.0
     tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"] + 1
     with pytest.raises(UnsupportedError, match=r"encoder\.embed_tokens\.weight differs from shared\.weight"):

@@ -83,7 +83,7 @@ def test_bytes_are_those_of_the_document(content):
 
 def test_read(path, content):
     contents = read(path)
-    assert contents.spec == b"the spec" and dict(contents.files) == FILES
+    assert dict(contents.files) == FILES
 
 
 def test_blocks_and_progress(path, content, monkeypatch):
@@ -161,14 +161,14 @@ def test_over_the_file_that_the_tensors_come_from(path, content):
         start = content.index(bytes([1]) * 320)
         write(path, spec=b"s", tensors=[("t", 3, 5, True, "float32", view[start : start + 320])])
         view.release()
-    assert bytes([1]) * 320 in path.read_bytes() and read(path).spec == b"s"
+    assert bytes([1]) * 320 in path.read_bytes() and read(path).files == {}
 
 
 def test_a_link_keeps_pointing(tmp_path):
     (tmp_path / "real.flm").write_bytes(b"old")
     (tmp_path / "link.flm").symlink_to("real.flm")
-    write(tmp_path / "link.flm", spec=b"s", tensors=tensors())
-    assert (tmp_path / "link.flm").is_symlink() and read(tmp_path / "real.flm").spec == b"s"
+    write(tmp_path / "link.flm", spec=b"s", tensors=tensors(), extras={"a": b"new"})
+    assert (tmp_path / "link.flm").is_symlink() and read(tmp_path / "real.flm").files == {"a": b"new"}
     assert (tmp_path / "real.flm").stat().st_mode & 0o777 == 0o666 & ~_umask()
 
 

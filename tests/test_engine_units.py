@@ -8,7 +8,19 @@ from pathlib import Path
 import pytest
 from support import ROOT, BuildC, core_files
 
-NAMES = ["gate", "kv_pool", "page_table", "prefix", "engine", "queue", "schedule", "session", "request", "generation", "batch"]
+NAMES = [
+    "gate",
+    "kv_pool",
+    "page_table",
+    "prefix",
+    "engine",
+    "queue",
+    "schedule",
+    "session",
+    "request",
+    "generation",
+    "batch",
+]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "options", "status"]
 NAMES += ["threads", "prefault", "process", "cpu"]
 SMALL = {

@@ -47,7 +47,7 @@ class Texts:
         self, spec: ModelSpec, format: str, kv: str, isa: str | None = None, lengths: tuple[int, ...] = LENGTHS
     ) -> None:
         rng = np.random.default_rng(1)
-        self.vocab = spec.embed.vocab
+        self.vocab = spec.vocab
         base = rng.integers(0, self.vocab, max(lengths))
         self.tokens = []
         for n in lengths:
@@ -138,7 +138,7 @@ def test_bits_do_not_depend_on_the_schedule(make_spec: MakeSpec, format: str, kv
     for threads in (1, 2, 3, 4):
         context, model = build(spec, threads=threads, format=format, kv=kv)
         rng = np.random.default_rng([threads, len(format), len(kv)])
-        for _ in range(WIDE_SCHEDULES if spec.embed.hidden >= 512 and format not in QUANTIZED else SCHEDULES):
+        for _ in range(WIDE_SCHEDULES if spec.hidden >= 512 and format not in QUANTIZED else SCHEDULES):
             walk_schedule(model, texts, rng)
         counters = context.counters()
         check_shares(counters, threads)
@@ -183,7 +183,7 @@ def test_bits_do_not_depend_on_what_is_computed_again(make_spec: MakeSpec, forma
             continue
         work = [walk.next_piece(40)]
         given += len(walk.piece)
-        walk.check(run(model, work, spec.embed.vocab)[0])
+        walk.check(run(model, work, spec.vocab)[0])
     assert context.counters()["tokens"] > 2 * given, "what was lost was computed again"
 
 
@@ -197,7 +197,7 @@ def generate(model: _core.Model, prompts: list[np.ndarray], n: int) -> list[_cor
 @pytest.mark.parametrize(("threads", "format"), [(1, "bfloat16"), (2, "bfloat16"), (3, "int8"), (2, "int4")])
 def test_generated_tokens_are_those_of_a_prompt(threads: int, format: str) -> None:
     spec = plain_spec()
-    vocab = spec.embed.vocab
+    vocab = spec.vocab
     _, model = build(spec, threads=threads, format=format)
     _, alone = build(spec, threads=1, format=format, prefix=False)
     rng = np.random.default_rng(threads)
@@ -219,7 +219,7 @@ def test_neighbours_do_not_show() -> None:
     spec = plain_spec()
     _, model = build(spec, threads=2, prefix=False)
     rng = np.random.default_rng(3)
-    prompts = [rng.integers(0, spec.embed.vocab, int(n)).astype(np.int32) for n in rng.integers(1, 150, 17)]
+    prompts = [rng.integers(0, spec.vocab, int(n)).astype(np.int32) for n in rng.integers(1, 150, 17)]
     together = generate(model, prompts, 24)
     for prompt, progress in zip(prompts, together, strict=True):
         (alone,) = generate(model, [prompt], 24)
@@ -239,7 +239,7 @@ def test_a_batch_of_eight_takes_one_step_per_token() -> None:
 def test_only_wanted_tokens_pass_the_last_layer() -> None:
     """Others leave their keys and values there, and go no further."""
     spec = plain_spec()
-    layers, vocab = len(spec.decoder.layers), spec.embed.vocab
+    layers, vocab = len(spec.decoder.layers), spec.vocab
     context, model = build(spec, threads=2, prefix=False)
     strips = {t.name: -(-t.rows // 16) for t in model.tensors() if t.is_matrix}
     stored = sum(n for name, n in strips.items() if name.startswith("decoder.0.0.") and name[-1] in "qkv")
@@ -286,11 +286,11 @@ def make_tasks(spec: ModelSpec, format: str, n: int) -> list[Task]:
     """Greedy and sampled requests; many prompts begin alike, some are longer than a split of attention."""
     _, model = build(spec, threads=1, format=format, prefix=False)
     rng = np.random.default_rng(n)
-    starts = [rng.integers(0, spec.embed.vocab, 300) for _ in range(3)]
+    starts = [rng.integers(0, spec.vocab, 300) for _ in range(3)]
     tasks = []
     for i in range(n):
         start = starts[i % 3][: rng.choice([0, 64, 200, 300])]
-        prompt = np.concatenate([start, rng.integers(0, spec.embed.vocab, rng.integers(1, 90))]).astype(np.int32)
+        prompt = np.concatenate([start, rng.integers(0, spec.vocab, rng.integers(1, 90))]).astype(np.int32)
         temperature = float(rng.choice([0.0, 1.0]))
         sampling = {"max_tokens": int(rng.integers(1, 60)), "ignore_eos": True, "logprobs": 5, "seed": i}
         sampling = {**sampling, "temperature": temperature, "repetition_penalty": 1.1 if i % 4 == 0 else 1.0}

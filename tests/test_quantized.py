@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from models import byte_shape, save_llama
-from random_models import exotic_spec, llama_spec
+from random_models import create, exotic_spec, llama_spec
 from support import ROOT
 
 import fastlm
 from fastlm import _core
-from fastlm.arch.spec import encode
 from fastlm.errors import FastlmError
 from fastlm.saving import save
 
@@ -46,7 +45,7 @@ def stored_bits(model: _core.Model) -> float:
 @pytest.mark.parametrize("dtype", BUDGETS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_stored_bits(shape: str, dtype: str) -> None:
-    model = _core.Model.create(_core.Context(1), encode(SHAPES[shape]), format=dtype)
+    model = create(_core.Context(1), SHAPES[shape], dtype)
     bits = stored_bits(model)
     assert int(dtype[3:]) < bits <= BUDGETS[dtype].bits
 
@@ -140,7 +139,7 @@ def test_damaged_weights_are_safe(converted: tuple[Path, Path, str]) -> None:
 
 @pytest.mark.parametrize("dtype", BUDGETS)
 def test_weights_that_are_not_finite_are_refused(dtype: str) -> None:
-    model = _core.Model.create(_core.Context(2), encode(exotic_spec()), format=dtype)
+    model = create(_core.Context(2), exotic_spec(), dtype)
     for i, t in enumerate(model.tensors()):
         values = np.ones((t.rows, t.cols), np.float32)
         values[-1, -1] = np.inf
@@ -150,9 +149,9 @@ def test_weights_that_are_not_finite_are_refused(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", BUDGETS)
 def test_small_and_sensitive_matrices_stay_wide(dtype: str) -> None:
-    model = _core.Model.create(_core.Context(1), encode(exotic_spec()), format=dtype)
+    model = create(_core.Context(1), exotic_spec(), dtype)
     formats = {t.name: t.format for t in model.tensors() if t.is_matrix}
     assert {name for name in formats if formats[name] != dtype} == {
-        "embed.positions", "decoder.1.1.router", "decoder.2.1.router",
+        "decoder.embed.positions", "decoder.1.1.router", "decoder.2.1.router",
     }  # fmt: skip
-    assert formats["embed.positions"] == "bfloat16" and formats["decoder.1.1.router"] == "float32"
+    assert formats["decoder.embed.positions"] == "bfloat16" and formats["decoder.1.1.router"] == "float32"

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from fastlm import reference
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import (
+    Activate,
     Activation,
     Attention,
+    Dense,
     Embed,
     FeedForward,
-    Head,
     Layer,
+    Logits,
     MixtureOfExperts,
     ModelSpec,
     Norm,
@@ -42,7 +44,7 @@ IDS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 def decoder(*sublayers: Sublayer, parallel: bool = False, layers: int = 1) -> ModelSpec:
     stack = Stack(layers=(Layer(sublayers, parallel),) * layers, norm=RMS)
-    return ModelSpec(embed=Embed(vocab=11, hidden=6), context=64, decoder=stack, head=Head(tied=False))
+    return ModelSpec(vocab=11, hidden=6, context=64, decoder=stack, head=(Logits(tied=False),))
 
 
 def weights(spec: ModelSpec, seed: int = 0) -> dict[str, Array]:
@@ -151,6 +153,7 @@ def test_activations() -> None:
         Activation.GELU: [0, -0.15865525393145707, 0, 0.8413447460685429, 800],
         Activation.GELU_TANH: [0, -0.15880800939172324, 0, 0.8411919906082768, 800],
         Activation.SILU: [0, -0.2689414213699951, 0, 0.7310585786300049, 800],
+        Activation.TANH: [-1, -0.7615941559557649, 0, 0.7615941559557649, 1],
     }
     for kind in Activation:
         np.testing.assert_allclose(reference.activate(x, kind), values[kind], rtol=1e-14, atol=1e-15)
@@ -240,19 +243,57 @@ def test_sublayers_and_their_norms(parallel: bool) -> None:
 
 def test_embedding_and_head() -> None:
     spec = decoder(Sublayer(FFN))
-    e = Embed(vocab=11, hidden=6, width=4, scale=3.0, positions=64, types=2, norm=LAYER)
-    spec = replace(spec, embed=e, head=Head(tied=True, width=4, bias=True, scale=0.7, softcap=2.0))
+    assert spec.decoder
+    stack = replace(spec.decoder, embed=Embed(scale=3.0, positions=64, types=2, norm=LAYER))
+    head = (Dense(4), Logits(tied=True, bias=True, scale=0.75, softcap=2.0))
+    spec = replace(spec, width=4, decoder=stack, head=head)
     w = weights(spec)
     types = [0, 0, 1, 1, 0, 1, 0, 1]
     result = reference.forward(spec, w, IDS, token_types=types, hidden_states=True)
-    x = 3 * w["embed.tokens"][IDS] @ w["embed.project"].T + w["embed.positions"][: len(IDS)] + w["embed.types"][types]
-    expected = reference.normalize(x, LAYER, w, "embed.norm")
+    x = 3 * w["embed.tokens"][IDS] @ w["decoder.embed.project"].T
+    x = x + w["decoder.embed.positions"][: len(IDS)] + w["decoder.embed.types"][types]
+    expected = reference.normalize(x, LAYER, w, "decoder.embed.norm")
     np.testing.assert_allclose(result.hidden_states[0], expected, rtol=1e-12)
-    logits = result.hidden @ w["head.project"].T @ w["embed.tokens"].T + w["head.bias"]
+    logits = result.hidden @ w["head.0"].T @ w["embed.tokens"].T + w["head.bias"]
     assert result.logits is not None
-    np.testing.assert_allclose(result.logits, 2 * np.tanh(0.7 * logits / 2), rtol=1e-12)
+    np.testing.assert_allclose(result.logits, 2 * np.tanh(0.75 * logits / 2), rtol=1e-12)
     zeros = reference.forward(spec, w, IDS).hidden
     np.testing.assert_array_equal(zeros, reference.forward(spec, w, IDS, token_types=[0] * len(IDS)).hidden)
+
+
+def test_heads_of_encoders() -> None:
+    """A classifier, and a head for masked tokens: the same steps."""
+    spec = replace(
+        decoder(Sublayer(replace(PLAIN, causal=False))), decoder=None, encoder=decoder(Sublayer(FFN)).decoder
+    )
+    classifier = (Dense(6, bias=True), Activate(Activation.TANH), Logits(tied=False, outputs=3, bias=True))
+    masked = (Dense(6, bias=True), Activate(Activation.GELU), LAYER, Logits(tied=True, bias=True))
+    for head, outputs in ((classifier, 3), (masked, 11)):
+        spec = replace(spec, head=head)
+        w = weights(spec)
+        result = reference.forward(spec, w, IDS)
+        x = reference.activate(result.hidden @ w["head.0"].T + w["head.0.bias"], head[1].activation)
+        if outputs == 11:
+            x = reference.normalize(x, LAYER, w, "head.2")
+        expected = x @ w["head.weight" if outputs == 3 else "embed.tokens"].T + w["head.bias"]
+        assert result.logits is not None and result.logits.shape == (8, outputs)
+        np.testing.assert_allclose(result.logits, expected, rtol=1e-12)
+
+
+def test_stacks_have_embeddings_of_their_own() -> None:
+    """One token table, as in BART: each stack adds its own positions and norm."""
+    spec = encoder_decoder()
+    assert spec.encoder and spec.decoder
+    own = Embed(scale=2.0, positions=64, norm=LAYER)
+    spec = replace(spec, encoder=replace(spec.encoder, embed=own), decoder=replace(spec.decoder, embed=own))
+    w = weights(spec)
+    for name, ids, states in (
+        ("encoder", IDS, reference.forward(replace(spec, decoder=None, head=()), w, IDS, hidden_states=True)),
+        ("decoder", [0, 7], reference.forward(spec, w, IDS, decoder_ids=[0, 7], hidden_states=True)),
+    ):
+        x = 2 * w["embed.tokens"][ids] + w[f"{name}.embed.positions"][: len(ids)]
+        expected = reference.normalize(x, LAYER, w, f"{name}.embed.norm")
+        np.testing.assert_allclose(states.hidden_states[0], expected, rtol=1e-12)
 
 
 def test_states_and_what_is_left_out() -> None:
@@ -291,7 +332,7 @@ def test_cross_attention_reads_the_encoders_output() -> None:
     assert [p.shape for p in result.attentions] == [(4, 2, 2)]
     assert result.logits is not None and result.logits.shape == (2, 11)
     assert spec.encoder
-    memory = reference.forward(replace(spec, decoder=None, head=None), w, IDS)
+    memory = reference.forward(replace(spec, decoder=None, head=()), w, IDS)
     assert memory.logits is None
     x = w["embed.tokens"][[0, 7]]
     x = x + attention_by_loops(x, PLAIN, w, "decoder.0.0", False)[0]
@@ -301,7 +342,7 @@ def test_cross_attention_reads_the_encoders_output() -> None:
         for h in range(4):
             rows = slice(5 * h, 5 * h + 5), slice(5 * (h // 2), 5 * (h // 2) + 5)
             q = w["decoder.0.1.q"][rows[0]] @ x[t]
-            scores = np.exp(0.4 * (memory.hidden @ w["decoder.0.1.k"][rows[1]].T) @ q)
+            scores = np.exp(PLAIN.scale * (memory.hidden @ w["decoder.0.1.k"][rows[1]].T) @ q)
             mixed.append(scores / scores.sum() @ (memory.hidden @ w["decoder.0.1.v"][rows[1]].T))
         y[t] = w["decoder.0.1.o"] @ np.concatenate(mixed)
     x = x + y
@@ -331,6 +372,6 @@ def test_greedy_takes_the_best_token_each_time() -> None:
     first = reference.forward(both, w, IDS, decoder_ids=[0]).logits
     assert first is not None
     assert reference.greedy(both, w, IDS, 3, decoder_ids=[0])[0] == first[-1].argmax()
-    headless = replace(spec, head=None)
+    headless = replace(spec, head=())
     with pytest.raises(ValueError, match="without a head"):
         reference.greedy(headless, weights(headless), IDS, 1)

@@ -11,7 +11,7 @@ from core_structs import ISAS
 from random_models import RMS, build, exotic_spec, llama_spec, plain_spec, run, usable
 
 from fastlm import _core
-from fastlm.arch.spec import Activation, Attention, Embed, FeedForward, Layer, ModelSpec, NormSpan, Source, Sublayer
+from fastlm.arch.spec import Activation, Attention, FeedForward, Layer, ModelSpec, NormSpan, Source, Sublayer
 
 LENGTHS = (1, 300, 7, 129, 64)  # of the texts of a step: 501 tokens
 
@@ -39,9 +39,9 @@ SPECS = {  # and heads of every layer; 0: they differ
 
 def captures(spec: ModelSpec, tokens: np.ndarray, heads: int) -> dict[str, np.ndarray]:
     assert spec.decoder is not None
-    layers, n, width = len(spec.decoder.layers), len(tokens), spec.embed.hidden
+    layers, n, width = len(spec.decoder.layers), len(tokens), spec.hidden
     return {
-        "logits": np.empty((n, spec.embed.vocab), np.float32),
+        "logits": np.empty((n, spec.vocab), np.float32),
         "hidden": np.empty((n, width), np.float32),
         "hidden_states": np.empty((layers + 1, n, width), np.float32),
         **({"attentions": np.zeros((layers, heads, n, n), np.float32)} if heads else {}),
@@ -56,10 +56,10 @@ def everything(
     rng = np.random.default_rng(0)
     items, wanted = [], []
     for n in LENGTHS:
-        ids = rng.integers(0, spec.embed.vocab, first + n).astype(np.int32)
+        ids = rng.integers(0, spec.vocab, first + n).astype(np.int32)
         session = model.session()
         if first:
-            run(model, [(session, ids[:first], 0)], spec.embed.vocab)
+            run(model, [(session, ids[:first], 0)], spec.vocab)
         wanted.append(captures(spec, ids[first:], 0 if first else heads))
         items.append(_core.Item(session, ids[first:], rows=2, **wanted[-1]))
     _core.forward(model, items)
@@ -89,15 +89,15 @@ def test_slices_give_what_one_thread_gives(
 def test_slices_of_which_the_last_token_is_wanted(spec: ModelSpec, format: str, lengths: tuple[int, ...]) -> None:
     """The logits of each text's last token, or nothing at all; and those of a token after them."""
     rng = np.random.default_rng(9)
-    texts = [rng.integers(0, spec.embed.vocab, n).astype(np.int32) for n in lengths]
+    texts = [rng.integers(0, spec.vocab, n).astype(np.int32) for n in lengths]
     for rows in (1, 0):
         found = []
         for threads in (1, 2, 3):
             _, model = build(spec, threads=threads, format=format, prefix=False)
             sessions = [model.session() for _ in texts]
             work = [(session, ids, rows) for session, ids in zip(sessions, texts, strict=True)]
-            found.append(run(model, work, spec.embed.vocab))
-            found[-1] += run(model, [(session, ids[:1], 1) for session, ids, _ in work], spec.embed.vocab)
+            found.append(run(model, work, spec.vocab))
+            found[-1] += run(model, [(session, ids[:1], 1) for session, ids, _ in work], spec.vocab)
         for others in found[1:]:
             assert all(np.array_equal(one, other) for one, other in zip(found[0], others, strict=True))
 
@@ -107,12 +107,12 @@ def test_whole_blocks_of_few_tokens(format: str) -> None:
     """Inner states of which threads share the blocks, or one has too few to share."""
     spec, _ = SPECS["whole blocks"]
     rng = np.random.default_rng(8)
-    texts = [rng.integers(0, spec.embed.vocab, n).astype(np.int32) for n in (1, 2, 15, 33)]
+    texts = [rng.integers(0, spec.vocab, n).astype(np.int32) for n in (1, 2, 15, 33)]
     found = []
     for threads in (1, 2, 3, 4):
         _, model = build(spec, threads=threads, format=format, prefix=False)
-        found.append([run(model, [(model.session(), ids, 2)], spec.embed.vocab)[0] for ids in texts])
-        found[-1] += run(model, [(model.session(), ids, 2) for ids in texts], spec.embed.vocab)
+        found.append([run(model, [(model.session(), ids, 2)], spec.vocab)[0] for ids in texts])
+        found[-1] += run(model, [(model.session(), ids, 2) for ids in texts], spec.vocab)
     for others in found[1:]:
         assert all(np.array_equal(one, other) for one, other in zip(found[0], others, strict=True))
 
@@ -126,7 +126,8 @@ def test_a_decoder_with_a_memory() -> None:
     assert plain.decoder is not None
     spec = replace(
         plain,
-        embed=Embed(101, 96),
+        vocab=101,
+        hidden=96,
         encoder=replace(plain.decoder, layers=encoder),
         decoder=replace(plain.decoder, layers=decoder),
     )
@@ -149,6 +150,6 @@ def test_who_reads_later_tokens_gets_fewer() -> None:
     spec = plain_spec(256, layers=3)
     context, model = build(spec, threads=2, isa="scalar", prefix=False)
     ids = np.arange(512, dtype=np.int32)
-    run(model, [(model.session(), ids, 0)], spec.embed.vocab)
+    run(model, [(model.session(), ids, 0)], spec.vocab)
     first, second = context.counters()["tiles"]
     assert 1.02 < first / second < 1.5

@@ -68,21 +68,21 @@ static flm_status check_item(const flm_model *m, const flm_item *item, flm_error
         return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is NULL or of another model");
     if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
     if (item->rows > FLM_ROWS_ALL) return flm_fail(error, FLM_ERR_ARGUMENT, "an item's rows is not an flm_rows");
+    if (item->attentions && !flm_spec_heads(flm_spec_main(&m->spec)))
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "attentions: the layers of this model differ in their heads");
     flm_status status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
     if (status || m->decoder_plan) {
-        if (!status && rows_of(item) && !m->spec.has_head)
-            status =
-                flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no head: it gives hidden states, but no logits");
         if (!status && m->engine->cross && item->session->n_memory == 0)
             status =
                 flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
         return status;
     }
     if (rows_of(item)) return flm_fail(error, FLM_ERR_UNSUPPORTED, "an encoder has no logits: ask for hidden");
+    const uint32_t n_types = m->spec.encoder.embed.types;
     for (size_t i = 0; item->types && i < item->n_tokens; i++)
-        if (item->types[i] < 0 || (uint32_t)item->types[i] >= (m->spec.types ? m->spec.types : 1))
+        if (item->types[i] < 0 || (uint32_t)item->types[i] >= (n_types ? n_types : 1))
             return flm_fail(error, FLM_ERR_ARGUMENT, "types[%zu] is %d, but the model has %u token types", i,
-                            (int)item->types[i], (unsigned)m->spec.types);
+                            (int)item->types[i], (unsigned)n_types);
     return FLM_OK;
 }
 

@@ -37,6 +37,29 @@ flm_status flm_model_tensor(const flm_model *model, size_t index, flm_tensor *te
     return FLM_OK;
 }
 
+flm_status flm_model_set_format(flm_model *model, size_t index, flm_format format, flm_error *error) {
+    if (!model) return flm_fail(error, FLM_ERR_ARGUMENT, "model is NULL");
+    if (index >= model->n_slots) return flm_fail(error, FLM_ERR_ARGUMENT, "there is no tensor %zu", index);
+    flm_gate *gate = &model->context->gate;
+    flm_status status = flm_gate_enter(gate, error);
+    if (status) return status;
+    flm_slot *slot = &model->slots[index];
+    if (model->finished || model->mapping || model->weights)
+        status = flm_fail(error, FLM_ERR_STATE, "%s: formats are chosen before any rows are loaded", slot->name);
+    else if (!flm_format_valid((unsigned)format) || !slot->is_matrix)
+        status = flm_fail(error, FLM_ERR_ARGUMENT, "%s: format %u is not one of this library, or it is not a matrix",
+                          slot->name, (unsigned)format);
+    else
+        status = flm_slot_set_format(slot, format, error);
+    flm_gate_leave(gate);
+    return status;
+}
+
+void flm_model_spec(const flm_model *model, const void **spec, size_t *spec_bytes) {
+    *spec = model->spec_blob;
+    *spec_bytes = model->spec_bytes;
+}
+
 /* Inside the gate, leading: *job says what to pack. */
 static flm_status pack(flm_model *model, flm_pack_job *job, flm_error *error) {
     flm_context *context = model->context;
@@ -74,8 +97,9 @@ static void free_plans(flm_model *model) {
 
 /* Compile plans and make the engine once every slot has data; after an error it may be tried again. */
 static flm_status complete(flm_model *model, flm_error *error) {
-    flm_status status = FLM_OK;
-    if (model->spec.encoder.n_layers) status = flm_plan_create(model, 1, &model->encoder_plan, error);
+    flm_status status = flm_model_check_formats(model, error);
+    if (status == FLM_OK && model->spec.encoder.n_layers)
+        status = flm_plan_create(model, 1, &model->encoder_plan, error);
     if (status == FLM_OK && model->spec.decoder.n_layers)
         status = flm_plan_create(model, 0, &model->decoder_plan, error);
     if (status == FLM_OK) status = flm_engine_create(model, &model->engine, error);
@@ -166,7 +190,8 @@ void flm_model_info_get(const flm_model *model, flm_model_info *info) {
                                                            : FLM_KIND_ENCODER,
                              .vocab = s->vocab,
                              .width = s->hidden,
-                             .layers = s->decoder.n_layers ? s->decoder.n_layers : s->encoder.n_layers,
+                             .layers = flm_spec_main(s)->n_layers,
+                             .heads = flm_spec_heads(flm_spec_main(s)),
                              .context = model->max_context,
                              .format = model->format,
                              .kv_dtype = model->kv_dtype,

@@ -116,7 +116,7 @@ typedef enum flm_kind { FLM_KIND_DECODER = 1, FLM_KIND_ENCODER = 2, FLM_KIND_ENC
 
 typedef struct flm_model_options {
     size_t size_bytes;
-    flm_format format;     /* of matrices; ignored by flm_model_open (the file says it) */
+    flm_format format;     /* of matrices, unless flm_model_set_format says otherwise; flm_model_open ignores it */
     flm_dtype kv_dtype;    /* F32, BF16 or I8; 0: F32 for F32 matrices, else BF16 */
     uint32_t context;      /* longest sequence in tokens; 0: what the spec says */
     uint64_t kv_bytes;     /* cap on the memory of KV pages; 0: chosen from the machine's memory */
@@ -139,6 +139,11 @@ FLM_API flm_status flm_model_create(flm_context *context, const void *spec, size
                                     const flm_model_options *options, flm_model **model, flm_error *error);
 FLM_API size_t flm_model_tensor_count(const flm_model *model);
 FLM_API flm_status flm_model_tensor(const flm_model *model, size_t index, flm_tensor *tensor, flm_error *error);
+/* Choose the format of one matrix, before any rows are loaded. Matrices that share their inputs (q, k, v; gate and up;
+ * all experts) need one format, and the router of experts one of 32 or 16 bits floats: flm_model_finish checks it. */
+FLM_API flm_status flm_model_set_format(flm_model *model, size_t index, flm_format format, flm_error *error);
+/* The blob that describes the model: flm_model_create's, or that of the file that flm_model_open mapped. */
+FLM_API void flm_model_spec(const flm_model *model, const void **spec, size_t *spec_bytes);
 /* Pack n_rows rows from `row` on; of a matrix, `row` is a multiple of 16, and n_rows too unless the last row is
  * among them. values: [n_rows, cols] row-major, contiguous. Uses all threads; calls of several threads take
  * turns. A value that is not finite in the slot's format is FLM_ERR_FORMAT: these rows then count as not
@@ -156,7 +161,8 @@ FLM_API void flm_model_destroy(flm_model *model);
 typedef struct flm_model_info {
     flm_kind kind;
     uint32_t vocab, width, layers, context;
-    flm_format format;
+    uint32_t heads;    /* of self-attention in each layer, as flm_item.attentions counts them; 0: the layers differ */
+    flm_format format; /* of most matrices: the narrowest in the file, or what flm_model_options asked for */
     flm_dtype kv_dtype;
     int32_t bos, decoder_start; /* -1: none */
     uint64_t parameters, weight_bytes, kv_bytes_per_token, kv_bytes, scratch_bytes;

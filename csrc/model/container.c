@@ -117,12 +117,12 @@ static file_tensor tensor_at(const container *c, size_t i) {
     return t;
 }
 
-/* The format of all matrices is that of the first one. */
+/* *format: the narrowest of the matrices. */
 static flm_status read_index(container *c, flm_format *format) {
     uint64_t bytes = c->sections[SECTION_INDEX].bytes;
     if (bytes % sizeof(file_tensor)) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has an odd size");
     c->n_tensors = (size_t)bytes / sizeof(file_tensor);
-    uint32_t narrowest = 0; /* the model's format: slots.c knows which matrices are wider */
+    uint32_t narrowest = 0;
     for (size_t i = 0; i < c->n_tensors; i++) {
         file_tensor t = tensor_at(c, i);
         if (t.layout == LAYOUT_ROWS) continue;
@@ -144,15 +144,17 @@ static flm_status bind_tensor(const container *c, flm_model *model, size_t i, ui
     flm_slot *slot = t.name[sizeof t.name - 1] ? NULL : flm_model_find_slot(model, t.name);
     if (!slot || slot->data)
         return flm_fail(c->error, FLM_ERR_FORMAT, "tensor %zu: the spec has no slot of its name, or it comes twice", i);
-    uint32_t format = (uint32_t)slot->format, layout = slot->is_matrix ? layout_of(slot->format) : LAYOUT_ROWS;
+    if (t.layout != (slot->is_matrix ? layout_of((flm_format)t.format) : LAYOUT_ROWS) ||
+        (!slot->is_matrix && t.format != FLM_FORMAT_F32))
+        return flm_fail(c->error, FLM_ERR_UNSUPPORTED,
+                        "%s: has format %u and layout %u, which this library does not read: convert again", slot->name,
+                        (unsigned)t.format, (unsigned)t.layout);
+    flm_status status = flm_slot_set_format(slot, (flm_format)t.format, c->error);
+    if (status != FLM_OK) return status;
     if (t.rows != slot->rows || t.cols != slot->cols || t.bytes != slot->bytes)
         return flm_fail(c->error, FLM_ERR_FORMAT, "%s: is %u x %u in %llu bytes; the spec asks for %u x %u in %llu",
                         slot->name, (unsigned)t.rows, (unsigned)t.cols, (unsigned long long)t.bytes,
                         (unsigned)slot->rows, (unsigned)slot->cols, (unsigned long long)slot->bytes);
-    if (t.format != format || t.layout != layout)
-        return flm_fail(c->error, FLM_ERR_UNSUPPORTED,
-                        "%s: has format %u and layout %u; this library needs %u and %u: convert again", slot->name,
-                        (unsigned)t.format, (unsigned)t.layout, (unsigned)format, (unsigned)layout);
     const file_section *payload = &c->sections[SECTION_PAYLOAD];
     uint64_t payload_end = payload->offset + payload->bytes;
     if (!follows(*end, t.offset) || t.offset > payload_end || t.bytes > payload_end - t.offset)

@@ -21,9 +21,11 @@ static flm_status take_options(flm_model *m, const flm_model_options *o, flm_err
     m->kv_bytes_cap = o->kv_bytes;
     m->prefix_cache = !o->prefix_cache;
     m->max_context = o->context ? o->context : m->spec.context;
-    if (m->spec.positions && m->max_context > m->spec.positions)
+    uint32_t encoder = m->spec.encoder.embed.positions, decoder = m->spec.decoder.embed.positions;
+    uint32_t positions = encoder && (!decoder || encoder < decoder) ? encoder : decoder;
+    if (positions && m->max_context > positions)
         return flm_fail(error, FLM_ERR_ARGUMENT, "context %u is longer than the model's table of %u positions",
-                        (unsigned)m->max_context, (unsigned)m->spec.positions);
+                        (unsigned)m->max_context, (unsigned)positions);
     return FLM_OK;
 }
 

@@ -15,6 +15,8 @@ typedef struct flm_slot {
     char name[64];
     uint32_t rows, cols;
     int is_matrix;
+    uint32_t format_of;    /* index of a slot whose format it must have: its own, if it is free */
+    int reads_floats;      /* its format must be one whose kernels read floats */
     flm_format format;     /* F32 of a vector */
     uint64_t bytes;        /* packed */
     unsigned char *data;   /* NULL until allocated or mapped; 64-byte aligned */
@@ -28,7 +30,7 @@ struct flm_model {
     flm_spec spec;
     unsigned char *spec_blob; /* a copy: what a .flm file stores */
     size_t spec_bytes;
-    flm_format format; /* of matrices; some small ones are wider: slots.c */
+    flm_format format; /* of matrices that were given no other; of a .flm file: the narrowest */
     flm_dtype kv_dtype;
     uint32_t max_context;
     uint64_t kv_bytes_cap;
@@ -61,6 +63,10 @@ void flm_model_free(flm_model *model);
 /* List the slots that model->spec asks for (slots.c). */
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */
+/* Give a slot another format and the bytes that it takes. */
+flm_status flm_slot_set_format(flm_slot *slot, flm_format format, flm_error *error);
+/* Whether the kernels can run the slots' formats together; else FLM_ERR_UNSUPPORTED. */
+flm_status flm_model_check_formats(const flm_model *model, flm_error *error);
 uint64_t flm_model_weight_bytes(const flm_model *model);
 
 #endif

@@ -1,134 +1,121 @@
-/* The weight slots that a spec asks for: names, shapes, packed sizes. */
-#include <stdarg.h>
+/* The weight slots that a spec asks for: names, shapes, formats, packed sizes. */
+#include "slots.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "../format/matrix.h"
 #include "../base/array.h"
 #include "../base/checked.h"
 #include "../base/memory.h"
-#include "model.h"
 #include "../base/status.h"
+#include "../format/matrix.h"
+#include "mixers.h"
 
 enum { MAX_SLOTS = 1 << 18 }; /* far above the largest mixture of experts; bounds what a spec can make us allocate */
 
-typedef struct builder {
-    flm_model *model;
-    size_t capacity;
-    flm_status status;
-    flm_error *error;
-} builder;
-
-/* What a matrix is for. Small and sensitive ones stay wide. */
-typedef enum matrix_use { VECTOR, PRODUCT, ROUTER, LOOKUP } matrix_use;
-
-static flm_format format_of(flm_format model, matrix_use use) {
-    if (use == VECTOR || use == ROUTER) return FLM_FORMAT_F32;
-    return use == PRODUCT || model < FLM_FORMAT_I8 ? model : FLM_FORMAT_BF16;
+flm_status flm_slot_set_format(flm_slot *slot, flm_format format, flm_error *error) {
+    size_t bytes = 0;
+    if (slot->is_matrix)
+        bytes = flm_matrix_bytes(format, slot->rows, slot->cols);
+    else if (!flm_mul(slot->rows, slot->cols, &bytes) || !flm_mul(bytes, sizeof(float), &bytes))
+        bytes = 0;
+    if (bytes == 0) return flm_fail(error, FLM_ERR_FORMAT, "tensor %s is too large to address", slot->name);
+    slot->format = format;
+    slot->bytes = bytes;
+    return FLM_OK;
 }
 
-static void add(builder *b, size_t rows, size_t cols, matrix_use use, const char *name, ...) FLM_PRINTF(5, 6);
-
-static void add(builder *b, size_t rows, size_t cols, matrix_use use, const char *name, ...) {
+/* NULL after an error. */
+static flm_slot *add(flm_slots *b, const char *part, size_t rows, size_t cols, int is_matrix) {
     flm_model *m = b->model;
-    size_t bytes;
-    if (b->status != FLM_OK) return;
+    if (b->status != FLM_OK) return NULL;
     if (m->n_slots >= MAX_SLOTS) {
         b->status = flm_fail(b->error, FLM_ERR_FORMAT, "spec: asks for more than %d tensors", MAX_SLOTS);
-        return;
+        return NULL;
     }
     if (!flm_grow((void **)&m->slots, &b->capacity, m->n_slots + 1, sizeof *m->slots)) {
         b->status = flm_fail(b->error, FLM_ERR_MEMORY, "out of memory for the list of tensors");
-        return;
+        return NULL;
     }
     flm_slot *slot = &m->slots[m->n_slots];
-    memset(slot, 0, sizeof *slot);
-    va_list arguments;
-    va_start(arguments, name);
-    vsnprintf(slot->name, sizeof slot->name, name, arguments);
-    va_end(arguments);
-    slot->format = format_of(m->format, use);
-    if (use != VECTOR)
-        bytes = flm_matrix_bytes(slot->format, rows, cols);
-    else if (!flm_mul(rows, cols, &bytes) || !flm_mul(bytes, sizeof(float), &bytes))
-        bytes = 0;
-    if (bytes == 0) {
-        b->status = flm_fail(b->error, FLM_ERR_FORMAT, "spec: tensor %s is too large to address", slot->name);
-        return;
-    }
-    slot->rows = (uint32_t)rows;
-    slot->cols = (uint32_t)cols;
-    slot->is_matrix = use != VECTOR;
-    slot->bytes = bytes;
+    *slot = (flm_slot){.rows = (uint32_t)rows,
+                       .cols = (uint32_t)cols,
+                       .is_matrix = is_matrix,
+                       .format_of = (uint32_t)m->n_slots};
+    snprintf(slot->name, sizeof slot->name, "%s%s", b->prefix, part);
+    b->status = flm_slot_set_format(slot, is_matrix ? m->format : FLM_FORMAT_F32, b->error);
     m->n_slots++;
+    return b->status == FLM_OK ? slot : NULL;
 }
 
-static void add_matrix(builder *b, size_t rows, size_t cols, const char *prefix, const char *part) {
-    add(b, rows, cols, PRODUCT, "%s%s", prefix, part);
+size_t flm_slots_matrix(flm_slots *b, const char *part, size_t rows, size_t cols, size_t with) {
+    const size_t index = b->model->n_slots;
+    flm_slot *slot = add(b, part, rows, cols, 1);
+    if (slot && with != FLM_ALONE) slot->format_of = (uint32_t)with;
+    return index;
 }
 
-static void add_vector(builder *b, size_t n, const char *prefix, const char *part, const char *what) {
-    add(b, 1, n, VECTOR, "%s%s%s", prefix, part, what);
+void flm_slots_router(flm_slots *b, const char *part, size_t rows, size_t cols) {
+    flm_slot *slot = add(b, part, rows, cols, 1);
+    if (slot) slot->reads_floats = 1;
 }
 
-static void add_norm(builder *b, const flm_norm_spec *norm, size_t n, const char *prefix, const char *part) {
-    if (norm->weight) add_vector(b, n, prefix, part, ".weight");
-    if (norm->bias) add_vector(b, n, prefix, part, ".bias");
+void flm_slots_vector(flm_slots *b, const char *part, size_t n) { add(b, part, 1, n, 0); }
+
+void flm_slots_norm(flm_slots *b, const char *part, const flm_norm_spec *norm, size_t n) {
+    char name[32];
+    snprintf(name, sizeof name, "%s.weight", part);
+    if (norm->weight) flm_slots_vector(b, name, n);
+    snprintf(name, sizeof name, "%s.bias", part);
+    if (norm->bias) flm_slots_vector(b, name, n);
 }
 
-static void add_attention(builder *b, const flm_attention_spec *a, size_t hidden, const char *prefix) {
-    size_t wide = (size_t)a->heads * a->head_dim, narrow = (size_t)a->kv_heads * a->head_dim;
-    add_matrix(b, wide, hidden, prefix, "q");
-    add_matrix(b, narrow, hidden, prefix, "k");
-    add_matrix(b, narrow, hidden, prefix, "v");
-    add_matrix(b, hidden, wide, prefix, "o");
-    if (a->qkv_bias) {
-        add_vector(b, wide, prefix, "q", ".bias");
-        add_vector(b, narrow, prefix, "k", ".bias");
-        add_vector(b, narrow, prefix, "v", ".bias");
-    }
-    if (a->out_bias) add_vector(b, hidden, prefix, "o", ".bias");
-    add_norm(b, &a->q_norm, a->norm_whole ? wide : a->head_dim, prefix, "q_norm");
-    add_norm(b, &a->k_norm, a->norm_whole ? narrow : a->head_dim, prefix, "k_norm");
+static void add_embed(flm_slots *b, const flm_embed_spec *e) {
+    const size_t hidden = flm_slots_hidden(b), width = b->model->spec.width;
+    if (width != hidden) flm_slots_matrix(b, "project", hidden, width, FLM_ALONE);
+    if (e->positions) flm_slots_matrix(b, "positions", e->positions, hidden, FLM_ALONE);
+    if (e->types) flm_slots_matrix(b, "types", e->types, hidden, FLM_ALONE);
+    flm_slots_norm(b, "norm", &e->norm, hidden);
 }
 
-static void add_ffn(builder *b, const flm_ffn_spec *f, size_t hidden, const char *prefix) {
-    if (f->gated) add_matrix(b, f->width, hidden, prefix, "gate");
-    add_matrix(b, f->width, hidden, prefix, "up");
-    add_matrix(b, hidden, f->width, prefix, "down");
-    if (f->gated && f->bias) add_vector(b, f->width, prefix, "gate", ".bias");
-    if (f->bias) add_vector(b, f->width, prefix, "up", ".bias");
-    if (f->out_bias) add_vector(b, hidden, prefix, "down", ".bias");
-}
-
-static void add_moe(builder *b, const flm_moe_spec *e, size_t hidden, const char *prefix) {
-    add(b, e->experts, hidden, ROUTER, "%srouter", prefix);
-    for (unsigned i = 0; i < e->experts && b->status == FLM_OK; i++) {
-        add(b, e->width, hidden, PRODUCT, "%sexperts.%u.gate", prefix, i);
-        add(b, e->width, hidden, PRODUCT, "%sexperts.%u.up", prefix, i);
-        add(b, hidden, e->width, PRODUCT, "%sexperts.%u.down", prefix, i);
-    }
-}
-
-static void add_stack(builder *b, const flm_stack_spec *stack, size_t hidden, const char *name) {
-    char prefix[40];
+static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *name) {
+    const size_t hidden = flm_slots_hidden(b);
+    if (stack->n_layers == 0) return;
+    snprintf(b->prefix, sizeof b->prefix, "%s.embed.", name);
+    add_embed(b, &stack->embed);
     for (unsigned i = 0; i < stack->n_layers; i++) {
         for (unsigned j = 0; j < stack->layers[i].n_sublayers && b->status == FLM_OK; j++) {
             const flm_sublayer_spec *s = &stack->layers[i].sublayers[j];
-            snprintf(prefix, sizeof prefix, "%s.%u.%u.", name, i, j);
-            add_norm(b, &s->pre_norm, hidden, prefix, "pre_norm");
-            if (s->kind == FLM_MIXER_ATTENTION) add_attention(b, &s->mixer.attention, hidden, prefix);
-            if (s->kind == FLM_MIXER_FFN) add_ffn(b, &s->mixer.ffn, hidden, prefix);
-            if (s->kind == FLM_MIXER_MOE) add_moe(b, &s->mixer.moe, hidden, prefix);
-            add_norm(b, &s->branch_norm, hidden, prefix, "branch_norm");
-            add_norm(b, &s->residual_norm, hidden, prefix, "residual_norm");
+            snprintf(b->prefix, sizeof b->prefix, "%s.%u.%u.", name, i, j);
+            flm_slots_norm(b, "pre_norm", &s->pre_norm, hidden);
+            flm_mixers[s->kind].slots(b, s);
+            flm_slots_norm(b, "branch_norm", &s->branch_norm, hidden);
+            flm_slots_norm(b, "residual_norm", &s->residual_norm, hidden);
         }
     }
-    snprintf(prefix, sizeof prefix, "%s.", name);
-    add_norm(b, &stack->norm, hidden, prefix, "norm");
-    if (stack->relative_heads)
-        add(b, stack->relative_heads, stack->relative_buckets, VECTOR, "%srelative_bias", prefix);
+    snprintf(b->prefix, sizeof b->prefix, "%s.", name);
+    flm_slots_norm(b, "norm", &stack->norm, hidden);
+    if (stack->relative_heads) add(b, "relative_bias", stack->relative_heads, stack->relative_buckets, 0);
+}
+
+static void add_head(flm_slots *b, const flm_spec *spec) {
+    char part[16];
+    snprintf(b->prefix, sizeof b->prefix, "head.");
+    for (unsigned i = 0; i < spec->n_head; i++) {
+        const flm_head_spec *step = &spec->head[i];
+        const flm_logits_spec *logits = &step->as.logits;
+        snprintf(part, sizeof part, "%u", i);
+        if (step->kind == FLM_HEAD_NORM) flm_slots_norm(b, part, &step->as.norm, step->inputs);
+        if (step->kind == FLM_HEAD_DENSE) {
+            flm_slots_matrix(b, part, step->as.dense.width, step->inputs, FLM_ALONE);
+            snprintf(part, sizeof part, "%u.bias", i);
+            if (step->as.dense.bias) flm_slots_vector(b, part, step->as.dense.width);
+        } else if (step->kind == FLM_HEAD_LOGITS) {
+            if (!logits->tied) flm_slots_matrix(b, "weight", logits->outputs, step->inputs, FLM_ALONE);
+            if (logits->bias) flm_slots_vector(b, "bias", logits->outputs);
+        }
+    }
 }
 
 static int by_name(const void *a, const void *b) {
@@ -139,19 +126,11 @@ static int name_of(const void *name, const void *slot) { return strcmp(name, (*(
 
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error) {
     const flm_spec *s = &model->spec;
-    builder b = {.model = model, .status = FLM_OK, .error = error};
-    add_matrix(&b, s->vocab, s->embed_width, "embed.", "tokens");
-    if (s->embed_width != s->hidden) add_matrix(&b, s->hidden, s->embed_width, "embed.", "project");
-    if (s->positions) add(&b, s->positions, s->hidden, LOOKUP, "embed.positions");
-    if (s->types) add(&b, s->types, s->hidden, LOOKUP, "embed.types");
-    add_norm(&b, &s->embed_norm, s->hidden, "embed.", "norm");
-    add_stack(&b, &s->encoder, s->hidden, "encoder");
-    add_stack(&b, &s->decoder, s->hidden, "decoder");
-    if (s->has_head) {
-        if (s->head_width != s->hidden) add_matrix(&b, s->head_width, s->hidden, "head.", "project");
-        if (!s->head_tied) add_matrix(&b, s->vocab, s->head_width, "head.", "weight");
-        if (s->head_bias) add_vector(&b, s->vocab, "head.", "bias", "");
-    }
+    flm_slots b = {.model = model, .status = FLM_OK, .error = error};
+    flm_slots_matrix(&b, "embed.tokens", s->vocab, s->width, FLM_ALONE);
+    add_stack(&b, &s->encoder, "encoder");
+    add_stack(&b, &s->decoder, "decoder");
+    add_head(&b, s);
     if (b.status != FLM_OK) return b.status;
     model->by_name = flm_alloc_array(model->n_slots, sizeof *model->by_name);
     if (!model->by_name) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the list of tensors");
@@ -163,4 +142,18 @@ flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error) {
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name) {
     flm_slot **found = bsearch(name, model->by_name, model->n_slots, sizeof *model->by_name, name_of);
     return found ? *found : NULL;
+}
+
+flm_status flm_model_check_formats(const flm_model *model, flm_error *error) {
+    for (size_t i = 0; i < model->n_slots; i++) {
+        const flm_slot *slot = &model->slots[i], *with = &model->slots[slot->format_of];
+        if (slot->format != with->format)
+            return flm_fail(error, FLM_ERR_UNSUPPORTED,
+                            "%s has format %u and %s has %u: they share their inputs, so they need one format",
+                            slot->name, (unsigned)slot->format, with->name, (unsigned)with->format);
+        if (slot->reads_floats && flm_input_bytes(slot->format, slot->cols))
+            return flm_fail(error, FLM_ERR_UNSUPPORTED, "%s has format %u: this library needs float32 or float16 there",
+                            slot->name, (unsigned)slot->format);
+    }
+    return FLM_OK;
 }

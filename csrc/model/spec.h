@@ -1,4 +1,4 @@
-/* The model spec as C structs: what fastlm/arch/spec.py describes, read from its blob by spec.c.
+/* The model spec as C structs: what fastlm/arch/spec.py describes, read from its blob by spec.c and mixers.c.
  * Field meanings are documented there; everything here is validated (see flm_spec_read). */
 #ifndef FLM_SPEC_H
 #define FLM_SPEC_H
@@ -7,7 +7,7 @@
 #include "fastlm.h"
 
 #define FLM_SPEC_MAGIC 0x534D4C46u
-#define FLM_SPEC_VERSION 1u
+#define FLM_SPEC_VERSION 2u
 
 typedef enum flm_norm_kind { FLM_NORM_NONE = 0, FLM_NORM_RMS = 1, FLM_NORM_LAYER = 2 } flm_norm_kind;
 typedef struct flm_norm_spec {
@@ -22,7 +22,12 @@ typedef struct flm_rope_spec { /* n_pairs = 0: none */
     const float *frequencies, *long_frequencies; /* [n_pairs], owned by the spec */
 } flm_rope_spec;
 
-typedef enum flm_mixer_kind { FLM_MIXER_ATTENTION = 1, FLM_MIXER_FFN = 2, FLM_MIXER_MOE = 3 } flm_mixer_kind;
+typedef enum flm_mixer_kind { /* rows of flm_mixers (mixers.h) */
+                              FLM_MIXER_ATTENTION = 1,
+                              FLM_MIXER_FFN = 2,
+                              FLM_MIXER_MOE = 3,
+                              FLM_MIXER_COUNT = 4
+} flm_mixer_kind;
 
 typedef struct flm_attention_spec {
     uint32_t heads, kv_heads, head_dim, window;
@@ -62,28 +67,70 @@ typedef struct flm_layer_spec {
     flm_sublayer_spec *sublayers;
 } flm_layer_spec;
 
+typedef struct flm_embed_spec {
+    float scale;
+    uint32_t positions, types; /* rows of the tables; 0: none */
+    flm_norm_spec norm;
+} flm_embed_spec;
+
 typedef struct flm_stack_spec { /* n_layers = 0: no such stack */
     uint32_t n_layers;
     flm_layer_spec *layers;
     flm_norm_spec norm;
     uint32_t relative_heads, relative_buckets, relative_max_distance; /* heads = 0: none */
     int relative_bidirectional;
+    flm_embed_spec embed;
 } flm_stack_spec;
 
+typedef enum flm_head_kind {
+    FLM_HEAD_DENSE = 1,
+    FLM_HEAD_ACTIVATE = 2,
+    FLM_HEAD_NORM = 3,
+    FLM_HEAD_LOGITS = 4,
+    FLM_HEAD_COUNT = 5
+} flm_head_kind;
+
+typedef struct flm_dense_spec {
+    uint32_t width;
+    int bias;
+} flm_dense_spec;
+
+typedef struct flm_logits_spec {
+    uint32_t outputs; /* never 0: the vocabulary's size is filled in */
+    int tied, bias;
+    float scale, softcap;
+} flm_logits_spec;
+
+typedef struct flm_head_spec { /* a step of the head */
+    flm_head_kind kind;
+    uint32_t inputs; /* numbers that it reads */
+    union {
+        flm_dense_spec dense;
+        flm_activation activation;
+        flm_norm_spec norm;
+        flm_logits_spec logits;
+    } as;
+} flm_head_spec;
+
 typedef struct flm_spec {
-    uint32_t context, vocab, hidden, embed_width, positions, types;
-    float embed_scale;
-    flm_norm_spec embed_norm;
+    uint32_t vocab, hidden, context, width; /* width: of the token table, never 0 */
     flm_stack_spec encoder, decoder;
-    int has_head, head_tied, head_bias;
-    uint32_t head_width;
-    float head_scale, head_softcap;
+    uint32_t n_head; /* 0: no head; else its last step makes logits, and no other does */
+    flm_head_spec *head;
     void *blocks; /* allocations of this spec, freed by flm_spec_destroy */
 } flm_spec;
 
-/* Read and validate a blob. Fails with FLM_ERR_FORMAT naming the field; never allocates more than a small
- * multiple of n_bytes. embed_width and head_width come out resolved (never 0). */
+/* Read and validate a blob. Fails with FLM_ERR_FORMAT naming the field, or with FLM_ERR_UNSUPPORTED if a later version
+ * wrote it; never allocates more than a small multiple of n_bytes. */
 flm_status flm_spec_read(const void *blob, size_t n_bytes, flm_spec *spec, flm_error *error);
 void flm_spec_destroy(flm_spec *spec);
+
+/* The stack whose output is the model's: the decoder, or an encoder alone. */
+static inline const flm_stack_spec *flm_spec_main(const flm_spec *spec) {
+    return spec->decoder.n_layers ? &spec->decoder : &spec->encoder;
+}
+
+/* Heads of a stack's self-attention; 0: its layers differ. */
+uint32_t flm_spec_heads(const flm_stack_spec *stack);
 
 #endif

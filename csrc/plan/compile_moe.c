@@ -17,9 +17,12 @@ static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
     return experts;
 }
 
+static int reads_prepared(const flm_compiler *c, const flm_matrix *w) {
+    return c->model->kernels->product[w->format].prepare != NULL;
+}
+
 void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
     const flm_moe_spec *m = &sub->mixer.moe;
-    const int prepare = c->model->kernels->product[c->model->format].prepare != NULL;
     size_t hidden = c->model->spec.hidden;
     flm_moe_op s = {.norm = flm_compile_norm(c, &sub->pre_norm, "pre_norm", hidden),
                     .from = c->residual,
@@ -29,10 +32,12 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
                     .active = m->active,
                     .activation = m->activation,
                     .normalize = m->normalize};
+    if (!s.experts) return;
+    const int prepared = reads_prepared(c, &s.experts->up.w), inner_prepared = reads_prepared(c, &s.experts->down.w);
     if (m->active > c->plan->max_active) c->plan->max_active = m->active;
     if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
     flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
-    if (!prepare) flm_compile_use(c, FLM_BUF_GATHERED, hidden);
+    if (!prepared) flm_compile_use(c, FLM_BUF_GATHERED, hidden);
     flm_compile_use(c, FLM_BUF_GATE, m->width);
     flm_compile_use(c, FLM_BUF_UP, m->width);
     flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
@@ -40,9 +45,9 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
     flm_compile_op(c, FLM_OP_GROUP)->as.moe = s;
     flm_op *inputs = flm_compile_op(c, FLM_OP_EXPERT_INPUTS);
     inputs->as.moe = s;
-    inputs->flags = prepare ? 0 : FLM_FLAG_SEVERAL_TOKENS; /* one token's floats need no copy */
+    inputs->flags = prepared ? 0 : FLM_FLAG_SEVERAL_TOKENS; /* one token's floats need no copy */
     flm_compile_op(c, FLM_OP_EXPERT_UP)->as.moe = s;
-    if (prepare) flm_compile_op(c, FLM_OP_EXPERT_INNER)->as.moe = s;
+    if (inner_prepared) flm_compile_op(c, FLM_OP_EXPERT_INNER)->as.moe = s;
     flm_compile_op(c, FLM_OP_EXPERT_DOWN)->as.moe = s;
     flm_compile_op(c, FLM_OP_COMBINE)->as.moe = s;
     flm_compile_join(c, sub);

@@ -37,32 +37,47 @@ static void compile_layers(flm_compiler *c) {
     c->in_layer = 0;
 }
 
+enum { STACK_NAME_BYTES = 32 };
+
+/* Matrices and norms of the stack itself: "<stack>.<part>". */
+static flm_linear stack_matrix(flm_compiler *c, const char *part) {
+    char name[STACK_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", c->name, part);
+    return flm_compile_matrix(c, name);
+}
+
+static flm_norm stack_norm(flm_compiler *c, const flm_norm_spec *spec, const char *part) {
+    char name[STACK_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", c->name, part);
+    return flm_compile_bind_norm(c, spec, name, c->model->spec.hidden);
+}
+
 static void compile_embed(flm_compiler *c) {
     const flm_spec *spec = &c->model->spec;
-    int project = spec->embed_width != spec->hidden;
+    const flm_embed_spec *embed = &c->stack->embed;
+    const int project = spec->width != spec->hidden;
     flm_embed_op lookup = {.tokens = flm_compile_matrix(c, "embed.tokens").w,
-                           .scale = spec->embed_scale,
+                           .scale = embed->scale,
                            .lookup = 1,
                            .to = project ? FLM_BUF_TOKENS : FLM_BUF_RESIDUAL};
     flm_embed_op finish = {.finish = 1,
                            .to = FLM_BUF_RESIDUAL,
-                           .positions = flm_compile_matrix(c, "embed.positions").w,
-                           .types = flm_compile_matrix(c, "embed.types").w,
-                           .norm = flm_compile_bind_norm(c, &spec->embed_norm, "embed.norm", spec->hidden)};
+                           .positions = stack_matrix(c, "embed.positions").w,
+                           .types = stack_matrix(c, "embed.types").w,
+                           .norm = stack_norm(c, &embed->norm, "embed.norm")};
     c->part = "embed";
     flm_compile_use(c, FLM_BUF_RESIDUAL, spec->hidden);
     flm_compile_use(c, FLM_BUF_BRANCH, spec->hidden);
     flm_compile_use(c, FLM_BUF_NORMED, spec->hidden);
     c->residual = FLM_BUF_RESIDUAL;
     if (project) {
-        flm_compile_use(c, FLM_BUF_TOKENS, spec->embed_width);
+        flm_compile_use(c, FLM_BUF_TOKENS, spec->width);
         flm_compile_op(c, FLM_OP_EMBED)->as.embed = lookup;
-        flm_compile_op(c, FLM_OP_LINEAR)->as.linear =
-            (flm_linear_op){.linear = {flm_compile_matrix(c, "embed.project")},
-                            .n_linears = 1,
-                            .from = FLM_BUF_TOKENS,
-                            .to = {FLM_BUF_RESIDUAL},
-                            .epilogue = FLM_EPILOGUE_STORE};
+        flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {stack_matrix(c, "embed.project")},
+                                                                      .n_linears = 1,
+                                                                      .from = FLM_BUF_TOKENS,
+                                                                      .to = {FLM_BUF_RESIDUAL},
+                                                                      .epilogue = FLM_EPILOGUE_STORE};
     } else {
         finish.tokens = lookup.tokens;
         finish.scale = lookup.scale;
@@ -73,25 +88,34 @@ static void compile_embed(flm_compiler *c) {
 }
 
 static void compile_output(flm_compiler *c, int keep_all) {
-    char name[16];
-    snprintf(name, sizeof name, "%s.norm", c->name);
     c->part = "output";
-    flm_compile_op(c, FLM_OP_OUTPUT)->as.output =
-        (flm_output_op){.norm = flm_compile_bind_norm(c, &c->stack->norm, name, c->model->spec.hidden),
-                        .from = c->residual,
-                        .keep_all = keep_all,
-                        .hidden_state = c->stack->n_layers};
+    flm_compile_op(c, FLM_OP_OUTPUT)->as.output = (flm_output_op){.norm = stack_norm(c, &c->stack->norm, "norm"),
+                                                                  .from = c->residual,
+                                                                  .keep_all = keep_all,
+                                                                  .hidden_state = c->stack->n_layers};
 }
 
+/* Logits behind at most one dense step; other heads are not computed yet. */
 static void compile_head(flm_compiler *c) {
     const flm_spec *spec = &c->model->spec;
+    const flm_head_spec *last = &spec->head[spec->n_head - 1];
+    const int dense = spec->n_head == 2 && spec->head[0].kind == FLM_HEAD_DENSE;
+    if ((spec->n_head != 1 && !dense) || c->stack != &spec->decoder || last->as.logits.outputs != spec->vocab) {
+        c->status = c->status
+                        ? c->status
+                        : flm_fail(c->error, FLM_ERR_UNSUPPORTED,
+                                   "head: this library computes the logits of decoders, behind at most one dense step");
+        return;
+    }
     flm_buffer from = FLM_BUF_HEAD;
     c->part = "head";
     flm_compile_use(c, FLM_BUF_HEAD, spec->hidden);
-    if (spec->head_width != spec->hidden) {
+    if (dense) {
         from = FLM_BUF_HEAD2;
-        flm_compile_use(c, from, spec->head_width);
-        flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {flm_compile_matrix(c, "head.project")},
+        flm_compile_use(c, from, last->inputs);
+        flm_linear first = flm_compile_matrix(c, "head.0");
+        first.bias = flm_compile_vector(c, "head.0.bias");
+        flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {first},
                                                                       .n_linears = 1,
                                                                       .from = FLM_BUF_HEAD,
                                                                       .to = {from},
@@ -99,16 +123,16 @@ static void compile_head(flm_compiler *c) {
                                                                       .logit_rows = 1};
     }
     flm_compile_use(c, FLM_BUF_LOGITS, spec->vocab);
-    flm_linear logits = flm_compile_matrix(c, spec->head_tied ? "embed.tokens" : "head.weight");
-    if (spec->head_bias) logits.bias = flm_compile_vector(c, "head.bias");
+    flm_linear logits = flm_compile_matrix(c, last->as.logits.tied ? "embed.tokens" : "head.weight");
+    logits.bias = flm_compile_vector(c, "head.bias");
     c->plan->head_flops = 2.0 * logits.w.rows * logits.w.cols;
     flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {logits},
                                                                   .n_linears = 1,
                                                                   .from = from,
                                                                   .to = {FLM_BUF_LOGITS},
                                                                   .epilogue = FLM_EPILOGUE_LOGITS,
-                                                                  .scale = spec->head_scale,
-                                                                  .softcap = spec->head_softcap,
+                                                                  .scale = last->as.logits.scale,
+                                                                  .softcap = last->as.logits.softcap,
                                                                   .logit_rows = 1};
 }
 
@@ -141,7 +165,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     compile_embed(&c);
     compile_layers(&c);
     compile_output(&c, feeds_decoder);
-    if (!encoder) compile_head(&c);
+    if (spec->n_head && c.stack == flm_spec_main(spec)) compile_head(&c);
     if (feeds_decoder) flm_compile_source_kv(&c);
     if (c.status == FLM_OK) summarize(c.plan);
     return c.status;

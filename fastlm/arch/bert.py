@@ -12,9 +12,9 @@ RENAMES = ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"Laye
 HEADS = (r"(pooler|cls|classifier|qa_outputs)\..*", r"embeddings\.position_ids")
 WEIGHTS: dict[str, Rule] = {
     "embed.tokens": "embeddings.word_embeddings",
-    "embed.positions": "embeddings.position_embeddings",
-    "embed.types": "embeddings.token_type_embeddings",
-    "embed.norm": "embeddings.LayerNorm",
+    "encoder.embed.positions": "embeddings.position_embeddings",
+    "encoder.embed.types": "embeddings.token_type_embeddings",
+    "encoder.embed.norm": "embeddings.LayerNorm",
     "encoder.{i}.0.q": "encoder.layer.{i}.attention.self.query",
     "encoder.{i}.0.k": "encoder.layer.{i}.attention.self.key",
     "encoder.{i}.0.v": "encoder.layer.{i}.attention.self.value",
@@ -37,6 +37,6 @@ def read(config: Config) -> Family:
     ffn = FeedForward(shape.width, config.activation("hidden_act", "gelu"), bias=True, out_bias=True)
     layer = Layer((Sublayer(attention, residual_norm=norm), Sublayer(ffn, residual_norm=norm)))
     types = config.count("type_vocab_size", 2, MAX_VOCAB)
-    embed = Embed(shape.vocab, shape.hidden, positions=shape.context, types=types, norm=norm)
-    spec = ModelSpec(embed, shape.context, encoder=Stack((layer,) * shape.layers))
+    embed = Embed(positions=shape.context, types=types, norm=norm)
+    spec = ModelSpec(shape.vocab, shape.hidden, shape.context, encoder=Stack((layer,) * shape.layers, embed=embed))
     return Family("bert", spec, WEIGHTS, RENAMES, HEADS)

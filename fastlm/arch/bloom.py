@@ -37,7 +37,7 @@ def read(config: Config) -> Family:
     ffn = FeedForward(shape.width, Activation.GELU_TANH, bias=True, out_bias=True)
     weights = {
         "embed.tokens": "word_embeddings",
-        "embed.norm": "word_embeddings_layernorm",
+        "decoder.embed.norm": "word_embeddings_layernorm",
         "decoder.{i}.0.pre_norm": "h.{i}.input_layernorm",
         **interleaved_qkv(shape, "h.{i}.self_attention.query_key_value"),
         "decoder.{i}.0.o": "h.{i}.self_attention.dense",
@@ -47,6 +47,5 @@ def read(config: Config) -> Family:
         "decoder.norm": "ln_f",
         "head": "lm_head",
     }
-    spec = decoder(shape, [pre_norm_layer(norm, attention, ffn)] * shape.layers, norm)
-    spec = replace(spec, embed=replace(spec.embed, norm=norm))
+    spec = decoder(shape, [pre_norm_layer(norm, attention, ffn)] * shape.layers, norm, embed_norm=norm)
     return Family("bloom", spec, weights, ((r"^transformer\.", ""),))

@@ -33,7 +33,7 @@ def read(config: Config) -> Family:
     n, qkv = shape.hidden, "h.{i}.attn.c_attn"
     weights: dict[str, Rule] = {
         "embed.tokens": "wte",
-        "embed.positions": "wpe",
+        "decoder.embed.positions": "wpe",
         "decoder.{i}.0.pre_norm": "h.{i}.ln_1",
         "decoder.{i}.0.q": Take(qkv, start=0, of=3 * n, transposed=True),
         "decoder.{i}.0.k": Take(qkv, start=n, of=3 * n, transposed=True),

@@ -3,7 +3,7 @@
 from fastlm.arch.config import MAX_WIDTH, Config
 from fastlm.arch.family import Family, Rule, Take
 from fastlm.arch.skeleton import ATTENTION, NO_MODEL_PREFIX, Shape, grouped, read_shape
-from fastlm.arch.spec import Embed, FeedForward, Head, Layer, ModelSpec, Norm, NormKind, Stack, Sublayer
+from fastlm.arch.spec import Dense, Embed, FeedForward, Layer, Logits, ModelSpec, Norm, NormKind, Stack, Sublayer
 
 DEFAULT = Shape(vocab=50272, hidden=768, width=3072, layers=12, heads=12, context=2048, tied=True)
 RESERVED = 2  # rows of the position table before position 0
@@ -27,21 +27,18 @@ def read(config: Config) -> Family:
     weights: dict[str, Rule] = {
         **{slot: f"decoder.{module}" for slot, module in ATTENTION.items()},
         "embed.tokens": "decoder.embed_tokens",
-        "embed.project": "decoder.project_in",
-        "embed.positions": Take("decoder.embed_positions", start=RESERVED, of=shape.context + RESERVED),
+        "decoder.embed.project": "decoder.project_in",
+        "decoder.embed.positions": Take("decoder.embed_positions", start=RESERVED, of=shape.context + RESERVED),
         "decoder.{i}.0." + where: "decoder.layers.{i}.self_attn_layer_norm",
         "decoder.{i}.0.o": "decoder.layers.{i}.self_attn.out_proj",
         "decoder.{i}.1." + where: "decoder.layers.{i}.final_layer_norm",
         "decoder.{i}.1.up": "decoder.layers.{i}.fc1",
         "decoder.{i}.1.down": "decoder.layers.{i}.fc2",
         "decoder.norm": "decoder.final_layer_norm",
-        "head.project": "decoder.project_out",
+        "head.0": "decoder.project_out",
         "head": "lm_head",
     }
-    spec = ModelSpec(
-        Embed(shape.vocab, shape.hidden, width, positions=shape.context),
-        shape.context,
-        decoder=Stack((layer,) * shape.layers, last),
-        head=Head(shape.tied, width),
-    )
+    stack = Stack((layer,) * shape.layers, last, embed=Embed(positions=shape.context))
+    head = (Dense(width), Logits(shape.tied)) if width else (Logits(shape.tied),)
+    spec = ModelSpec(shape.vocab, shape.hidden, shape.context, width, decoder=stack, head=head)
     return Family("opt", spec, weights, NO_MODEL_PREFIX)

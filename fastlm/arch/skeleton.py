@@ -11,8 +11,8 @@ from fastlm.arch.spec import (
     Attention,
     Embed,
     FeedForward,
-    Head,
     Layer,
+    Logits,
     Mixer,
     ModelSpec,
     Norm,
@@ -101,16 +101,14 @@ def decoder(
     *,
     scale: float = 1.0,
     positions: int = 0,
+    embed_norm: Norm | None = None,
     softcap: float = 0.0,
     bias: bool = False,
 ) -> ModelSpec:
-    """A decoder-only spec; scale, positions: of the embeddings, softcap, bias: of the head."""
-    return ModelSpec(
-        embed=Embed(shape.vocab, shape.hidden, scale=scale, positions=positions),
-        context=shape.context,
-        decoder=Stack(tuple(layers), norm),
-        head=Head(shape.tied, bias=bias, softcap=softcap),
-    )
+    """A decoder-only spec; scale, positions, embed_norm: of the embeddings, softcap, bias: of the logits."""
+    stack = Stack(tuple(layers), norm, embed=Embed(scale, positions, norm=embed_norm))
+    head = (Logits(shape.tied, bias=bias, softcap=softcap),)
+    return ModelSpec(shape.vocab, shape.hidden, shape.context, decoder=stack, head=head)
 
 
 def sliding_layers(config: Config, shape: Shape, default: Callable[[int], bool]) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fastlm.arch.spec import Attention, FeedForward, MixtureOfExperts, ModelSpec, Norm, NormSpan, Stack
+from fastlm.arch.spec import Attention, Dense, FeedForward, Logits, MixtureOfExperts, ModelSpec, Norm, NormSpan, Stack
 from fastlm.errors import ModelFormatError
 
 MAX_SLOTS = 1 << 18  # as in csrc/model/slots.c; bounds what a hostile config can make us enumerate
@@ -37,31 +37,42 @@ def slots(spec: ModelSpec) -> list[Slot]:
 
 
 def _slots(spec: ModelSpec) -> Iterator[Slot]:
-    e, head, hidden = spec.embed, spec.head, spec.embed.hidden
-    width = e.width or hidden
-    yield Slot("embed.tokens", e.vocab, width, True)
-    if width != hidden:
-        yield Slot("embed.project", hidden, width, True)
+    yield Slot("embed.tokens", spec.vocab, spec.width or spec.hidden, True)
+    yield from _stack("encoder", spec.encoder, spec)
+    yield from _stack("decoder", spec.decoder, spec)
+    width = spec.hidden
+    for i, step in enumerate(spec.head):
+        if isinstance(step, Dense):
+            yield Slot(f"head.{i}", step.width, width, True)
+            if step.bias:
+                yield _vector(f"head.{i}.bias", step.width)
+            width = step.width
+        elif isinstance(step, Norm):
+            yield from _norm(f"head.{i}", step, width)
+        elif isinstance(step, Logits):
+            outputs = step.outputs or spec.vocab
+            if not step.tied:
+                yield Slot("head.weight", outputs, width, True)
+            if step.bias:
+                yield _vector("head.bias", outputs)
+
+
+def _embed(name: str, stack: Stack, spec: ModelSpec) -> Iterator[Slot]:
+    e, hidden = stack.embed, spec.hidden
+    if spec.width not in (0, hidden):
+        yield Slot(name + ".project", hidden, spec.width, True)
     if e.positions:
-        yield Slot("embed.positions", e.positions, hidden, True)
+        yield Slot(name + ".positions", e.positions, hidden, True)
     if e.types:
-        yield Slot("embed.types", e.types, hidden, True)
-    yield from _norm("embed.norm", e.norm, hidden)
-    yield from _stack("encoder", spec.encoder, hidden)
-    yield from _stack("decoder", spec.decoder, hidden)
-    if head is not None:
-        out = head.width or hidden
-        if out != hidden:
-            yield Slot("head.project", out, hidden, True)
-        if not head.tied:
-            yield Slot("head.weight", e.vocab, out, True)
-        if head.bias:
-            yield _vector("head.bias", e.vocab)
+        yield Slot(name + ".types", e.types, hidden, True)
+    yield from _norm(name + ".norm", e.norm, hidden)
 
 
-def _stack(name: str, stack: Stack | None, hidden: int) -> Iterator[Slot]:
+def _stack(name: str, stack: Stack | None, spec: ModelSpec) -> Iterator[Slot]:
     if stack is None:
         return
+    hidden = spec.hidden
+    yield from _embed(name + ".embed", stack, spec)
     for i, layer in enumerate(stack.layers):
         for j, s in enumerate(layer.sublayers):
             prefix = f"{name}.{i}.{j}."

@@ -1,27 +1,35 @@
 """The vocabulary of layers: a model family is a value of these frozen classes.
 
-A spec says everything about a model's computation except the weights. `encode` writes it as the versioned
-blob that C reads (csrc/model/spec.c) and that a `.flm` file holds; `fastlm/reference.py` executes it directly.
+A spec says everything about a model's computation except the weights. `encode` writes it as the versioned blob that C
+reads (csrc/model/spec.c) and that a `.flm` file holds, and `decode` reads it back; `fastlm/reference.py` executes it.
+The order of a class's fields is their order in the blob (blob.py): new ones go last.
 
 The computation, for a residual stream x of shape (tokens, hidden)::
 
-    x = embed.scale * tokens[ids] (@ project) + positions[p] + types[t];  x = embed.norm(x)
+    e = stack.embed
+    x = e.scale * tokens[ids] (@ project) + positions[p] + types[t];  x = e.norm(x)
     for layer in stack.layers:
         for s in layer.sublayers:                          # parallel: every s reads the layer's input
             y = s.branch_norm(s.mixer(s.pre_norm(x)))
             x = s.residual_norm(x + s.residual_scale * y)
     x = stack.norm(x)
-    logits = softcap(scale * (weight @ project @ x + bias))
+    for step in head:                                      # of the decoder, or of an encoder alone
+        x = step(x)
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
+from fastlm.arch import blob
+from fastlm.arch.blob import Record
+from fastlm.errors import ModelFormatError, UnsupportedError
+
 SPEC_MAGIC = 0x534D4C46  # "FLMS", little-endian
-SPEC_VERSION = 1
+SPEC_VERSION = 2
+_START = struct.Struct("<2I")
 
 
 class NormKind(IntEnum):
@@ -34,10 +42,11 @@ class Activation(IntEnum):
     GELU = 2  # x * Phi(x), by erf
     GELU_TANH = 3  # its tanh approximation ("gelu_new", "gelu_pytorch_tanh")
     SILU = 4  # x * sigmoid(x)
+    TANH = 5  # of heads
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class Norm(Record):
     """A normalisation; weights of the form 1 + w are folded when bound."""
 
     kind: NormKind
@@ -47,7 +56,7 @@ class Norm:
 
 
 @dataclass(frozen=True, slots=True)
-class Rope:
+class Rope(Record):
     """Rotary positions (Su et al. 2021) on the first 2 * len(frequencies) dimensions of each head.
 
     Dimension i is rotated with dimension i + len(frequencies) ("rotate half") by position * frequencies[i]
@@ -73,7 +82,7 @@ class NormSpan(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
+class Attention(Record):
     """softmax(softcap(scale * q k^T) + position bias + mask) v, heads sharing K/V in groups of heads / kv_heads."""
 
     heads: int
@@ -95,7 +104,7 @@ class Attention:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedForward:
+class FeedForward(Record):
     """down(act(gate x) * up x) when gated, else down(act(up x))."""
 
     width: int
@@ -106,7 +115,7 @@ class FeedForward:
 
 
 @dataclass(frozen=True, slots=True)
-class MixtureOfExperts:
+class MixtureOfExperts(Record):
     """sum over the `active` best experts of p_e * expert_e(x), p = softmax(router x) (Shazeer et al. 2017).
 
     `normalize`: the chosen p are divided by their sum. Experts are gated feed-forward blocks without bias.
@@ -123,7 +132,7 @@ Mixer = Attention | FeedForward | MixtureOfExperts
 
 
 @dataclass(frozen=True, slots=True)
-class Sublayer:
+class Sublayer(Record):
     mixer: Mixer
     pre_norm: Norm | None = None
     branch_norm: Norm | None = None
@@ -132,13 +141,13 @@ class Sublayer:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Record):
     sublayers: tuple[Sublayer, ...]
     parallel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class RelativeBias:
+class RelativeBias(Record):
     """T5's bucketed relative-position bias (Raffel et al. 2020), one table per stack: [heads, buckets]."""
 
     heads: int
@@ -148,39 +157,59 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, slots=True)
-class Stack:
-    layers: tuple[Layer, ...]
-    norm: Norm | None = None
-    relative: RelativeBias | None = None
+class Embed(Record):
+    """What a stack adds to the rows of the model's token table."""
 
-
-@dataclass(frozen=True, slots=True)
-class Embed:
-    vocab: int
-    hidden: int
-    width: int = 0  # of the token table if it differs from hidden (then a projection follows); 0: hidden
-    scale: float = 1.0
+    scale: float = 1.0  # of the rows
     positions: int = 0  # rows of the learned position table; 0: none
     types: int = 0  # rows of the token-type table; 0: none
     norm: Norm | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    tied: bool  # logits use the token table
-    width: int = 0  # as Embed.width: hidden is projected to it first; 0: hidden
+class Stack(Record):
+    layers: tuple[Layer, ...]
+    norm: Norm | None = None
+    relative: RelativeBias | None = None
+    embed: Embed = Embed()
+
+
+@dataclass(frozen=True, slots=True)
+class Dense(Record):
+    """weight x + bias, `width` numbers."""
+
+    width: int
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Activate(Record):
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Logits(Record):
+    """softcap(scale * (weight x + bias)); the last step of a head."""
+
+    tied: bool  # weight: the token table
+    outputs: int = 0  # labels of a classifier; 0: a number for each token of the vocabulary
     bias: bool = False
     scale: float = 1.0
     softcap: float = 0.0
 
 
+HeadStep = Dense | Activate | Norm | Logits
+
+
 @dataclass(frozen=True, slots=True)
-class ModelSpec:
-    embed: Embed
+class ModelSpec(Record):
+    vocab: int  # rows of the token table, which all stacks read
+    hidden: int
     context: int  # longest sequence the model was made for, in tokens
+    width: int = 0  # of the token table if it differs from hidden (a stack then projects its rows); 0: hidden
     encoder: Stack | None = None
     decoder: Stack | None = None
-    head: Head | None = None
+    head: tuple[HeadStep, ...] = ()
 
     @property
     def kind(self) -> str:
@@ -188,97 +217,51 @@ class ModelSpec:
             return "decoder"
         return "encoder" if self.decoder is None else "encoder-decoder"
 
+    @property
+    def main(self) -> Stack:
+        """The stack whose output is the model's: the decoder, or an encoder alone."""
+        stack = self.decoder or self.encoder
+        assert stack is not None
+        return stack
 
-class _Words:
-    """Little-endian 32-bit words: the blob's only alphabet."""
+    @property
+    def logits(self) -> Logits | None:
+        """The last step of the head."""
+        step = self.head[-1] if self.head else None
+        return step if isinstance(step, Logits) else None
 
-    def __init__(self) -> None:
-        self.data = bytearray()
+    @property
+    def tied(self) -> bool:
+        """Whether logits are made with the token table."""
+        return self.logits is not None and self.logits.tied
 
-    def ints(self, *values: int) -> None:
-        self.data += struct.pack(f"<{len(values)}I", *values)
-
-    def floats(self, *values: float) -> None:
-        self.data += struct.pack(f"<{len(values)}f", *values)
-
-    def norm(self, norm: Norm | None) -> None:
-        if norm is None:
-            self.ints(0)
-        else:
-            self.ints(norm.kind, norm.weight, norm.bias)
-            self.floats(norm.eps)
-
-    def rope(self, rope: Rope | None) -> None:
-        if rope is None:
-            self.ints(0)
-            return
-        self.ints(len(rope.frequencies))
-        self.floats(rope.scale, *rope.frequencies)
-        self.ints(rope.long_from)
-        if rope.long_from:
-            self.floats(rope.long_scale, *rope.long_frequencies)
-
-    def mixer(self, m: Mixer) -> None:
-        if isinstance(m, Attention):
-            self.ints(1, m.source, m.heads, m.kv_heads, m.head_dim, m.causal, m.window)
-            self.floats(m.scale, m.softcap)
-            self.ints(m.qkv_bias, m.out_bias, m.norm_span, m.relative_bias, len(m.alibi))
-            self.floats(*m.alibi)
-            self.norm(m.q_norm)
-            self.norm(m.k_norm)
-            self.rope(m.rope)
-        elif isinstance(m, FeedForward):
-            self.ints(2, m.width, m.activation, m.gated, m.bias, m.out_bias)
-        else:
-            self.ints(3, m.experts, m.active, m.width, m.activation, m.normalize)
-
-    def stack(self, stack: Stack | None) -> None:
-        if stack is None:
-            self.ints(0)
-            return
-        self.ints(len(stack.layers))
-        for layer in stack.layers:
-            self.ints(len(layer.sublayers), layer.parallel)
-            for s in layer.sublayers:
-                self.floats(s.residual_scale)
-                self.norm(s.pre_norm)
-                self.norm(s.branch_norm)
-                self.norm(s.residual_norm)
-                self.mixer(s.mixer)
-        self.norm(stack.norm)
-        r = stack.relative
-        if r is None:
-            self.ints(0)
-        else:
-            self.ints(r.heads, r.buckets, r.max_distance, r.bidirectional)
+    def with_logits(self, logits: Logits) -> ModelSpec:
+        """The same model with another last step of the head."""
+        return replace(self, head=(*self.head[:-1], logits))
 
 
 def encode(spec: ModelSpec) -> bytes:
-    """The blob of `spec`: magic, version, bytes in all, then every field in the order C reads it."""
-    words = _Words()
-    e = spec.embed
-    words.ints(spec.context, e.vocab, e.hidden, e.width, e.positions, e.types)
-    words.floats(e.scale)
-    words.norm(e.norm)
-    words.stack(spec.encoder)
-    words.stack(spec.decoder)
-    if spec.head is None:
-        words.ints(0)
-    else:
-        words.ints(1, spec.head.tied, spec.head.width, spec.head.bias)
-        words.floats(spec.head.scale, spec.head.softcap)
-    return struct.pack("<3I", SPEC_MAGIC, SPEC_VERSION, len(words.data) + 12) + bytes(words.data)
+    """The blob of `spec`: magic, version, and the spec as a record (blob.py)."""
+    return _START.pack(SPEC_MAGIC, SPEC_VERSION) + blob.encode(spec, ModelSpec)
 
 
-def is_encoded(spec: ModelSpec, blob: bytes) -> bool:
-    """Whether `blob` is what `encode` made of `spec`, here or on another machine.
+def decode(data: bytes) -> ModelSpec:
+    """The spec that `encode` made `data` of.
 
-    Rotary frequencies come from powers, whose last bits are each mathematical library's own: words of 2^23 and more,
-    which floats are and sizes are not, may differ by up to four units.
+    Raises
+    ------
+    ModelFormatError
+        It is not a spec, or damaged. Values are checked by C, which reads the blob of every model that runs.
+    UnsupportedError
+        It is of another version.
     """
-    own = encode(spec)
-    if len(blob) != len(own):
-        return False
-    layout = f"<{len(own) // 4}I"
-    pairs = zip(struct.unpack(layout, own), struct.unpack(layout, blob), strict=True)
-    return all(a == b or (min(a, b) >= 1 << 23 and abs(a - b) <= 4) for a, b in pairs)
+    magic, version = _START.unpack_from(data) if len(data) >= _START.size else (0, 0)
+    if magic != SPEC_MAGIC:
+        raise ModelFormatError("spec: not a model spec")
+    if version != SPEC_VERSION:
+        raise UnsupportedError(f"spec: version {version}; this fastlm reads version {SPEC_VERSION}: convert again")
+    try:
+        found: ModelSpec = blob.decode(data[_START.size :], ModelSpec)
+    except (ModelFormatError, UnsupportedError) as error:
+        raise type(error)(f"spec: {error}") from None
+    return found

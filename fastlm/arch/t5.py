@@ -5,7 +5,7 @@ from dataclasses import replace
 from fastlm.arch.config import ACTIVATIONS, MAX_BUCKETS, MAX_LAYERS, Config
 from fastlm.arch.family import Family, Rule, Take
 from fastlm.arch.skeleton import Shape, grouped, pre_norm_layer, read_shape
-from fastlm.arch.spec import Embed, FeedForward, Head, ModelSpec, Norm, NormKind, RelativeBias, Source, Stack
+from fastlm.arch.spec import FeedForward, Logits, ModelSpec, Norm, NormKind, RelativeBias, Source, Stack
 
 DEFAULT = Shape(vocab=32128, hidden=512, width=2048, layers=6, heads=8, head_dim=64, context=512, tied=True)
 IGNORED = (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)
@@ -32,11 +32,12 @@ def read(config: Config) -> Family:
     # tying to the checkpoint: an lm_head that is there and differs from the embeddings is used.
     scaled = config.flag("scale_decoder_outputs", shape.tied)
     spec = ModelSpec(
-        Embed(shape.vocab, shape.hidden),
+        shape.vocab,
+        shape.hidden,
         shape.context,
-        Stack(encoder, norm, RelativeBias(shape.heads, buckets, distance, bidirectional=True)),
-        Stack(decoder, norm, RelativeBias(shape.heads, buckets, distance, bidirectional=False)),
-        Head(scaled, scale=shape.hidden**-0.5 if scaled else 1.0),
+        encoder=Stack(encoder, norm, RelativeBias(shape.heads, buckets, distance, bidirectional=True)),
+        decoder=Stack(decoder, norm, RelativeBias(shape.heads, buckets, distance, bidirectional=False)),
+        head=(Logits(scaled, scale=shape.hidden**-0.5 if scaled else 1.0),),
     )
     return Family("t5", spec, weights(ffn.gated), ignored=IGNORED, tie_when_missing=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.arch.spec import Attention, ModelSpec
+from fastlm.arch.spec import ModelSpec
 from fastlm.arguments import items, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
@@ -73,7 +73,7 @@ def run_forward(
         raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {engine.longest}")
     types = None if token_types is None else _types(token_types, len(tokens), spec)
     with memory_for(f"the outputs of {len(tokens)} tokens"):
-        item = _item(session, tokens, spec, wanted, types)
+        item = _item(session, tokens, spec, int(engine.info["heads"] or 0), wanted, types)
     _core.forward(engine.core, [item])
     assert item.hidden is not None
     return Outputs(
@@ -86,7 +86,7 @@ def run_forward(
 
 def _types(values: Iterable[int], count: int, spec: ModelSpec) -> list[int]:
     """Checked token types."""
-    name, last = "token_type_ids", max(1, spec.embed.types) - 1
+    name, last = "token_type_ids", max(1, spec.main.embed.types) - 1
     types = [whole(value, f"{name}: a token type", 0, last) for value in items(values, name, "a list of token types")]
     if len(types) != count:
         raise ParameterError(f"{name}: {len(types)} of them for {count} tokens")
@@ -94,36 +94,27 @@ def _types(values: Iterable[int], count: int, spec: ModelSpec) -> list[int]:
 
 
 def _item(
-    session: _core.Session, tokens: list[int], spec: ModelSpec, wanted: Wanted, types: list[int] | None
+    session: _core.Session, tokens: list[int], spec: ModelSpec, heads: int, wanted: Wanted, types: list[int] | None
 ) -> _core.Item:
     """Arrays for what is wanted."""
     if wanted.logits not in ("all", "last"):
         raise ParameterError(f"logits must be 'all' or 'last', not {shown(wanted.logits)}")
-    stack = spec.decoder or spec.encoder
-    assert stack is not None
-    n, width, layers = len(tokens), spec.embed.hidden, len(stack.layers)
-    rows = 0 if spec.head is None else 2 if wanted.logits == "all" else 1
-    attentions = np.zeros((layers, _heads(spec), n, n), np.float32) if wanted.attentions else None
+    if wanted.attentions and not heads:
+        raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
+    n, width, layers = len(tokens), spec.hidden, len(spec.main.layers)
+    rows = 2 if wanted.logits == "all" else 1
+    rows = rows if spec.head else 0
+    attentions = np.zeros((layers, heads, n, n), np.float32) if wanted.attentions else None
     return _core.Item(
         session,
         np.array(tokens, np.int32),
         rows=rows,
-        logits=np.empty((n if rows == 2 else 1, spec.embed.vocab), np.float32) if rows else None,
+        logits=np.empty((n if rows == 2 else 1, spec.vocab), np.float32) if rows else None,
         types=None if types is None else np.array(types, np.int32),
         hidden=np.empty((n, width), np.float32),
         hidden_states=np.empty((layers + 1, n, width), np.float32) if wanted.hidden_states else None,
         attentions=attentions,
     )
-
-
-def _heads(spec: ModelSpec) -> int:
-    stack = spec.decoder or spec.encoder
-    assert stack is not None
-    mixers = [s.mixer for layer in stack.layers for s in layer.sublayers]
-    counts = {m.heads for m in mixers if isinstance(m, Attention)}
-    if len(counts) != 1:
-        raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
-    return counts.pop()
 
 
 def next_tokens(engine: Engine, prompt: Prompt, k: int) -> list[tuple[int, str, float]]:

@@ -129,12 +129,12 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
         A tensor's type is not float32, float16 or bfloat16, or copies differ.
     """
     search = _Search(family, checkpoint)
-    spec, head = family.spec, family.spec.head
-    tied = head is not None and head.tied
-    if head is not None and tied and search.has_head and search.has_tokens:
-        spec = replace(spec, head=replace(head, tied=False))  # until they are compared
-    elif head is not None and not search.has_head and family.tie_when_missing:
-        spec = replace(spec, head=replace(head, tied=True))
+    spec, logits = family.spec, family.spec.logits
+    tied = spec.tied
+    if logits is not None and tied and search.has_head and search.has_tokens:
+        spec = spec.with_logits(replace(logits, tied=False))  # until they are compared
+    elif logits is not None and not search.has_head and family.tie_when_missing:
+        spec = spec.with_logits(replace(logits, tied=True))
     sources = search.sources(spec)
     if tied and "head.weight" in sources and _equal(sources["embed.tokens"], sources["head.weight"]):
         del sources["head.weight"]
@@ -192,7 +192,7 @@ class _Search:
         whole, used = _Whole(), set[str]()
         found: dict[str, Source] = {}
         missing: list[str] = []
-        from_head = spec.head is not None and spec.head.tied and not self.has_tokens and self.has_head
+        from_head = spec.tied and not self.has_tokens and self.has_head
         for slot in slots(spec):
             candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
             there = [c for c in candidates if c.tensor in self.names]

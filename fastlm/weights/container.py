@@ -61,10 +61,10 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """What a .flm file holds for Python."""
+    """What a .flm file holds for Python. The spec is C's: a model's is asked for at `_core.Model.spec`."""
 
-    spec: bytes
     files: Mapping[str, bytes]  # config.json, tokenizer.json, ...
+    identity: tuple[int, ...]  # of the file that they were read from
 
 
 def _whole(tensor: PackedTensor) -> bool:
@@ -218,6 +218,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def identity_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from one that takes its name."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def _read_at(file: BinaryIO, offset: int, n_bytes: int, where: str) -> bytes:
     file.seek(offset)
     data = file.read(n_bytes)
@@ -265,7 +270,7 @@ def _decode_file(data: bytes, where: str) -> tuple[str, bytes]:
 
 
 def read(path: str | os.PathLike[str]) -> Contents:
-    """Read spec and embedded files, and check their checksums.
+    """Read the embedded files, and check their checksums.
 
     Raises
     ------
@@ -277,24 +282,19 @@ def read(path: str | os.PathLike[str]) -> Contents:
         It cannot be read.
     """
     where = str(path)
-    spec = b""
     files: dict[str, bytes] = {}
     size = file_bytes(Path(path))
     try:
         with Path(path).open("rb") as file:
+            identity = identity_of(os.fstat(file.fileno()))
             for kind, crc, offset, n_bytes in _read_table(file, size, where):
-                if kind not in (_SPEC, _FILE):
+                if kind != _FILE:
                     continue
                 data = _read_at(file, offset, n_bytes, where)
                 if zlib.crc32(data) != crc:
                     raise ModelFormatError(f"{where}: is damaged: the checksum of a section of kind {kind} is wrong")
-                if kind == _FILE:
-                    name, content = _decode_file(data, where)
-                    files[name] = content
-                else:
-                    spec = data
+                name, content = _decode_file(data, where)
+                files[name] = content
     except OSError as error:
         raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from error
-    if not spec:
-        raise ModelFormatError(f"{where}: has no spec")
-    return Contents(spec=spec, files=files)
+    return Contents(files=files, identity=identity)

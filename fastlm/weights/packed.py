@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from fastlm.arch import registry
-from fastlm.arch.spec import ModelSpec, is_encoded
-from fastlm.errors import ModelFormatError
+from fastlm.errors import ModelFileError
 from fastlm.weights import container
 from fastlm.weights.source import Builder, Built, ModelSource
 
@@ -27,17 +25,11 @@ class PackedFile(ModelSource):
         return self.contents.files.get(name)
 
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
-        spec = registry.read(config, self.describe("config.json")).spec
-        return builder.map(self.path, self._packed_spec(spec))
-
-    def _packed_spec(self, spec: ModelSpec) -> ModelSpec:
-        """What its config says, but for a head that the weights decided on when the file was written."""
-        heads = [] if spec.head is None else [replace(spec.head, tied=not spec.head.tied)]
-        specs = [spec, *(replace(spec, head=head) for head in heads)]
-        found = next((s for s in specs if is_encoded(s, self.contents.spec)), None)
-        if found is None:
-            raise ModelFormatError(f"{self.path}: spec and config.json disagree: convert the checkpoint again")
-        return found
+        """Give the file to `builder`: it says itself what it is, so `config` is not asked."""
+        built = builder.map(self.path)
+        if container.identity_of(self.path.stat()) != self.contents.identity:
+            raise ModelFileError(f"{self.path}: was replaced while it was read: load it again")
+        return built
 
 
 def open_packed(path: Path) -> PackedFile:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from fastlm.arch.spec import ModelSpec
 from fastlm.errors import ModelFormatError
 from fastlm.weights.bind import Binding
 from fastlm.weights.jsonfile import MAX_JSON_BYTES, parse_object
@@ -23,8 +22,8 @@ class Builder(Protocol[Built_co]):
         """From tensors that are read row by row, in the formats that they are stored in."""
         ...
 
-    def map(self, file: Path, spec: ModelSpec) -> Built_co:
-        """From a file of packed weights that is used in place."""
+    def map(self, file: Path) -> Built_co:
+        """From a file of packed weights that is used in place, and says itself what it is."""
         ...
 
 
@@ -53,7 +52,7 @@ class ModelSource(ABC):
 
     @abstractmethod
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
-        """Give the weights to `builder`, with the spec that `config` says and the weights complete.
+        """Give the weights to `builder`: with the spec that `config` says and the weights complete, or as a file.
 
         What only the weights decide is whether the head is the embedding.
 

@@ -17,6 +17,7 @@ import numpy as np
 from fastlm.arch.spec import (
     Activation,
     Attention,
+    Embed,
     Layer,
     Mixer,
     MixtureOfExperts,
@@ -72,7 +73,7 @@ def all_attention(spec: ModelSpec) -> Iterator[Attention]:
 
 def other_eps(norm: Norm | None) -> Norm | None:
     """The epsilon of the next family: 1e-6 for 1e-5, else 1e-5."""
-    return norm and replace(norm, eps=1e-6 if norm.eps == 1e-5 else 1e-5)
+    return norm and replace(norm, eps=1e-6 if norm == replace(norm, eps=1e-5) else 1e-5)
 
 
 def other_kind(norm: Norm | None) -> Norm | None:
@@ -166,14 +167,18 @@ def last_norm(spec: ModelSpec, change: Callable[[Norm | None], Norm | None]) -> 
     return stacks(spec, lambda s: replace(s, norm=change(s.norm)))
 
 
+def embed(spec: ModelSpec, change: Callable[[Embed], Embed]) -> ModelSpec:
+    return stacks(spec, lambda s: replace(s, embed=change(s.embed)))
+
+
 def head(spec: ModelSpec, **changes: Any) -> Twin:
-    return replace(spec, head=replace(spec.head, **changes)) if spec.head else None
+    return spec.with_logits(replace(spec.logits, **changes)) if spec.logits else None
 
 
 def token_scale(spec: ModelSpec) -> Twin:
     """Without the factor on embeddings, or with Gemma's where there is none."""
-    e = spec.embed
-    return replace(spec, embed=replace(e, scale=1.0 if e.scale != 1.0 else math.sqrt(e.hidden)))
+    plain = spec.main.embed.scale == 1.0
+    return embed(spec, lambda e: replace(e, scale=math.sqrt(spec.hidden) if plain else 1.0))
 
 
 SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
@@ -182,7 +187,7 @@ SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
     "epsilon of q and k": lambda s: attention(
         s, lambda a: replace(a, q_norm=other_eps(a.q_norm), k_norm=other_eps(a.k_norm))
     ),
-    "epsilon of the embedding": lambda s: replace(s, embed=replace(s.embed, norm=other_eps(s.embed.norm))),
+    "epsilon of the embedding": lambda s: embed(s, lambda e: replace(e, norm=other_eps(e.norm))),
     "kind of norm in the blocks": lambda s: block_norms(s, other_kind),
     "kind of the last norm": lambda s: last_norm(s, other_kind),
     "activation": other_activation,
@@ -197,7 +202,7 @@ SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
     "windows on the other layers": swapped_windows,
     "softcap of attention": lambda s: attention(s, lambda a: replace(a, softcap=a.softcap * 1.05)),
     "no softcap of attention": lambda s: attention(s, lambda a: replace(a, softcap=0.0)),
-    "softcap of the head": lambda s: head(s, softcap=(s.head.softcap if s.head else 0.0) * 1.05),
+    "softcap of the head": lambda s: head(s, softcap=(s.logits.softcap if s.logits else 0.0) * 1.05),
     "no softcap of the head": lambda s: head(s, softcap=0.0),
     "no scale of the head": lambda s: head(s, scale=1.0),
     "scale of the embedding": token_scale,

@@ -20,8 +20,8 @@ from fastlm.arch.spec import (
     Attention,
     Embed,
     FeedForward,
-    Head,
     Layer,
+    Logits,
     MixtureOfExperts,
     ModelSpec,
     Norm,
@@ -34,6 +34,7 @@ from fastlm.arch.spec import (
     encode,
 )
 from fastlm.weights import bind, container
+from fastlm.weights.formats import matrix_format
 from fastlm.weights.jsonfile import read_object
 from fastlm.weights.safetensors import Checkpoint
 
@@ -59,26 +60,20 @@ def pack(values: np.ndarray, format: str) -> bytes:
     return np.ascontiguousarray(lines.transpose(order)).tobytes()
 
 
-def format_of(name: str, format: str) -> str:
-    """What is small and sensitive stays wide."""
-    if name.endswith("router"):
-        return "float32"
-    return "bfloat16" if format in QUANTIZED and name in ("embed.positions", "embed.types") else format
-
-
 def write_flm(
     path: Path,
     spec: ModelSpec,
     weight: Callable[[str, int, int], np.ndarray],
     *,
     format: str = "float32",
+    choose: Callable[[str, str], str] = matrix_format,
     vocabulary: container.Vocabulary | None = None,
     extras: dict[str, bytes] | None = None,
 ) -> Path:
     def tensors():
         for slot in slots(spec):
             values = np.asarray(weight(slot.name, slot.rows, slot.cols), np.float32).reshape(slot.rows, slot.cols)
-            kind = format_of(slot.name, format) if slot.is_matrix else "float32"
+            kind = choose(slot.name, format) if slot.is_matrix else "float32"
             data = pack(values, kind) if slot.is_matrix else values.astype("<f4").tobytes()
             yield container.PackedTensor(slot.name, slot.rows, slot.cols, slot.is_matrix, kind, memoryview(data))
 
@@ -105,7 +100,6 @@ def letters(n: int) -> container.Vocabulary:
 
 RMS = Norm(NormKind.RMS, 1e-5)
 LAYER = Norm(NormKind.LAYER, 1e-5, bias=True)
-EMBED = Embed(vocab=40, hidden=32)
 
 
 def _attention(**changes: object) -> Attention:
@@ -129,24 +123,30 @@ def small_specs() -> dict[str, ModelSpec]:
     one_way = _attention(kv_heads=4, relative_bias=True)
     cross = _attention(kv_heads=4, causal=False, source=Source.ENCODER)
     return {
-        "llama": ModelSpec(EMBED, 64, decoder=Stack((decoder, decoder), RMS), head=Head(tied=True, softcap=30.0)),
+        "llama": ModelSpec(40, 32, 64, decoder=Stack((decoder, decoder), RMS), head=(Logits(tied=True, softcap=30.0),)),
         "moe": ModelSpec(
-            Embed(vocab=40, hidden=32, width=16, norm=LAYER),
+            40,
+            32,
             64,
-            decoder=Stack((_layer(alibi, experts, norm=LAYER),), LAYER),
-            head=Head(tied=False, bias=True),
+            width=16,
+            decoder=Stack((_layer(alibi, experts, norm=LAYER),), LAYER, embed=Embed(norm=LAYER)),
+            head=(Logits(tied=False, bias=True),),
         ),
         "t5": ModelSpec(
-            EMBED,
+            40,
+            32,
             64,
             encoder=Stack((_layer(two_way, plain),), RMS, relative),
             decoder=Stack((_layer(one_way, cross, plain),), RMS, RelativeBias(4, 8, 16, bidirectional=False)),
-            head=Head(tied=True, scale=0.2),
+            head=(Logits(tied=True, scale=0.2),),
         ),
         "bert": ModelSpec(
-            Embed(vocab=40, hidden=32, positions=64, types=2, norm=LAYER),
+            40,
+            32,
             64,
-            encoder=Stack((_layer(_attention(causal=False), plain, norm=LAYER),)),
+            encoder=Stack(
+                (_layer(_attention(causal=False), plain, norm=LAYER),), embed=Embed(positions=64, types=2, norm=LAYER)
+            ),
         ),
     }
 

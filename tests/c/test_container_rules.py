@@ -210,7 +210,7 @@ CASES = {
     "another format": (lambda f: f.tensor(1, TYPE=2), UNSUPPORTED, "has format 2 and layout"),
     "another layout": (lambda f: f.tensor(0, LAYOUT=2), UNSUPPORTED, "embed.tokens: has format 1 and layout 2"),
     "payload left over": (add_payload, FORMAT, "belong to no tensor"),
-    "spec": (lambda f: f.put(SPEC, 16, "<I", 0), FORMAT, "vocab is out of range"),
+    "spec": (lambda f: f.put(SPEC, 12, "<I", 0), FORMAT, "vocab is out of range"),
     "too many pieces": (lambda f: f.put(VOCABULARY, 0, "<I", 2**32 - 1), FORMAT, "vocabulary is cut short"),
     "too many ends": (lambda f: f.put(VOCABULARY, 4, "<I", 2**32 - 1), FORMAT, "vocabulary is cut short"),
     "bos": (lambda f: f.put(VOCABULARY, 12, "<i", 40), FORMAT, "bos"),
