@@ -22,7 +22,7 @@ PROMPT = "Once upon a time"
 
 @pytest.fixture(scope="module")
 def model(stories: Path) -> Iterator[fastlm.Model]:
-    with fastlm.load(stories) as loaded:
+    with fastlm.load(stories, threads=1) as loaded:
         yield loaded
 
 

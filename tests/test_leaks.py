@@ -201,4 +201,4 @@ def test_nothing_grows(case: str, stories: Path) -> None:
 
 
 if __name__ == "__main__":
-    next(case for case in CASES if case.__name__ == sys.argv[1])(fastlm.load(sys.argv[2]))
+    next(case for case in CASES if case.__name__ == sys.argv[1])(fastlm.load(sys.argv[2], dtype="int4", threads=1))

@@ -21,7 +21,7 @@ PROMPTS = ["Once upon a time", "The dog", "Lily and Tom went", "One day, a big",
 
 @pytest.fixture(scope="module")
 def model(stories: Path) -> Iterator[fastlm.Model]:
-    with fastlm.load(stories) as loaded:
+    with fastlm.load(stories, threads=1) as loaded:
         yield loaded
 
 

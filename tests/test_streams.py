@@ -218,7 +218,7 @@ def test_spaces_of_sentencepiece(tmp_path: Path) -> None:
 
 
 def test_texts_of_a_real_model(stories: Path) -> None:
-    model = fastlm.load(stories)
+    model = fastlm.load(stories, threads=1)
     for prompt in ("Once upon", "The \u00e9\u6f22", ""):
         ids = [1, 2] if not prompt else model.tokenizer.encode(prompt)
         for seed in range(10):

@@ -13,7 +13,7 @@
 #include "check.h"
 
 enum { N_CONTEXTS = 2, N_MODELS = 3, N_PROMPTS = 6, LONGEST = 420, WRITTEN = 12, MOST_THREADS = 64 };
-enum { SOURCE = 9, FEW_PAGES = 24, PAGE = 64 };
+enum { SOURCE = 9, FEW_PAGES = 16, PAGE = 64 };
 
 static const size_t prompt_lengths[N_PROMPTS] = {1, 2, 17, 64, 65, LONGEST};
 
@@ -302,7 +302,7 @@ static const struct operation {
     {"generate", 6, generate},         {"cancel by poll", 4, cancel_by_poll},
     {"be cancelled", 4, be_cancelled}, {"cancel", 8, cancel_another},
     {"abandon", 3, abandon},           {"destroy in poll", 2, destroy_in_poll},
-    {"fork", 4, fork_and_rewind},      {"forward", 4, forward},
+    {"fork", 4, fork_and_rewind},      {"forward", 6, forward},
     {"open", 1, open_and_verify},      {"look", 2, look},
 };
 enum { N_OPERATIONS = sizeof operations / sizeof *operations };
