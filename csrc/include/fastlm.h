@@ -170,8 +170,8 @@ typedef struct flm_model_info {
 FLM_API void flm_model_info_get(const flm_model *model, flm_model_info *info);
 
 /* The operations of a step as text, one line each: what they read and write, and where threads meet. For people and
- * tests: the text may change with any version. As snprintf, returns the bytes of the whole text without the ending 0, of
- * which at most n_bytes - 1 are written; text may be NULL if n_bytes is 0. "" before flm_model_finish. */
+ * tests: the text may change with any version. As snprintf, returns the bytes of the whole text without the ending 0,
+ * of which at most n_bytes - 1 are written; text may be NULL if n_bytes is 0. "" before flm_model_finish. */
 FLM_API size_t flm_model_plan(const flm_model *model, char *text, size_t n_bytes);
 
 /* What generation needs to know of the vocabulary; a .flm file brings it along.

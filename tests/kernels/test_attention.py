@@ -120,7 +120,7 @@ def attend(
     keys = guarded.empty((group, n_tokens, case.n_keys + 1))
     alibi = guarded.copy(a["alibi"][heads]) if case.alibi else None
     relative = guarded.copy(a["relative"][heads]) if case.reach is not None else None
-    bucket = guarded.copy(a["bucket"].astype(np.uint16)) if case.reach is not None else None
+    bucket = guarded.copy(a["bucket"], np.uint16) if case.reach is not None else None
     buckets = a["relative"].shape[1] if case.reach is not None else 0
     job = AttentionJob(
         address(q), address(out), q.shape[1], out.shape[1], n_tokens, group, head_dim, case.start + first_token,

@@ -195,6 +195,17 @@ def test_nothing_hides_what_is_not_finite(
                     assert same_bits(np.delete(y, row, 0), np.delete(clean, row, 0))
 
 
+def test_inputs_can_be_cut(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
+    """At multiples of input_rows the rest is what preparing it alone gives; tiles of AMX cannot be cut."""
+    number_format = QUANTIZED[name].format
+    rows = kernels.product[number_format].input_rows
+    assert (rows == 0) == (kernels.isa == b"amx")
+    x = np.random.default_rng(SEED).standard_normal((37, 600)).astype(np.float32)
+    whole = prepare(kernels, kernel_library, guarded, number_format, x)
+    for first in range(rows, len(x) if rows else 0, max(rows, 1)):
+        assert np.array_equal(whole[first:], prepare(kernels, kernel_library, guarded, number_format, x[first:]))
+
+
 def test_strided_outputs(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
     rng = np.random.default_rng(SEED)
     w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, 37, 290))
