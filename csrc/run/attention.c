@@ -32,8 +32,8 @@ static void norm_whole(const flm_run *run, const flm_attention_op *s, unsigned t
     size_t n = run->n_tokens;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
         float *q = flm_row(run, FLM_BUF_Q, t), *k = flm_row(run, FLM_BUF_K, t);
-        if (s->q_norm.kind) flm_norm_row(run->kernels, &s->q_norm, q, q);
-        if (s->k_norm.kind && !s->cross) flm_norm_row(run->kernels, &s->k_norm, k, k);
+        if (s->q_norm.kind && !s->source_kv) flm_norm_row(run->kernels, &s->q_norm, q, q);
+        if (s->k_norm.kind && (!s->cross || s->source_kv)) flm_norm_row(run->kernels, &s->k_norm, k, k);
     }
     flm_run_barrier(run, thread, n_threads);
 }
