@@ -161,8 +161,8 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
     flm_row_item *row = &e->items[step->n_items++];
     part->row = row;
     *row = (flm_row_item){.self = &s->self,
-                          .memory = e->cross ? &s->memory : NULL,
-                          .n_memory = s->n_memory,
+                          .cross_kv = e->cross ? &s->memory : NULL,
+                          .n_cross = s->n_memory,
                           .tokens = s->tokens + part->done,
                           .n_tokens = (uint32_t)n,
                           .start = (uint32_t)part->done,

@@ -11,8 +11,8 @@ static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, fl
     if (status) return status;
     flm_row_item *row = &e->items[step->n_items++];
     *row = (flm_row_item){.self = &part->pages,
-                          .memory = part->memory,
-                          .n_memory = part->memory ? (uint32_t)part->end : 0,
+                          .cross_kv = part->memory,
+                          .n_cross = part->memory ? (uint32_t)part->end : 0,
                           .tokens = part->tokens,
                           .types = part->types,
                           .n_tokens = (uint32_t)part->end,

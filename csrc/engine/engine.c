@@ -35,7 +35,7 @@ static flm_status create_pools(flm_engine *e, flm_error *error) {
     const flm_model *m = e->model;
     size_t sequence = (m->max_context + (size_t)FLM_PAGE - 1) / FLM_PAGE;
     size_t decoder = flm_plan_page_bytes(m, 0), encoder = flm_plan_page_bytes(m, 1);
-    size_t memory = e->cross ? flm_plan_memory_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(memory);
+    size_t memory = e->cross ? flm_plan_cross_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(memory);
     uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : flm_physical_memory() / 2;
     size_t n_pages = m->kv_bytes_cap ? SIZE_MAX : sequence * DEFAULT_SEQUENCES, least = m->kv_bytes_cap ? 1 : sequence;
     if (each && n_pages > cap / each) n_pages = (size_t)(cap / each);

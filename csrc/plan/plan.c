@@ -187,7 +187,7 @@ size_t flm_plan_page_bytes(const flm_model *model, int encoder) {
     return plan ? plan->page_bytes : 0;
 }
 
-size_t flm_plan_memory_page_bytes(const flm_model *model) {
+size_t flm_plan_cross_page_bytes(const flm_model *model) {
     return model->decoder_plan ? model->decoder_plan->cross_page_bytes : 0;
 }
 

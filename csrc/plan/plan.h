@@ -51,7 +51,7 @@ void flm_plan_destroy(flm_plan *plan);
 
 /* Bytes of one page of a stack's own keys and values (0: it has none), and of the cross-attention's. */
 size_t flm_plan_page_bytes(const flm_model *model, int encoder);
-size_t flm_plan_memory_page_bytes(const flm_model *model);
+size_t flm_plan_cross_page_bytes(const flm_model *model);
 /* Tokens that a step should have at most so that every operation stays interruptible within some 30 ms. */
 uint32_t flm_plan_chunk(const flm_model *model);
 /* The same for rows of logits in a step. */

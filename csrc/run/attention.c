@@ -14,7 +14,7 @@ static void finish_head(const flm_run *run, const flm_attention_op *s, const flm
 /* Keys and values of one token and K/V head, rounded into the page of its position. */
 static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, uint32_t head) {
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
-    const flm_page_table *table = s->source_kv ? item->memory : item->self;
+    const flm_page_table *table = s->source_kv ? item->cross_kv : item->self;
     unsigned char *page = table->pages[run->scratch->position[t] / FLM_PAGE];
     float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
     unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
@@ -88,7 +88,7 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .group = group,
         .head_dim = s->head_dim,
         .first = item->start + index,
-        .n_keys = s->cross ? item->n_memory : item->start + item->n_tokens,
+        .n_keys = s->cross ? item->n_cross : item->start + item->n_tokens,
         .window = s->window,
         .causal = s->causal,
         .scale = s->scale,
@@ -98,7 +98,7 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .bucket = run->plan->bucket,
         .relative_buckets = run->plan->relative_buckets,
         .relative_reach = run->plan->relative_reach,
-        .pages = s->cross ? item->memory->pages : item->self->pages,
+        .pages = s->cross ? item->cross_kv->pages : item->self->pages,
         .k_offset = s->kv.k_offset + kv_head * s->kv.head_bytes,
         .v_offset = s->kv.v_offset + kv_head * s->kv.head_bytes,
         .kv_dtype = run->model->kv_dtype,

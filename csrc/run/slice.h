@@ -1,7 +1,21 @@
-/* Slices: the tokens of a long step dealt to the threads, each of which takes its own through the layers. What it makes
- * of them only itself reads, in its own caches, but for keys and values: threads meet once a layer, where otherwise
- * they meet after every product and read what the others made. The price is that each reads all weights, which is
- * little beside many tokens. slice.c. */
+/* Slices: the tokens of a long step dealt to the threads.
+ *
+ *                     without slices                         in slices
+ *                     thread 0          thread 1             thread 0          thread 1
+ *     q k v           all tokens,       all tokens,          tokens [0, t),    tokens [t, n),
+ *                     half the rows     half the rows        all rows          all rows
+ *                     ------------ barrier ------------
+ *     finish_qkv      half the pairs of token and head       tokens [0, t)     tokens [t, n)
+ *                     ------------ barrier ------------      ------------ barrier ------------
+ *     attend          half the pairs of token and head       reads keys of     reads keys of
+ *                     ------------ barrier ------------      [0, t)            [0, n)
+ *     ...
+ *
+ * A slice is a run of the same plan by one thread, on the rows of its tokens in the same buffers. Nobody else reads
+ * what it makes of them, but keys and values, to which later tokens of other slices attend: threads meet once a layer,
+ * after these are stored. The price is that each thread reads all weights, which is little beside many tokens. Slices
+ * live on their threads' stacks from the first operation to plan->last_kv_op; after it all threads share the output
+ * tokens again. */
 #ifndef FLM_SLICE_H
 #define FLM_SLICE_H
 

@@ -10,15 +10,15 @@ typedef struct flm_scratch flm_scratch; /* the buffers of a step: scratch.h */
 
 /* One sequence's share of a step. Page tables already hold writable pages for [start, start + n_tokens). */
 typedef struct flm_row_item {
-    const flm_page_table *self;   /* of this stack's own keys and values */
-    const flm_page_table *memory; /* of cross-attention's keys and values: a decoder reads them, the encoder of an
-                                     encoder-decoder writes them; else NULL */
-    uint32_t n_memory;            /* positions in memory */
-    const int32_t *tokens;        /* validated: 0 <= id < vocab */
-    const int32_t *types;         /* or NULL */
-    uint32_t n_tokens, start;     /* start: position of tokens[0] */
-    int long_rope;                /* use the long twins of ropes that have them */
-    flm_rows rows;                /* logits for which tokens */
+    const flm_page_table *self;     /* of this stack's own keys and values */
+    const flm_page_table *cross_kv; /* of cross-attention's keys and values: a decoder reads them, the encoder of an
+                                       encoder-decoder writes them; else NULL */
+    uint32_t n_cross;               /* positions in cross_kv */
+    const int32_t *tokens;          /* validated: 0 <= id < vocab */
+    const int32_t *types;           /* or NULL */
+    uint32_t n_tokens, start;       /* start: position of tokens[0] */
+    int long_rope;                  /* use the long twins of ropes that have them */
+    flm_rows rows;                  /* logits for which tokens */
     /* Captures, each NULL when not wanted; row i is token i of this item. Strides in floats. */
     float *hidden;        /* [n_tokens, hidden] after the final norm */
     float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */

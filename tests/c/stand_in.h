@@ -111,7 +111,7 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
 size_t flm_plan_page_bytes(const flm_model *m, int encoder) {
     return (void)m, encoder ? 0 : FLM_PAGE * sizeof(uint64_t);
 }
-size_t flm_plan_memory_page_bytes(const flm_model *m) { return (void)m, (size_t)0; }
+size_t flm_plan_cross_page_bytes(const flm_model *m) { return (void)m, (size_t)0; }
 uint32_t flm_plan_long_rope_from(const flm_model *m) { return (void)m, (uint32_t)LONG_FROM; }
 int flm_plan_has_cross(const flm_model *m) { return (void)m, 0; }
 size_t flm_plan_captured_heads(const flm_model *m) { return (void)m, (size_t)0; }
