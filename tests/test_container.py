@@ -224,6 +224,17 @@ def test_other_files(tmp_path, path, content):
             read(path)
 
 
+def test_a_file_that_is_replaced_before_it_is_opened(path, content, monkeypatch):
+    """Its size is that of the file that was opened."""
+
+    def replaced(_: Path) -> int:
+        write(path, spec=b"s", tensors=tensors(1), extras={"a": b"new"})
+        return len(content)
+
+    monkeypatch.setattr(container, "file_bytes", replaced)
+    assert read(path).files == {"a": b"new"}
+
+
 def repaired(data: bytearray) -> bytes:
     """With right checksums, as far as the table makes sense."""
     data[:12] = b"\x89FLM\r\n\x1a\n\1\0\0\0"

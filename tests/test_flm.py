@@ -250,12 +250,21 @@ def test_formats_are_chosen_before_rows_are_loaded() -> None:
         (Logits(tied=False, outputs=3),),
     ],
 )
-def test_heads_that_are_not_computed_are_refused(head: Any) -> None:
+@pytest.mark.parametrize("encoder", [False, True])
+def test_heads_that_are_not_computed_are_refused(head: Any, encoder: bool) -> None:
     spec = replace(plain_spec(64), head=head)
+    if encoder:
+        spec = replace(spec, encoder=spec.decoder, decoder=None)
     model = create(_core.Context(1), spec, "float32")
     fill_ones(model)
     with pytest.raises(UnsupportedError, match="head: this library computes the logits of decoders"):
         model.finish()
+
+
+def test_activations_that_are_not_computed_are_refused() -> None:
+    spec = replace(plain_spec(64), head=(Activate(Activation.TANH), Logits(tied=True)))
+    with pytest.raises(UnsupportedError, match="head step 0: activation 5 is not one that this library computes"):
+        create(_core.Context(1), spec, "float32")
 
 
 def test_a_dense_step_with_a_bias() -> None:

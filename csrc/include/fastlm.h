@@ -140,7 +140,7 @@ FLM_API flm_status flm_model_create(flm_context *context, const void *spec, size
 FLM_API size_t flm_model_tensor_count(const flm_model *model);
 FLM_API flm_status flm_model_tensor(const flm_model *model, size_t index, flm_tensor *tensor, flm_error *error);
 /* Choose the format of one matrix, before any rows are loaded. Matrices that share their inputs (q, k, v; gate and up;
- * all experts) need one format, and the router of experts one of 32 or 16 bits floats: flm_model_finish checks it. */
+ * all experts) need one format, and the router of experts F32 or F16: flm_model_finish checks it. */
 FLM_API flm_status flm_model_set_format(flm_model *model, size_t index, flm_format format, flm_error *error);
 /* The blob that describes the model: flm_model_create's, or that of the file that flm_model_open mapped. */
 FLM_API void flm_model_spec(const flm_model *model, const void **spec, size_t *spec_bytes);

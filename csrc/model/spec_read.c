@@ -18,9 +18,8 @@ void flm_read_bad(flm_reader *r, const char *field, const char *why) {
 
 static void newer(flm_reader *r, const char *field, uint32_t value) {
     if (r->status == FLM_OK)
-        r->status =
-            flm_fail(r->error, FLM_ERR_UNSUPPORTED, "spec: %s %u: %s %u is not known to this library: update fastlm",
-                     r->part, r->index, field, (unsigned)value);
+        r->status = flm_fail(r->error, FLM_ERR_UNSUPPORTED, "spec: %s %u: %s %u is not one that this library computes",
+                             r->part, r->index, field, (unsigned)value);
 }
 
 static uint32_t word(flm_reader *r) {
@@ -94,16 +93,20 @@ const float *flm_read_floats(flm_reader *r, const char *field, uint32_t *n, uint
     return values;
 }
 
-void flm_read_norm(flm_reader *r, flm_norm_spec *norm, const char *field) {
-    flm_record record;
-    if (!flm_read_open(r, field, &record)) return;
+void flm_read_norm_fields(flm_reader *r, flm_norm_spec *norm, const char *field) {
     norm->kind = (flm_norm_kind)flm_read_kind(r, field, FLM_NORM_LAYER + 1);
     norm->eps = flm_read_float(r, field);
     norm->weight = flm_read_flag(r, field);
     norm->bias = flm_read_flag(r, field);
-    flm_read_close(r, record);
     if (norm->eps < 0.0f) flm_read_bad(r, field, "has a negative epsilon");
     if (norm->kind == FLM_NORM_RMS && norm->bias) flm_read_bad(r, field, "is an RMS norm with a bias");
+}
+
+void flm_read_norm(flm_reader *r, flm_norm_spec *norm, const char *field) {
+    flm_record record;
+    if (!flm_read_open(r, field, &record)) return;
+    flm_read_norm_fields(r, norm, field);
+    flm_read_close(r, record);
 }
 
 void flm_spec_destroy(flm_spec *spec) {

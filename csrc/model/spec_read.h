@@ -49,6 +49,7 @@ uint32_t flm_read_kind(flm_reader *r, const char *field, uint32_t count);
  */
 void *flm_read_list(flm_reader *r, const char *field, uint32_t *n, uint32_t low, uint32_t high, size_t bytes);
 const float *flm_read_floats(flm_reader *r, const char *field, uint32_t *n, uint32_t high);
-void flm_read_norm(flm_reader *r, flm_norm_spec *norm, const char *field); /* absent: kind NONE */
+void flm_read_norm_fields(flm_reader *r, flm_norm_spec *norm, const char *field); /* of a record that is open */
+void flm_read_norm(flm_reader *r, flm_norm_spec *norm, const char *field);        /* absent: kind NONE */
 
 #endif

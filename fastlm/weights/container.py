@@ -283,11 +283,11 @@ def read(path: str | os.PathLike[str]) -> Contents:
     """
     where = str(path)
     files: dict[str, bytes] = {}
-    size = file_bytes(Path(path))
+    file_bytes(Path(path))  # a pipe would not open
     try:
         with Path(path).open("rb") as file:
-            identity = identity_of(os.fstat(file.fileno()))
-            for kind, crc, offset, n_bytes in _read_table(file, size, where):
+            found = os.fstat(file.fileno())
+            for kind, crc, offset, n_bytes in _read_table(file, found.st_size, where):
                 if kind != _FILE:
                     continue
                 data = _read_at(file, offset, n_bytes, where)
@@ -297,4 +297,4 @@ def read(path: str | os.PathLike[str]) -> Contents:
                 files[name] = content
     except OSError as error:
         raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from error
-    return Contents(files=files, identity=identity)
+    return Contents(files=files, identity=identity_of(found))
