@@ -109,8 +109,8 @@ static void moe_slots(flm_slots *b, const flm_sublayer_spec *s) {
     }
 }
 
-const flm_mixer flm_mixers[FLM_MIXER_COUNT] = {
-    [FLM_MIXER_ATTENTION] = {"attention", read_attention, attention_slots},
-    [FLM_MIXER_FFN] = {"feed-forward", read_ffn, ffn_slots},
-    [FLM_MIXER_MOE] = {"experts", read_moe, moe_slots},
+const flm_mixer_layout flm_mixer_layouts[FLM_MIXER_COUNT] = {
+    [FLM_MIXER_ATTENTION] = {read_attention, attention_slots},
+    [FLM_MIXER_FFN] = {read_ffn, ffn_slots},
+    [FLM_MIXER_MOE] = {read_moe, moe_slots},
 };

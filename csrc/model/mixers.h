@@ -6,12 +6,11 @@
 #include "slots.h"
 #include "spec_read.h"
 
-typedef struct flm_mixer {
-    const char *name;
+typedef struct flm_mixer_layout {
     void (*read)(flm_reader *r, flm_sublayer_spec *s); /* the fields of its record, after the kind */
     void (*slots)(flm_slots *b, const flm_sublayer_spec *s);
-} flm_mixer;
+} flm_mixer_layout;
 
-extern const flm_mixer flm_mixers[FLM_MIXER_COUNT]; /* by flm_mixer_kind; row 0 is none */
+extern const flm_mixer_layout flm_mixer_layouts[FLM_MIXER_COUNT]; /* by flm_mixer_kind; row 0 is none */
 
 #endif

@@ -89,7 +89,7 @@ static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *nam
             const flm_sublayer_spec *s = &stack->layers[i].sublayers[j];
             snprintf(b->prefix, sizeof b->prefix, "%s.%u.%u.", name, i, j);
             flm_slots_norm(b, "pre_norm", &s->pre_norm, hidden);
-            flm_mixers[s->kind].slots(b, s);
+            flm_mixer_layouts[s->kind].slots(b, s);
             flm_slots_norm(b, "branch_norm", &s->branch_norm, hidden);
             flm_slots_norm(b, "residual_norm", &s->residual_norm, hidden);
         }

@@ -15,7 +15,7 @@ static void read_sublayer(flm_reader *r, flm_sublayer_spec *s) {
     }
     if (flm_read_open(r, "mixer", &mixer)) {
         s->kind = (flm_mixer_kind)flm_read_kind(r, "mixer", FLM_MIXER_COUNT);
-        if (r->status == FLM_OK) flm_mixers[s->kind].read(r, s);
+        if (r->status == FLM_OK) flm_mixer_layouts[s->kind].read(r, s);
         flm_read_close(r, mixer);
     } else {
         flm_read_bad(r, "mixer", "is missing");

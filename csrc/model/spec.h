@@ -22,7 +22,7 @@ typedef struct flm_rope_spec { /* n_pairs = 0: none */
     const float *frequencies, *long_frequencies; /* [n_pairs], owned by the spec */
 } flm_rope_spec;
 
-typedef enum flm_mixer_kind { /* rows of flm_mixers (mixers.h) */
+typedef enum flm_mixer_kind { /* rows of flm_mixer_layouts (mixers.h) */
                               FLM_MIXER_ATTENTION = 1,
                               FLM_MIXER_FFN = 2,
                               FLM_MIXER_MOE = 3,
