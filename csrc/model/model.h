@@ -1,4 +1,4 @@
-/* A model: the spec, its packed weights by slot, and what is derived from both: slots.c, model.c, plan.c. */
+/* A model: the spec, its packed weights by slot, and what is derived from both. */
 #ifndef FLM_MODEL_H
 #define FLM_MODEL_H
 
@@ -60,7 +60,7 @@ flm_status flm_model_allocate_weights(flm_model *model, flm_error *error);
 flm_status flm_model_check_loaded(const flm_model *model, flm_error *error);
 /* Free what is the model's own: not its plans and engine. */
 void flm_model_free(flm_model *model);
-/* List the slots that model->spec asks for (slots.c). */
+/* List the slots that model->spec asks for (lay_out.c). */
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */
 /* Give a slot another format and the bytes that it takes. */

@@ -1,4 +1,4 @@
-/* The weight slots that a spec asks for: names, shapes, formats, packed sizes. */
+/* Weight slots: names, shapes, formats, packed sizes. */
 #include "slots.h"
 
 #include <stdio.h>
@@ -10,7 +10,6 @@
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../format/matrix.h"
-#include "mixers.h"
 
 enum { MAX_SLOTS = 1 << 18 }; /* far above the largest mixture of experts; bounds what a spec can make us allocate */
 
@@ -63,6 +62,8 @@ void flm_slots_router(flm_slots *b, const char *part, size_t rows, size_t cols) 
 
 void flm_slots_vector(flm_slots *b, const char *part, size_t n) { add(b, part, 1, n, 0); }
 
+void flm_slots_table(flm_slots *b, const char *part, size_t rows, size_t cols) { add(b, part, rows, cols, 0); }
+
 void flm_slots_norm(flm_slots *b, const char *part, const flm_norm_spec *norm, size_t n) {
     char name[32];
     snprintf(name, sizeof name, "%s.weight", part);
@@ -71,69 +72,17 @@ void flm_slots_norm(flm_slots *b, const char *part, const flm_norm_spec *norm, s
     if (norm->bias) flm_slots_vector(b, name, n);
 }
 
-static void add_embed(flm_slots *b, const flm_embed_spec *e) {
-    const size_t hidden = flm_slots_hidden(b), width = b->model->spec.width;
-    if (width != hidden) flm_slots_matrix(b, "project", hidden, width, FLM_ALONE);
-    if (e->positions) flm_slots_matrix(b, "positions", e->positions, hidden, FLM_ALONE);
-    if (e->types) flm_slots_matrix(b, "types", e->types, hidden, FLM_ALONE);
-    flm_slots_norm(b, "norm", &e->norm, hidden);
-}
-
-static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *name) {
-    const size_t hidden = flm_slots_hidden(b);
-    if (stack->n_layers == 0) return;
-    snprintf(b->prefix, sizeof b->prefix, "%s.embed.", name);
-    add_embed(b, &stack->embed);
-    for (unsigned i = 0; i < stack->n_layers; i++) {
-        for (unsigned j = 0; j < stack->layers[i].n_sublayers && b->status == FLM_OK; j++) {
-            const flm_sublayer_spec *s = &stack->layers[i].sublayers[j];
-            snprintf(b->prefix, sizeof b->prefix, "%s.%u.%u.", name, i, j);
-            flm_slots_norm(b, "pre_norm", &s->pre_norm, hidden);
-            flm_mixer_layouts[s->kind].slots(b, s);
-            flm_slots_norm(b, "branch_norm", &s->branch_norm, hidden);
-            flm_slots_norm(b, "residual_norm", &s->residual_norm, hidden);
-        }
-    }
-    snprintf(b->prefix, sizeof b->prefix, "%s.", name);
-    flm_slots_norm(b, "norm", &stack->norm, hidden);
-    if (stack->relative_heads) add(b, "relative_bias", stack->relative_heads, stack->relative_buckets, 0);
-}
-
-static void add_head(flm_slots *b, const flm_spec *spec) {
-    char part[16];
-    snprintf(b->prefix, sizeof b->prefix, "head.");
-    for (unsigned i = 0; i < spec->n_head; i++) {
-        const flm_head_spec *step = &spec->head[i];
-        const flm_logits_spec *logits = &step->as.logits;
-        snprintf(part, sizeof part, "%u", i);
-        if (step->kind == FLM_HEAD_NORM) flm_slots_norm(b, part, &step->as.norm, step->inputs);
-        if (step->kind == FLM_HEAD_DENSE) {
-            flm_slots_matrix(b, part, step->as.dense.width, step->inputs, FLM_ALONE);
-            snprintf(part, sizeof part, "%u.bias", i);
-            if (step->as.dense.bias) flm_slots_vector(b, part, step->as.dense.width);
-        } else if (step->kind == FLM_HEAD_LOGITS) {
-            if (!logits->tied) flm_slots_matrix(b, "weight", logits->outputs, step->inputs, FLM_ALONE);
-            if (logits->bias) flm_slots_vector(b, "bias", logits->outputs);
-        }
-    }
-}
-
 static int by_name(const void *a, const void *b) {
     return strcmp((*(flm_slot *const *)a)->name, (*(flm_slot *const *)b)->name);
 }
 
 static int name_of(const void *name, const void *slot) { return strcmp(name, (*(flm_slot *const *)slot)->name); }
 
-flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error) {
-    const flm_spec *s = &model->spec;
-    flm_slots b = {.model = model, .status = FLM_OK, .error = error};
-    flm_slots_matrix(&b, "embed.tokens", s->vocab, s->width, FLM_ALONE);
-    add_stack(&b, &s->encoder, "encoder");
-    add_stack(&b, &s->decoder, "decoder");
-    add_head(&b, s);
-    if (b.status != FLM_OK) return b.status;
+flm_status flm_slots_end(flm_slots *b) {
+    flm_model *model = b->model;
+    if (b->status != FLM_OK) return b->status;
     model->by_name = flm_alloc_array(model->n_slots, sizeof *model->by_name);
-    if (!model->by_name) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the list of tensors");
+    if (!model->by_name) return flm_fail(b->error, FLM_ERR_MEMORY, "out of memory for the list of tensors");
     for (size_t i = 0; i < model->n_slots; i++) model->by_name[i] = &model->slots[i];
     qsort(model->by_name, model->n_slots, sizeof *model->by_name, by_name);
     return FLM_OK;

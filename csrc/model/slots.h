@@ -1,4 +1,5 @@
-/* The list of a model's weight slots while it is made: slots.c walks over the spec, mixers.c adds those of a mixer. */
+/* The list of a model's weight slots while it is made: lay_out.c walks over the spec, mixers.c adds those of a mixer.
+ */
 #ifndef FLM_SLOTS_H
 #define FLM_SLOTS_H
 
@@ -22,6 +23,9 @@ size_t flm_slots_matrix(flm_slots *b, const char *part, size_t rows, size_t cols
 /* A matrix whose inputs are never prepared: its format is one whose kernels read floats. */
 void flm_slots_router(flm_slots *b, const char *part, size_t rows, size_t cols);
 void flm_slots_vector(flm_slots *b, const char *part, size_t n);
+void flm_slots_table(flm_slots *b, const char *part, size_t rows, size_t cols); /* float32, row-major */
 void flm_slots_norm(flm_slots *b, const char *part, const flm_norm_spec *norm, size_t n);
+/* The list is complete: sort it by name. */
+flm_status flm_slots_end(flm_slots *b);
 
 #endif

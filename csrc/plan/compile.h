@@ -1,6 +1,6 @@
 /* The inside of plan/: what the compilers of a stack's parts share. compile.c binds weights and emits operations;
- * plan.c walks the stack; compile_attention.c, compile_ffn.c and compile_moe.c each compile one mixer. An error is kept
- * in the compiler, and what follows it is harmless: nothing has to be checked in between. */
+ * compile_stack.c walks the stack; compile_attention.c, compile_ffn.c and compile_moe.c each compile one mixer. An
+ * error is kept in the compiler, and what follows it is harmless: nothing has to be checked in between. */
 #ifndef FLM_COMPILE_H
 #define FLM_COMPILE_H
 

@@ -107,3 +107,16 @@ void flm_scratch_destroy(flm_scratch *scratch) {
 }
 
 uint64_t flm_scratch_bytes(const flm_scratch *scratch) { return scratch ? scratch->bytes : 0; }
+
+void flm_lay_out_rows(const flm_step *step, const flm_scratch *s) {
+    uint32_t token = 0, row = 0;
+    for (uint32_t i = 0; i < step->n_items; i++) {
+        const flm_row_item *item = &step->items[i];
+        for (uint32_t t = 0; t < item->n_tokens; t++, token++) {
+            s->item_of[token] = i;
+            s->position[token] = item->start + t;
+            if (item->rows == FLM_ROWS_ALL || (item->rows == FLM_ROWS_LAST && t + 1 == item->n_tokens))
+                s->row_of_logit[row++] = token;
+        }
+    }
+}

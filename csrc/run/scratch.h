@@ -66,5 +66,7 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
                                unsigned n_threads, flm_error *error);
 void flm_scratch_destroy(flm_scratch *scratch);
 uint64_t flm_scratch_bytes(const flm_scratch *scratch);
+/* Notes which item and position each token has, and which token each row of logits is of. */
+void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
 
 #endif

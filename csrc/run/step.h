@@ -44,8 +44,6 @@ typedef struct flm_step {
     const flm_row_max *row_max; /* out: [n_logit_rows], as long */
 } flm_step;
 
-/* Writes to scratch which item and position each token has, and which token each row of logits. */
-void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
 /* Tokens [from, from + n) of an item; `hidden`: the model's width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 

@@ -1,4 +1,4 @@
-"""The weight slots that a spec asks for, in the order in which csrc/model/slots.c lists them."""
+"""The weight slots that a spec asks for, in the order in which csrc/model/lay_out.c lists them."""
 
 from __future__ import annotations
 
