@@ -1,4 +1,4 @@
-/* The model spec as C structs: what fastlm/arch/spec.py describes, read from its blob by spec.c and mixers.c.
+/* The model spec as C structs: what fastlm/arch/spec.py describes, read from its blob by parse_spec.c and mixers.c.
  * Field meanings are documented there; everything here is validated (see flm_spec_read). */
 #ifndef FLM_SPEC_H
 #define FLM_SPEC_H

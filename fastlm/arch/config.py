@@ -10,7 +10,7 @@ from typing import TypeVar
 from fastlm.arch.spec import Activation
 from fastlm.errors import ModelFormatError, UnsupportedError
 
-# Bounds of csrc/model/spec.c.
+# Bounds of csrc/model/spec_read.h.
 MAX_WIDTH = 1 << 22
 MAX_VOCAB = 1 << 24
 MAX_CONTEXT = 1 << 27
