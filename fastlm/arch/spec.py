@@ -1,7 +1,7 @@
 """The vocabulary of layers: a model family is a value of these frozen classes.
 
 A spec says everything about a model's computation except the weights. `encode` writes it as the versioned blob that C
-reads (csrc/model/parse_spec.c) and that a `.flm` file holds, and `decode` reads it back; `fastlm/reference.py` executes it.
+reads (csrc/model/parse_spec.c) and that a `.flm` file holds. `decode` reads it back. `fastlm/reference.py` executes it.
 The order of a class's fields is their order in the blob (blob.py): new ones go last.
 
 The computation, for a residual stream x of shape (tokens, hidden)::
