@@ -21,7 +21,7 @@ import fastlm
 from fastlm import _core
 from fastlm.arch.spec import Activate, Activation, Dense, Logits, ModelSpec, decode, encode
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
-from fastlm.loading import save
+from fastlm.saving import save
 from fastlm.weights import container
 
 IDS = np.arange(3, 73, dtype=np.int32)

@@ -17,10 +17,9 @@ from refusals import BYTES, forget_peak, peak_bytes
 from fastlm.arch.spec import (
     Activation,
     Attention,
-    Embed,
     FeedForward,
-    Head,
     Layer,
+    Logits,
     ModelSpec,
     RelativeBias,
     Source,
@@ -57,7 +56,7 @@ def test_a_bias_for_every_distance_is_never_spread() -> None:
     ffn = Sublayer(FeedForward(1, Activation.RELU), RMS)
     encoder = Stack((Layer((Sublayer(replace(own, causal=False), RMS), ffn)),), RMS, tables[0])
     decoder = Stack((Layer((Sublayer(own, RMS), Sublayer(replace(cross, causal=False), RMS), ffn)),), RMS, tables[1])
-    spec = ModelSpec(Embed(16, 1), 100_000, encoder=encoder, decoder=decoder, head=Head(tied=True))
+    spec = ModelSpec(16, 1, 100_000, encoder=encoder, decoder=decoder, head=(Logits(tied=True),))
     forget_peak()
     before = peak_bytes()
     _, model = build(spec, threads=1)
