@@ -197,7 +197,7 @@ def test_nothing_hides_what_is_not_finite(
 
 def test_inputs_can_be_cut(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
     """At multiples of input_rows the rest is what preparing it alone gives; tiles of AMX cannot be cut."""
-    number_format = QUANTIZED[name].format
+    number_format = QUANTIZED[name]
     rows = kernels.product[number_format].input_rows
     assert (rows == 0) == (kernels.isa == b"amx")
     x = np.random.default_rng(SEED).standard_normal((37, 600)).astype(np.float32)
