@@ -12,6 +12,7 @@ struct flm_context {
     flm_pool *pool; /* run by the leader only */
     flm_gate gate;
     unsigned n_threads;
+    uint64_t kv_bytes;      /* what the pages of all its models may take together; guarded by the gate */
     flm_counters counters;  /* forwards, tokens, prefix hits: written by the leader; tiles[t] by thread t */
     flm_counters published; /* as they were after the last step; guarded by the gate */
 };

@@ -7,8 +7,9 @@
 #include "../run/forward.h"
 #include "../run/scratch.h"
 
-/* The pool of a model that is asked for no limit holds that many sequences of full length, or what half of the memory
- * holds, but at least one sequence. Nothing of it is used before it is needed. */
+/* A model that is given no limit may take pages for that many sequences of full length, or, if that is less, what the
+ * other models of its context leave of half of the memory; but for one sequence at least. Pages take no memory before
+ * they are used. */
 enum { DEFAULT_SEQUENCES = 64 };
 /* Encoders keep their pages for one step only: pages beside those of one sequence of full length. */
 enum { SPARE_ENCODER_PAGES = 16 };
@@ -31,12 +32,18 @@ static void destroy_pools(flm_engine *e) {
     e->decoder_pool = e->encoder_pool = e->memory_pool = NULL;
 }
 
+/* Bytes that the pages of a model without a limit of its own may take. */
+static uint64_t default_cap(const flm_context *context) {
+    const uint64_t half = flm_physical_memory() / 2;
+    return context->kv_bytes < half ? half - context->kv_bytes : 0;
+}
+
 static flm_status create_pools(flm_engine *e, flm_error *error) {
     const flm_model *m = e->model;
     size_t sequence = (m->max_context + (size_t)FLM_PAGE - 1) / FLM_PAGE;
     size_t decoder = flm_plan_page_bytes(m, 0), encoder = flm_plan_page_bytes(m, 1);
     size_t memory = e->cross ? flm_plan_cross_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(memory);
-    uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : flm_physical_memory() / 2;
+    uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : default_cap(m->context);
     size_t n_pages = m->kv_bytes_cap ? SIZE_MAX : sequence * DEFAULT_SEQUENCES, least = m->kv_bytes_cap ? 1 : sequence;
     if (each && n_pages > cap / each) n_pages = (size_t)(cap / each);
     if (n_pages < least && m->kv_bytes_cap)

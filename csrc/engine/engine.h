@@ -36,6 +36,7 @@ typedef struct flm_engine {
     uint32_t last_tokens;
 } flm_engine;
 
+/* Gate held, for the models of a context share its memory. */
 flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error);
 void flm_engine_destroy(flm_engine *engine);
 /* Most bytes that pages may take, and the bytes of step buffers; engine may be NULL. Enters the gate. */

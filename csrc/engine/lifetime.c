@@ -95,7 +95,7 @@ static void free_plans(flm_model *model) {
     model->encoder_plan = model->decoder_plan = NULL;
 }
 
-/* Compile plans and make the engine once every slot has data; after an error it may be tried again. */
+/* Inside the gate: compile plans and make the engine once every slot has data. After an error it may be tried again. */
 static flm_status complete(flm_model *model, flm_error *error) {
     flm_status status = flm_model_check_formats(model, error);
     if (status == FLM_OK && model->spec.encoder.n_layers)
@@ -104,7 +104,10 @@ static flm_status complete(flm_model *model, flm_error *error) {
         status = flm_plan_create(model, 0, &model->decoder_plan, error);
     if (status == FLM_OK) status = flm_engine_create(model, &model->engine, error);
     model->finished = status == FLM_OK;
-    if (!model->finished) free_plans(model);
+    if (model->finished)
+        model->context->kv_bytes += model->engine->kv_bytes;
+    else
+        free_plans(model);
     return status;
 }
 
@@ -169,7 +172,11 @@ flm_status flm_model_open(flm_context *context, const char *path, const flm_mode
     flm_error why;
     status = flm_container_map(context, context->kernels, path, &options, model, &why);
     if (!status && options.verify) status = verify(*model, &why);
-    if (!status) status = complete(*model, &why);
+    if (!status) status = flm_gate_enter(&context->gate, &why);
+    if (!status) {
+        status = complete(*model, &why);
+        flm_gate_leave(&context->gate);
+    }
     if (!status) return FLM_OK;
     flm_model_destroy(*model);
     *model = NULL;
@@ -178,6 +185,10 @@ flm_status flm_model_open(flm_context *context, const char *path, const flm_mode
 
 void flm_model_destroy(flm_model *model) {
     if (!model) return;
+    if (model->engine && !flm_gate_enter(&model->context->gate, NULL)) {
+        model->context->kv_bytes -= model->engine->kv_bytes;
+        flm_gate_leave(&model->context->gate);
+    }
     flm_engine_destroy(model->engine);
     free_plans(model);
     flm_model_free(model);

@@ -113,13 +113,13 @@ def test_every_allocation_may_fail(build_c, small_files):
     assert min(map(int, re.findall(r"\d+", text))) > 20
 
 
-MODEL_CASES = ["fallback", "coverage", "finish_again", "two_loaders", "verify_beside", "options"]
+MODEL_CASES = ["fallback", "coverage", "finish_again", "two_loaders", "verify_beside", "shares", "options"]
 
 
 @pytest.mark.parametrize("case", MODEL_CASES)
 def test_models(build_c, sanitizer, small_files, spec_blob, case):
     if sanitizer == "thread" and case == "fallback":
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
-    wrap = ["-Wl,--wrap=pthread_create,--wrap=calloc"]
+    wrap = ["-Wl,--wrap=pthread_create,--wrap=calloc,--wrap=sysconf"]
     program = build_c("unit_model", [HERE / "unit_model.c", *LIBRARY], sanitizer=sanitizer, flags=wrap)
     run(program, case, spec_blob, small_files["llama"])

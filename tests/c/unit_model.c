@@ -1,5 +1,5 @@
 /* Loading and finishing models, on the whole library. Usage: unit_model case spec.bin model.flm; build with
- * -Wl,--wrap=pthread_create,--wrap=calloc. */
+ * -Wl,--wrap=pthread_create,--wrap=calloc,--wrap=sysconf. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fastlm.h>
@@ -22,6 +22,15 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 }
 
 void *__wrap_calloc(size_t n, size_t bytes) { return fail_at >= 0 && fail_at-- == 0 ? NULL : __real_calloc(n, bytes); }
+
+static long physical_pages; /* what the system says it has; 0: the truth */
+
+long __real_sysconf(int name);
+long __wrap_sysconf(int name);
+
+long __wrap_sysconf(int name) {
+    return name == _SC_PHYS_PAGES && physical_pages ? physical_pages : __real_sysconf(name);
+}
 
 static unsigned char spec[1 << 16];
 static size_t spec_bytes;
@@ -272,10 +281,37 @@ static void options(void) {
     flm_context_destroy(context);
 }
 
+/* Models of one context that are given no limit share half of the memory; the last may still have one sequence. */
+static void shares(void) {
+    enum { N = 4 };
+    flm_context *context = new_context(1);
+    flm_model *models[N + 1];
+    uint64_t bytes[N + 1], sum = 0;
+    flm_model_info info;
+    physical_pages = 64;
+    const uint64_t half = (uint64_t)physical_pages * (uint64_t)__real_sysconf(_SC_PAGESIZE) / 2;
+    for (int i = 0; i <= N; i++) {
+        CHECK(flm_model_open(context, path, NULL, &models[i], NULL) == FLM_OK);
+        flm_model_info_get(models[i], &info);
+        bytes[i] = info.kv_bytes;
+        sum += bytes[i];
+    }
+    CHECK(bytes[0] <= half && bytes[1] < bytes[0] && bytes[N] > 0 && bytes[N] == bytes[N - 1]);
+    CHECK(sum <= half + N * bytes[N]);
+    for (int i = 0; i <= N; i++) flm_model_destroy(models[i]);
+    CHECK(flm_model_open(context, path, NULL, &models[0], NULL) == FLM_OK); /* what they gave back is there again */
+    flm_model_info_get(models[0], &info);
+    CHECK(info.kv_bytes == bytes[0]);
+    flm_model_destroy(models[0]);
+    physical_pages = 0;
+    flm_context_destroy(context);
+}
+
 int main(int argc, char **argv) {
-    static const check_case cases[] = {{"fallback", fallback},           {"coverage", coverage},
-                                       {"finish_again", finish_again},   {"two_loaders", two_loaders},
-                                       {"verify_beside", verify_beside}, {"options", options}};
+    static const check_case cases[] = {
+        {"fallback", fallback},       {"coverage", coverage},           {"finish_again", finish_again},
+        {"two_loaders", two_loaders}, {"verify_beside", verify_beside}, {"shares", shares},
+        {"options", options}};
     CHECK(argc == 4);
     FILE *file = fopen(argv[2], "rb");
     CHECK(file && (spec_bytes = fread(spec, 1, sizeof spec, file)) > 0);
