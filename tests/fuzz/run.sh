@@ -12,7 +12,12 @@ target=$1
 shift
 out=build/fuzz
 mkdir -p "$out"
-${CLANG:-clang} -std=c11 -O1 -g -ffp-contract=off -fno-math-errno -pthread -fno-omit-frame-pointer \
-    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize=alignment,pointer-overflow \
-    -Icsrc/include -Icsrc "tests/fuzz/fuzz_$target.c" $(find csrc -name '*.c') -lm -o "$out/fuzz_$target"
+rm -f "$out"/*.o
+compile="${CLANG:-clang} -std=c11 -O1 -g1 -ffp-contract=off -fno-math-errno -pthread -fno-omit-frame-pointer"
+compile="$compile -Icsrc/include -Icsrc"
+# The unrolled kernels take no part in what steers the fuzzer, and would take long to compile with all checks.
+find csrc/kernels -name '*.c' | xargs -P "$(getconf _NPROCESSORS_ONLN)" -I FILE sh -c \
+    "$compile -fsanitize=address -c FILE -o $out/\$(basename FILE .c).o"
+$compile -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all "tests/fuzz/fuzz_$target.c" \
+    $(find csrc -path csrc/kernels -prune -o -name '*.c' -print) "$out"/*.o -lm -o "$out/fuzz_$target"
 exec "$out/fuzz_$target" -timeout=20 -rss_limit_mb=1024 -malloc_limit_mb=512 "$@"
