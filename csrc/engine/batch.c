@@ -72,7 +72,7 @@ static flm_status check_item(const flm_model *m, const flm_item *item, flm_error
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "attentions: the layers of this model differ in their heads");
     flm_status status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
     if (status || m->decoder_plan) {
-        if (!status && m->engine->cross && item->session->n_memory == 0)
+        if (!status && m->engine->cross && item->session->n_cross == 0)
             status =
                 flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
         return status;
@@ -161,8 +161,8 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
     flm_row_item *row = &e->items[step->n_items++];
     part->row = row;
     *row = (flm_row_item){.self = &s->self,
-                          .cross_kv = e->cross ? &s->memory : NULL,
-                          .n_cross = s->n_memory,
+                          .cross_kv = e->cross ? &s->cross_kv : NULL,
+                          .n_cross = s->n_cross,
                           .tokens = s->tokens + part->done,
                           .n_tokens = (uint32_t)n,
                           .start = (uint32_t)part->done,

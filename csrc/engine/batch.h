@@ -1,4 +1,9 @@
-/* flm_forward and flm_session_encode: calls that lead steps of their own. batch.c: decoders; encode.c: encoders. */
+/* flm_forward and flm_session_encode: calls that lead steps of their own, instead of joining the queue.
+ *
+ * Such a call claims its sessions, runs its parts chunk by chunk, and pauses between two steps: there it asks its poll,
+ * and hands the lead to others that wait. A decoder's part may take several steps; an encoder's takes one, because
+ * every token sees all others. Lengths of sessions change only at the end, if all went well. batch.c: decoders, and
+ * what both share; encode.c: encoders. */
 #ifndef FLM_BATCH_H
 #define FLM_BATCH_H
 
@@ -10,12 +15,12 @@ typedef struct flm_part {
     flm_item *item;        /* what is to be reported; NULL: nothing */
     const int32_t *tokens; /* an encoder's; a decoder's are in the session */
     const int32_t *types;
-    size_t length;           /* of the session before this call: the item's tokens follow */
-    size_t done, end;        /* positions computed so far, and to compute */
-    int reports_all;         /* the item wants to know something of every token */
-    const flm_row_item *row; /* in the step in flight; NULL: not in it */
-    flm_page_table pages;    /* an encoder's, for one step */
-    flm_page_table *memory;  /* where an encoder's output goes, or NULL */
+    size_t length;            /* of the session before this call: the item's tokens follow */
+    size_t done, end;         /* positions computed so far, and to compute */
+    int reports_all;          /* the item wants to know something of every token */
+    const flm_row_item *row;  /* in the step in flight; NULL: not in it */
+    flm_page_table pages;     /* an encoder's, for one step */
+    flm_page_table *cross_kv; /* where the keys and values of an encoder's output go, or NULL */
 } flm_part;
 
 /* Run every part's sequence through the encoder, each in one step. Leading, inside the gate. */

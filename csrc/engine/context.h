@@ -1,3 +1,5 @@
+/* A context: kernels, threads and the gate that the models of one context share. It owns no model: models are destroyed
+ * first. context.c makes it; lifetime.c creates models in it. */
 #ifndef FLM_CONTEXT_H
 #define FLM_CONTEXT_H
 

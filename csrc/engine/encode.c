@@ -6,13 +6,13 @@
 static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, flm_error *error) {
     flm_status status = FLM_OK;
     if (e->encoder_pool) status = flm_page_table_reserve(e->encoder_pool, &part->pages, 0, part->end, error);
-    if (!status && part->memory && e->memory_pool)
-        status = flm_page_table_reserve(e->memory_pool, part->memory, 0, part->end, error);
+    if (!status && part->cross_kv && e->cross_pool)
+        status = flm_page_table_reserve(e->cross_pool, part->cross_kv, 0, part->end, error);
     if (status) return status;
     flm_row_item *row = &e->items[step->n_items++];
     *row = (flm_row_item){.self = &part->pages,
-                          .cross_kv = part->memory,
-                          .n_cross = part->memory ? (uint32_t)part->end : 0,
+                          .cross_kv = part->cross_kv,
+                          .n_cross = part->cross_kv ? (uint32_t)part->end : 0,
                           .tokens = part->tokens,
                           .types = part->types,
                           .n_tokens = (uint32_t)part->end,
@@ -51,12 +51,13 @@ static flm_status check_source(const flm_session *s, const int32_t *tokens, size
     return flm_session_check(&(flm_session){.model = s->model}, tokens, n_tokens, error);
 }
 
-/* The decoder's own keys depend on what it attended to, so they go with the old memory. */
-static void adopt_memory(flm_session *s, flm_page_table *memory, size_t n) {
-    flm_page_table old = s->memory;
-    s->memory = *memory;
-    *memory = old;
-    s->n_memory = (uint32_t)n;
+/* The decoder's own keys depend on what it attended to, so they go with the old source. The table gets the old pages.
+ */
+static void adopt_cross_kv(flm_session *s, flm_page_table *table, size_t n) {
+    flm_page_table old = s->cross_kv;
+    s->cross_kv = *table;
+    *table = old;
+    s->n_cross = (uint32_t)n;
     flm_session_forget(s, 0);
 }
 
@@ -66,8 +67,8 @@ flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_
     flm_status status = check_source(session, tokens, n_tokens, error);
     if (status) return status;
     flm_engine *e = session->model->engine;
-    flm_page_table memory = {0};
-    flm_part part = {.session = session, .tokens = tokens, .end = n_tokens, .memory = &memory};
+    flm_page_table cross_kv = {0};
+    flm_part part = {.session = session, .tokens = tokens, .end = n_tokens, .cross_kv = &cross_kv};
     flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0, .leads = 1};
     status = flm_gate_enter_leading(e->gate, poll, error);
     if (status) return status;
@@ -77,8 +78,8 @@ flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_
         flm_session_claim(session);
         status = flm_encode_parts(e, &part, 1, &watch, error);
         if (!flm_batch_inside(&watch, status)) return status;
-        if (!status) adopt_memory(session, &memory, n_tokens);
-        if (e->memory_pool) flm_page_table_truncate(e->memory_pool, &memory, 0);
+        if (!status) adopt_cross_kv(session, &cross_kv, n_tokens);
+        if (e->cross_pool) flm_page_table_truncate(e->cross_pool, &cross_kv, 0);
         flm_session_give_up(session);
     }
     flm_batch_leave(e, &watch);

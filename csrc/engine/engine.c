@@ -8,8 +8,8 @@
 #include "../run/scratch.h"
 
 /* A model that is given no limit may take pages for that many sequences of full length, or, if that is less, what the
- * other models of its context leave of half of the memory; but for one sequence at least. Pages take no memory before
- * they are used. */
+ * other models of its context leave of half of the machine's memory. It may always take them for one sequence. Pages
+ * take no memory before they are used. */
 enum { DEFAULT_SEQUENCES = 64 };
 /* Encoders keep their pages for one step only: pages beside those of one sequence of full length. */
 enum { SPARE_ENCODER_PAGES = 16 };
@@ -28,8 +28,8 @@ static flm_status create_pool(size_t page_bytes, size_t n_pages, flm_kv_pool **p
 static void destroy_pools(flm_engine *e) {
     flm_kv_pool_destroy(e->decoder_pool);
     flm_kv_pool_destroy(e->encoder_pool);
-    flm_kv_pool_destroy(e->memory_pool);
-    e->decoder_pool = e->encoder_pool = e->memory_pool = NULL;
+    flm_kv_pool_destroy(e->cross_pool);
+    e->decoder_pool = e->encoder_pool = e->cross_pool = NULL;
 }
 
 /* Bytes that the pages of a model without a limit of its own may take. */
@@ -42,7 +42,7 @@ static flm_status create_pools(flm_engine *e, flm_error *error) {
     const flm_model *m = e->model;
     size_t sequence = (m->max_context + (size_t)FLM_PAGE - 1) / FLM_PAGE;
     size_t decoder = flm_plan_page_bytes(m, 0), encoder = flm_plan_page_bytes(m, 1);
-    size_t memory = e->cross ? flm_plan_cross_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(memory);
+    size_t cross = e->cross ? flm_plan_cross_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(cross);
     uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : default_cap(m->context);
     size_t n_pages = m->kv_bytes_cap ? SIZE_MAX : sequence * DEFAULT_SEQUENCES, least = m->kv_bytes_cap ? 1 : sequence;
     if (each && n_pages > cap / each) n_pages = (size_t)(cap / each);
@@ -53,7 +53,7 @@ static flm_status create_pools(flm_engine *e, flm_error *error) {
     if (n_pages > FLM_MAX_PAGES) n_pages = FLM_MAX_PAGES;
     for (;; n_pages /= 2) { /* where address space is limited, take what there is, but no less than needed */
         flm_status status = create_pool(decoder, n_pages, &e->decoder_pool, error);
-        if (!status) status = create_pool(memory, n_pages, &e->memory_pool, error);
+        if (!status) status = create_pool(cross, n_pages, &e->cross_pool, error);
         if (!status) status = create_pool(encoder, sequence + SPARE_ENCODER_PAGES, &e->encoder_pool, error);
         if (!status) break;
         destroy_pools(e);

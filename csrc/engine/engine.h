@@ -1,7 +1,14 @@
-/* What all sequences of a model share: pools of pages, the buffers of a step, the list of sessions, the queue of
- * requests. engine.c makes it and runs single steps; schedule.c fills steps from the queue, batch.c from the items of a
- * call. Guarded by the context's gate; items and scratch belong to the leader, who uses them without the lock while a
- * step runs. */
+/* The engine: what all sequences of one model share.
+ *
+ *     flm_request_*  ──> generation.c ──> queue ──> schedule.c ─┐  fills engine->items    ┌──> sampler, text
+ *     flm_forward    ──> batch.c    ────────────────────────────┼──────────> flm_engine_run ──> the caller's arrays
+ *     flm_session_encode ──> encode.c ──────────────────────────┘     (run/: one step)    └──> pages of a session
+ *
+ * All three lead (gate.h): they fill `items` with the sequences of one step, reserve pages and buffers with the lock
+ * held, run the step without the lock, and take over its results with the lock held again. The gate guards everything
+ * here. Items, scratch and the queue's batch belong to the leader, who uses them without the lock while its step runs.
+ *
+ * A step that is abandoned, or fails, changes no session: positions from n_computed on count as never written. */
 #ifndef FLM_ENGINE_H
 #define FLM_ENGINE_H
 
@@ -14,15 +21,15 @@
 typedef struct flm_engine {
     flm_model *model;
     flm_gate *gate;
-    flm_kv_pool *decoder_pool, *encoder_pool, *memory_pool; /* NULL where nothing is stored */
-    size_t kv_bytes;                                        /* of all pools at most */
-    size_t promised;                                        /* pages that admitted sessions may still take */
+    flm_kv_pool *decoder_pool, *encoder_pool, *cross_pool; /* NULL where nothing is stored */
+    size_t kv_bytes;                                       /* of all pools at most */
+    size_t promised;                                       /* pages that admitted sessions may still take */
     flm_scratch *scratch;
     uint32_t scratch_tokens, scratch_rows;
     uint64_t scratch_bytes;
     uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */
     uint32_t long_from;          /* a longer sequence uses the long ropes; 0: there are none */
-    int cross;                   /* the decoder attends to an encoder's memory */
+    int cross;                   /* the decoder attends to an encoder's output */
     int prefix;                  /* the prefix index is in use */
 
     flm_session *sessions; /* all of the model's */

@@ -9,7 +9,7 @@
  *
  * A waiting thread keeps its place in the queue until it gives up or leads; resign hands the lead to the first sleeper
  * that the present leader's group does not serve. A poll runs outside of the lock, perhaps on the thread that leads: it
- * may enter the gate, but a call that would wait for the lead of its own thread fails (flm_gate_holds_lead).
+ * may enter the gate, but a call that would wait for the lead of its own thread fails (flm_gate_may_wait).
  *
  * The gate works in a child process after fork, unless another thread of the parent was inside or led. */
 #ifndef FLM_GATE_H

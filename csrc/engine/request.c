@@ -13,7 +13,7 @@ static flm_status check_request(const flm_session *s, const int32_t *prompt, siz
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "this model writes no text: it has no decoder with a head");
     if (s->n_tokens + n_prompt == 0)
         return flm_fail(error, FLM_ERR_ARGUMENT, "the prompt is empty: begin with at least one token");
-    if (m->engine->cross && s->n_memory == 0)
+    if (m->engine->cross && s->n_cross == 0)
         return flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before generating");
     return flm_session_check(s, prompt, n_prompt, error);
 }

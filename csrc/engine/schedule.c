@@ -137,8 +137,8 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
     if (!status && writes) status = prepare_buffers(r);
     if (status) return status;
     e->items[step->n_items] = (flm_row_item){.self = &s->self,
-                                             .cross_kv = e->cross ? &s->memory : NULL,
-                                             .n_cross = s->n_memory,
+                                             .cross_kv = e->cross ? &s->cross_kv : NULL,
+                                             .n_cross = s->n_cross,
                                              .tokens = s->tokens + start,
                                              .n_tokens = n,
                                              .start = (uint32_t)start,

@@ -167,7 +167,7 @@ static void drop(flm_session *session) {
         engine->sessions = session->after;
     if (session->after) session->after->before = session->before;
     if (engine->decoder_pool) flm_page_table_truncate(engine->decoder_pool, &session->self, 0);
-    if (engine->memory_pool) flm_page_table_truncate(engine->memory_pool, &session->memory, 0);
+    if (engine->cross_pool) flm_page_table_truncate(engine->cross_pool, &session->cross_kv, 0);
     flm_free(session->tokens);
     flm_free(session);
 }
@@ -192,13 +192,13 @@ static flm_status copy_session(flm_session *dst, const flm_session *src, flm_err
     flm_status status = flm_session_grow(dst, src->n_tokens, error);
     if (!status && engine->decoder_pool)
         status = flm_page_table_share(engine->decoder_pool, &dst->self, &src->self, error);
-    if (!status && engine->memory_pool)
-        status = flm_page_table_share(engine->memory_pool, &dst->memory, &src->memory, error);
+    if (!status && engine->cross_pool)
+        status = flm_page_table_share(engine->cross_pool, &dst->cross_kv, &src->cross_kv, error);
     if (status) return status;
     if (src->n_tokens) memcpy(dst->tokens, src->tokens, src->n_tokens * sizeof *src->tokens);
     dst->n_tokens = src->n_tokens;
     dst->n_computed = src->n_computed;
-    dst->n_memory = src->n_memory;
+    dst->n_cross = src->n_cross;
     dst->long_rope = src->long_rope;
     return FLM_OK;
 }

@@ -14,8 +14,8 @@ struct flm_session {
     size_t capacity, n_tokens;
     size_t n_computed;           /* tokens whose keys and values are in pages; the rest are run by the next call */
     flm_page_table self;         /* the decoder's pages */
-    flm_page_table memory;       /* an encoder's keys and values for cross-attention */
-    uint32_t n_memory;           /* encoder positions; 0: not encoded */
+    flm_page_table cross_kv;     /* of the encoded source, for cross-attention */
+    uint32_t n_cross;            /* encoder positions; 0: not encoded */
     int long_rope;               /* the pages hold keys rotated by the long twins */
     int busy;                    /* a request or a call is using it */
     int leaving;                 /* its request was destroyed in mid-step, and gives it up when the step ends */
