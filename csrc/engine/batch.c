@@ -112,7 +112,8 @@ static flm_status admit_part(flm_part *part, flm_error *error) {
     return FLM_OK;
 }
 
-/* Claims the item's session; an error leaves it unclaimed. */
+/* Claims the item's session, so that nothing else uses it and a poll that destroys it does not free it. An error leaves
+ * it unclaimed and as it was. */
 static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
     flm_session *s = item->session;
     flm_status status = check_item(model, item, error);
@@ -127,6 +128,8 @@ static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *i
     return status;
 }
 
+/* All or nothing: lengths grow if every part is complete. Otherwise what was computed of the old tokens stays, and what
+ * was computed of the new ones is forgotten. */
 static void end_parts(flm_part *parts, size_t n_parts, flm_status status) {
     for (size_t i = 0; i < n_parts; i++) {
         flm_session *s = parts[i].session;

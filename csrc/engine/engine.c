@@ -136,6 +136,8 @@ static void prefault_pages(const flm_engine *e) {
     flm_pool_prefault(e->model->context->pool, range, n_bytes);
 }
 
+/* A poll of an interpreter may wait for its lock. Asking it again is then delayed by a multiple of what it took, so
+ * that a busy interpreter costs a step at most a tenth of its time. */
 int flm_watch_ask(flm_watch *watch, double now) {
     if (!watch->poll || watch->stopped || now - watch->asked < FLM_GATE_SECONDS) return watch->stopped;
     watch->stopped = watch->poll->ask(watch->poll->user) != 0;

@@ -27,7 +27,7 @@ void flm_request_cancel(flm_request *request) {
     atomic_fetch_add(&request->engine->queue.cancels, 1);
 }
 
-/* Ask the poll outside of the gate. Not inside it after an error. */
+/* Ask the poll outside of the gate, for it may call the library. Not inside it after an error. */
 static flm_status ask(flm_request *r, flm_watch *watch, flm_error *error) {
     flm_gate_leave(r->engine->gate);
     flm_watch_ask(watch, flm_now());
@@ -57,7 +57,8 @@ static void leave_queue_if_cancelled(flm_request *r) {
         flm_schedule_end(r->engine, r, FLM_FINISH_CANCELLED, FLM_OK);
 }
 
-/* Not inside the gate after an error. */
+/* Lead if nobody does; else sleep until a leader has served this request, or hands the lead over. Whoever leads serves
+ * all requests of the model, so most waiting threads never lead. Not inside the gate after an error. */
 static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_error *error) {
     flm_engine *e = r->engine;
     flm_watch watch = {
@@ -85,6 +86,7 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
     return status;
 }
 
+/* The pointers stay valid until the next call on the request: what they point to only grows, with room made before. */
 static void show(flm_request *r, flm_progress *progress) {
     const flm_session *s = r->session;
     size_t computed = s->n_computed < r->prompt_end ? s->n_computed : r->prompt_end;

@@ -60,7 +60,7 @@ void flm_model_spec(const flm_model *model, const void **spec, size_t *spec_byte
     *spec_bytes = model->spec_bytes;
 }
 
-/* Inside the gate, leading: *job says what to pack. */
+/* Inside the gate, leading: *job says what to pack. Every thread takes strips of its own. */
 static flm_status pack(flm_model *model, flm_pack_job *job, flm_error *error) {
     flm_context *context = model->context;
     if (model->finished || model->mapping)

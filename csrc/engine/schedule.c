@@ -1,4 +1,8 @@
-/* A step takes one token of each request that is writing, and as much of the prompts as fits. */
+/* Continuous batching. A step takes one token of each request that is writing, and as much of the prompts as fits.
+ *
+ * A step in three parts: the leader fills it with the lock held, runs it and chooses tokens without the lock, and
+ * commits with the lock held again. Between filling and committing no other thread changes a request of the step: it
+ * may only cancel it (an atomic flag) or destroy it (leave_step then gives its session up). */
 #include "schedule.h"
 
 #include "../base/invariant.h"
@@ -100,6 +104,7 @@ static int admit(flm_engine *e, flm_request *r) {
     return 1;
 }
 
+/* In order of arrival: a large request at the head of the queue is not overtaken, or it would never get its pages. */
 static void admit_waiting(flm_engine *e) {
     while (e->queue.waiting_first && e->queue.n_active < e->max_items) {
         flm_request *r = e->queue.waiting_first;
@@ -116,6 +121,8 @@ static void admit_waiting(flm_engine *e) {
 
 /* ---- filling a step ---- */
 
+/* Pages are reserved when a request reaches them, from those that its admission promised: this cannot fail for want of
+ * pages, only for want of memory for the page table. */
 static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
     if (to <= r->writable) return FLM_OK;
     flm_status status = flm_session_reserve(r->session, from, to, &r->error);
@@ -123,12 +130,14 @@ static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
     return status;
 }
 
+/* Room for one more token, so that choosing it, which happens without the lock, allocates nothing. */
 static flm_status prepare_buffers(flm_request *r) {
     size_t logprobs = (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
     if (flm_text_room(&r->text) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
     return flm_fail(&r->error, FLM_ERR_MEMORY, "out of memory for the text of a request");
 }
 
+/* The next n tokens of a request that no step has computed yet. It wants logits if they end with its last token. */
 static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32_t n) {
     flm_session *s = r->session;
     size_t start = s->n_computed;
@@ -156,6 +165,7 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
     return FLM_OK;
 }
 
+/* 1: the request is writing, and this is its newest token; more: it still reads its prompt. */
 static size_t left_to_compute(const flm_request *r) { return r->session->n_tokens - r->session->n_computed; }
 
 /* Prompts share what the writing requests leave of a step, each the same, and those with less to read leave theirs. */
@@ -185,7 +195,9 @@ static void fill_step(flm_engine *e, flm_step *step) {
 
 /* ---- running it ---- */
 
-/* Choose and append the next token; what other threads see is changed at the step's end. */
+/* Choose and append the next token, without the lock. Other threads see it after commit: tokens, text and logprobs are
+ * written behind what counts, and the counts change with the lock held. Nothing moves, for prepare_buffers made room.
+ */
 static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
     flm_session *s = r->session;
     int32_t token;
@@ -209,6 +221,7 @@ static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_
         r->step_finish = FLM_FINISH_LENGTH;
 }
 
+/* With the lock held: what a completed step did becomes the request's state. */
 static void commit(flm_engine *e, flm_request *r, double now) {
     flm_session *s = r->session;
     int read_prompt = s->n_computed < r->prompt_end;
@@ -232,7 +245,9 @@ static void commit(flm_engine *e, flm_request *r, double now) {
         flm_request_wake(r);
 }
 
-/* A request at the end of its step; destroyed ones give their session up. */
+/* A request at the end of its step, whatever became of it. An abandoned step (FLM_ERR_CANCELLED) leaves all as it was:
+ * the request is run again, or ended by flm_schedule_end_cancelled. A request that was destroyed meanwhile gives its
+ * session up; it may be freed here. */
 static void leave_step(flm_engine *e, flm_request *r, flm_status status, const flm_error *error, double now) {
     r->in_step = 0;
     if (!status) {

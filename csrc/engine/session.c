@@ -33,6 +33,7 @@ flm_status flm_session_create(flm_model *model, flm_session **session, flm_error
     return FLM_OK;
 }
 
+/* Pages that nobody uses and nobody was promised. */
 static size_t spare_pages(const flm_engine *engine) {
     size_t free_pages = flm_kv_pool_free_pages(engine->decoder_pool);
     return free_pages > engine->promised ? free_pages - engine->promised : 0;
@@ -51,7 +52,8 @@ static size_t evictable_pages(const flm_engine *engine) {
     return n;
 }
 
-/* Have n pages to spare, if that can be: nobody loses pages in vain. */
+/* Have n pages to spare, if that can be. Sessions lose pages only if that makes room: a request that is too large for
+ * now asks at every step, and must not keep all other chats cold. */
 static int make_room(flm_engine *engine, size_t n) {
     if (spare_pages(engine) >= n) return 1;
     if (spare_pages(engine) + evictable_pages(engine) < n) return 0;
@@ -65,7 +67,8 @@ static int make_room(flm_engine *engine, size_t n) {
     return 1;
 }
 
-/* Keys that were rotated by the other variant are forgotten. */
+/* A sequence of up to n positions needs the long ropes or not. Keys that were rotated by the other variant are
+ * forgotten: the sequence computes them again. */
 static void choose_rope(flm_session *session, size_t n) {
     uint32_t long_from = session->model->engine->long_from;
     int long_rope = long_from > 0 && n > long_from;
