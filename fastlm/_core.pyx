@@ -124,14 +124,21 @@ cdef class Model(_Handle):
         self.holds += 1
         return 0
 
-    def tensors(self):
+    cdef flm_tensor tensor(self, size_t index) except *:
         cdef flm_tensor t
         cdef flm_error error
+        cdef flm_status status
+        with nogil: status = flm_model_tensor(self.handle, index, &t, &error)
+        _check(status, &error)
+        return t
+
+    def tensors(self):
+        cdef flm_tensor t
         found = []
         self.hold()
         try:
             for i in range(flm_model_tensor_count(self.handle)):
-                _check(flm_model_tensor(self.handle, i, &t, &error), &error)
+                t = self.tensor(i)
                 found.append(Tensor(t.name.decode(), t.rows, t.cols, bool(t.is_matrix), _FORMAT_NAMES[t.format], t.bytes))
         finally:
             self.release()
@@ -139,8 +146,10 @@ cdef class Model(_Handle):
 
     def set_format(self, size_t index, format):
         cdef flm_error error
+        cdef flm_status status
+        cdef flm_format number = FORMATS[format]
         self.hold()
-        status = flm_model_set_format(self.handle, index, FORMATS[format], &error)
+        with nogil: status = flm_model_set_format(self.handle, index, number, &error)
         self.release()
         _check(status, &error)
 
@@ -152,10 +161,9 @@ cdef class Model(_Handle):
 
     def tensor_data(self, size_t index):
         cdef _Packed packed = _Packed.__new__(_Packed)
-        cdef flm_error error
         self.hold()
         packed.model = self
-        _check(flm_model_tensor(self.handle, index, &packed.tensor, &error), &error)
+        packed.tensor = self.tensor(index)
         if packed.tensor.data is NULL:
             raise errors.StateError("the tensor is not loaded yet")
         return memoryview(packed)
@@ -171,7 +179,7 @@ cdef class Model(_Handle):
         cdef flm_tensor t
         self.hold()
         try:
-            _check(flm_model_tensor(self.handle, index, &t, &error), &error)
+            t = self.tensor(index)
             if values.shape[1] != t.cols:
                 raise errors.ParameterError(f"{t.name.decode()}: got {values.shape[1]} columns, not {t.cols}")
             with nogil:
@@ -212,7 +220,7 @@ cdef class Model(_Handle):
         if len(flags) != len(pieces):
             raise errors.ParameterError("special needs one flag per piece")
         self.hold()
-        status = flm_model_set_vocabulary(self.handle, &v, &error)
+        with nogil: status = flm_model_set_vocabulary(self.handle, &v, &error)
         self.release()
         _check(status, &error)
 

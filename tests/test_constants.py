@@ -25,7 +25,7 @@ def of_c(name: str) -> int:
 def test_bounds_of_a_spec() -> None:
     bounds = {name: value for name, value in vars(config).items() if name.startswith("MAX_")}
     assert len(bounds) >= 8
-    assert bounds == {name: of_c(name) for name in bounds}
+    assert bounds == {name: of_c(f"FLM_{name}") for name in bounds}
     assert of_c("MAX_SLOTS") == slots.MAX_SLOTS
 
 
