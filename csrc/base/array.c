@@ -17,6 +17,7 @@ void *flm_copy_array(const void *from, size_t n, size_t bytes, int *ok) {
 
 int flm_grow(void **array, size_t *capacity, size_t n, size_t bytes) {
     if (n <= *capacity) return 1;
+    /* Doubling makes n appends cost O(n) copies in all. */
     size_t wanted = *capacity < SIZE_MAX / 2 && *capacity * 2 > n ? *capacity * 2 : n;
     void *grown = flm_alloc_array(wanted, bytes);
     if (!grown) return 0;

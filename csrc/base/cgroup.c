@@ -52,8 +52,8 @@ static int own_folder(const char *controller, char *folder, size_t n_bytes) {
     return 0;
 }
 
-/* Calls visit with every folder from the process's own up to the root. In a container the own path may not be
- * mounted; the root then holds the container's limits. */
+/* Calls visit with every folder from the process's own up to the root of the mount: a limit of any of them binds. In
+ * a container the process's own path may not be mounted; the root then holds the container's limits. */
 static void visit_folders(const char *mount, const char *controller, void (*visit)(const char *folder, void *out),
                           void *out) {
     char own[PATH_BYTES], folder[PATH_BYTES + 64];
@@ -77,6 +77,7 @@ static void lower_cpus(double quota, double period, double *cpus) {
     if (quota > 0 && period > 0 && (*cpus == 0 || quota / period < *cpus)) *cpus = quota / period;
 }
 
+/* Version 2: "cpu.max" holds quota and period in microseconds; "max" parses as quota 0, which lower_cpus ignores. */
 static void visit_cpu_v2(const char *folder, void *out) {
     char text[128], *rest; /* "max 100000" or "150000 100000" */
     if (read_in(folder, "cpu.max", text, sizeof text)) {
@@ -85,6 +86,7 @@ static void visit_cpu_v2(const char *folder, void *out) {
     }
 }
 
+/* Version 1: a quota of -1 means no limit. */
 static void visit_cpu_v1(const char *folder, void *out) {
     char quota[64], period[64];
     if (read_in(folder, "cpu.cfs_quota_us", quota, sizeof quota) &&
@@ -92,6 +94,7 @@ static void visit_cpu_v1(const char *folder, void *out) {
         lower_cpus(strtod(quota, NULL), strtod(period, NULL), out);
 }
 
+/* A file that does not begin with a digit ("max") sets no limit. Version 1 writes a huge number instead. */
 static void lower_memory(const char *folder, const char *name, uint64_t *bytes) {
     char text[64];
     if (!read_in(folder, name, text, sizeof text) || text[0] < '0' || text[0] > '9') return;

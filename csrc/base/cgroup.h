@@ -1,4 +1,4 @@
-/* What the Linux control group of this process allows; "no limit" everywhere else. cgroup.c. */
+/* Limits of this process's Linux control group (versions 1 and 2); "no limit" on other systems. cgroup.c. */
 #ifndef FLM_CGROUP_H
 #define FLM_CGROUP_H
 

@@ -1,4 +1,4 @@
-/* Arithmetic of sizes that says when it overflows. */
+/* Overflow-checked arithmetic on sizes. On overflow the result is not written. */
 #ifndef FLM_CHECKED_H
 #define FLM_CHECKED_H
 

@@ -10,7 +10,7 @@ typedef struct flm_crc32 { /* table[k][b]: what byte b does to the checksum k by
 } flm_crc32;
 
 void flm_crc32_prepare(flm_crc32 *tables);
-/* crc: 0 at the start, then what the call for the bytes before returned. */
+/* The checksum after n more bytes. crc: 0 at the start, then the result for the bytes before. */
 uint32_t flm_crc32_update(const flm_crc32 *tables, uint32_t crc, const unsigned char *bytes, size_t n);
 
 #endif

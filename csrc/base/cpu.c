@@ -24,8 +24,9 @@ static uint32_t saved_registers(void) {
 
 static int has(uint32_t word, unsigned bit) { return (int)(word >> bit & 1u); }
 
-/* Features of leaf 7, sub-leaves 0 (ebx, ecx, edx) and 1 (eax1). */
-static uint32_t wide_features(uint32_t saved, uint32_t ebx, uint32_t ecx, uint32_t edx, uint32_t eax1) {
+/* Features of leaf 7, sub-leaves 0 (ebx, ecx, edx) and 1 (eax1). AVX-VNNI counts alone. AVX-512 needs F, DQ, BW and VL
+ * together; its VNNI and BF16, and AMX, count only on top of these, since their tables use AVX-512 for the rest. */
+static uint32_t avx512_features(uint32_t saved, uint32_t ebx, uint32_t ecx, uint32_t edx, uint32_t eax1) {
     const uint32_t f = 16, dq = 17, bw = 30, vl = 31;
     uint32_t features = has(eax1, 4) ? FLM_CPU_AVX_VNNI : 0;
     if ((saved & XCR0_AVX512) != XCR0_AVX512 || !has(ebx, f) || !has(ebx, dq) || !has(ebx, bw) || !has(ebx, vl))
@@ -40,6 +41,7 @@ static uint32_t wide_features(uint32_t saved, uint32_t ebx, uint32_t ecx, uint32
 }
 
 uint32_t flm_cpu_features(void) {
+    /* The order matters: leaf 1 must show OSXSAVE before xgetbv is executed, which faults without it. */
     uint32_t eax, ebx, ecx, edx, eax1 = 0, other;
     if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
     const uint32_t osxsave = 27, avx = 28, fma = 12, f16c = 29;
@@ -47,7 +49,7 @@ uint32_t flm_cpu_features(void) {
     uint32_t saved = saved_registers();
     if ((saved & XCR0_AVX) != XCR0_AVX || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !has(ebx, 5)) return 0;
     if (eax >= 1 && !__get_cpuid_count(7, 1, &eax1, &other, &other, &other)) eax1 = 0;
-    return FLM_CPU_AVX2 | wide_features(saved, ebx, ecx, edx, eax1);
+    return FLM_CPU_AVX2 | avx512_features(saved, ebx, ecx, edx, eax1);
 }
 
 #elif defined(__aarch64__) && defined(__linux__)

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-/* A set of bits; each wider set counts only where the operating system saves its registers. */
+/* Processor features, as bits. A feature counts only where the operating system saves the registers that it uses. */
 enum {
     FLM_CPU_AVX2 = 1 << 0,   /* AVX2, FMA and F16C */
     FLM_CPU_AVX512 = 1 << 1, /* AVX-512 F, BW, VL and DQ */
@@ -18,10 +18,10 @@ enum {
 uint32_t flm_cpu_features(void);
 /* Ask the operating system to let this process use AMX; 0 if it will not. */
 int flm_cpu_permit_amx(void);
-/* Processors that are online; at least 1. On macOS the fast ones only: work is dealt in equal parts, and one slow
- * processor would set the pace of all. */
+/* Processors that are online; at least 1. On macOS only the fast ones: work is dealt in equal parts, so one slow
+ * core would determine the speed of all. */
 unsigned flm_cpu_online(void);
-/* Bytes of a processor's second-level cache, or of its share of one; 1 MiB where the system does not say. */
+/* Bytes of one processor's L2 cache, or of its share of a shared one; 1 MiB where the system does not say. */
 uint64_t flm_cpu_cache_bytes(void);
 
 #endif

@@ -1,5 +1,6 @@
-/* What must hold wherever control passes. Test builds (-DFLM_CHECKS) stop at the first violation; other builds evaluate
- * nothing, for a library never ends its host. */
+/* Conditions that must hold whenever control passes. Test builds (-DFLM_CHECKS) trap at the first violation. Other
+ * builds do not evaluate the condition, because a library must not end its host; sizeof keeps its names used and
+ * checked. */
 #ifndef FLM_INVARIANT_H
 #define FLM_INVARIANT_H
 

@@ -23,7 +23,8 @@
 #define MAP_NORESERVE 0
 #endif
 
-/* Of a system with pages of 4 KB. Blocks from half of one on are mappings of their own, in whole huge pages. */
+/* Bytes of a huge page on a system with pages of 4 KB. An allocation of at least half of one gets a mapping of its
+ * own, aligned to huge pages. */
 #define HUGE_PAGE ((size_t)2 << 20)
 
 typedef struct alloc_header { /* lies right before the pointer that flm_alloc returns */
@@ -34,7 +35,8 @@ typedef struct alloc_header { /* lies right before the pointer that flm_alloc re
 /* Bytes from a number to the next multiple of `align`. */
 static size_t padding_to(uintptr_t number, size_t align) { return (align - number % align) % align; }
 
-/* With pages of 16 or 64 KB a huge page is 32 or 512 MB: aligning blocks to it would waste address space or memory. */
+/* Whether to align to HUGE_PAGE. With system pages of 16 or 64 KB a huge page is 32 or 512 MB, and aligning to it
+ * would waste address space or memory. */
 static int has_huge_pages(void) { return sysconf(_SC_PAGESIZE) == 4096; }
 
 void flm_prefer_huge_pages(void *range, size_t n_bytes) {
@@ -45,13 +47,19 @@ void flm_prefer_huge_pages(void *range, size_t n_bytes) {
 #endif
 }
 
+/* An allocation and its header:
+ *
+ * base ... padding ... [alloc_header] [block of n_bytes, aligned] ... rest of the last page
+ *
+ * Large blocks come from mmap, so that huge pages can hold all of them; small ones from calloc. With the address
+ * sanitizer all come from calloc, and all bytes but the block are poisoned. Both kinds of memory are zeroed. */
 void *flm_alloc(size_t n_bytes) {
-    const int own = n_bytes >= HUGE_PAGE / 2 && !FLM_RED_ZONE && has_huge_pages();
-    const size_t align = own ? HUGE_PAGE : FLM_ALIGN;
-    size_t total; /* with room before the block, to align it, and after it, for a whole last page */
+    const int is_mapped = n_bytes >= HUGE_PAGE / 2 && !FLM_RED_ZONE && has_huge_pages();
+    const size_t align = is_mapped ? HUGE_PAGE : FLM_ALIGN;
+    size_t total; /* includes room before the block, to align it, and after it, for a whole last huge page */
     if (n_bytes == 0 || !flm_add(n_bytes, 2 * align + sizeof(alloc_header), &total)) return NULL;
     unsigned char *base;
-    if (own) {
+    if (is_mapped) {
         base = mmap(NULL, total, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (base == MAP_FAILED) return NULL;
         flm_prefer_huge_pages(base, total);
@@ -60,7 +68,7 @@ void *flm_alloc(size_t n_bytes) {
     }
     uintptr_t first = (uintptr_t)base + sizeof(alloc_header);
     unsigned char *block = base + sizeof(alloc_header) + padding_to(first, align);
-    ((alloc_header *)block)[-1] = (alloc_header){base, own ? total : 0};
+    ((alloc_header *)block)[-1] = (alloc_header){base, is_mapped ? total : 0};
     FLM_POISON(base, (size_t)(block - base));
     FLM_POISON(block + n_bytes, (size_t)(base + total - (block + n_bytes)));
     return block;
@@ -83,11 +91,13 @@ void flm_free(void *block) {
 
 static int holds_huge_pages(size_t n_bytes) { return n_bytes >= HUGE_PAGE && has_huge_pages(); }
 
-/* Bytes that a range takes: whole huge pages, if it has room for one. */
+/* Bytes that a range occupies: whole huge pages, if it is large enough to hold one. */
 static size_t range_bytes(size_t n_bytes) {
     return holds_huge_pages(n_bytes) ? n_bytes + padding_to(n_bytes, HUGE_PAGE) : n_bytes;
 }
 
+/* A range that must start at a huge page is mapped with one huge page more; what lies before and behind the aligned
+ * part is unmapped again. MAP_NORESERVE: the system does not count untouched pages against its limit. */
 void *flm_reserve(size_t n_bytes) {
     if (n_bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
     const size_t bytes = range_bytes(n_bytes),
@@ -103,7 +113,7 @@ void *flm_reserve(size_t n_bytes) {
 
 void flm_release(void *range, size_t n_bytes) {
     if (!range) return;
-    FLM_UNPOISON(range, n_bytes); /* another mapping may come to lie here */
+    FLM_UNPOISON(range, n_bytes); /* the system may reuse these addresses for another mapping */
     munmap(range, range_bytes(n_bytes));
 }
 
@@ -145,6 +155,7 @@ void flm_unmap_file(const void *data, size_t n_bytes) {
     if (data) munmap((void *)data, n_bytes);
 }
 
+/* The smaller of the machine's RAM and the memory limit of the control group. */
 uint64_t flm_physical_memory(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
     uint64_t ram = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;

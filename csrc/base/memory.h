@@ -1,4 +1,4 @@
-/* Every allocation of the library: 64-byte aligned blocks, reserved ranges, mapped files. memory.c. */
+/* Every allocation of the library: 64-byte aligned blocks, reserved address ranges, mapped files. memory.c. */
 #ifndef FLM_MEMORY_H
 #define FLM_MEMORY_H
 
@@ -13,18 +13,20 @@ void *flm_alloc(size_t n_bytes);               /* zeroed, 64-byte aligned; NULL 
 void *flm_alloc_array(size_t n, size_t bytes); /* NULL on overflow too */
 void flm_free(void *block);
 
-/* A range of address space without memory behind it until it is touched (NULL: none to be had). From 2 MB on it begins
- * with a huge page, where the system's pages are of 4 KB. */
+/* A range of address space that gets memory when it is first touched (then zeros); NULL: not available. It
+ * overcommits: only touched pages count. A range of 2 MB or more begins at a multiple of 2 MB, so that huge pages
+ * fit, where the system's pages have 4 KB. */
 void *flm_reserve(size_t n_bytes);
 void flm_release(void *range, size_t n_bytes);
-/* Asks for huge pages where a range is touched: fewer TLB misses. */
+/* Ask for 2 MB pages where the range is touched: fewer TLB misses. A hint only. */
 void flm_prefer_huge_pages(void *range, size_t n_bytes);
 
-/* Populates a range: the system finds the memory behind it now instead of at the first touch, contents unchanged. 0: it
- * cannot. */
+/* Populate a range: the system finds the memory behind it now, not at the first touch. Contents stay unchanged.
+ * Returns 0 where the system cannot. */
 int flm_populate(void *range, size_t n_bytes);
 
-/* A whole file mapped read-only. Returns 0, or an errno. */
+/* Map a whole file read-only. Returns 0, or an errno. An empty file gives *data NULL and *n_bytes 0. The mapping
+ * outlives the file's name; flm_unmap_file ends it. */
 int flm_map_file(const char *path, const void **data, size_t *n_bytes);
 void flm_unmap_file(const void *data, size_t n_bytes);
 

@@ -5,6 +5,7 @@
 #include "status.h"
 
 flm_status flm_take_options(void *to, size_t to_bytes, const void *given, const char *type, flm_error *error) {
+    /* Every options struct begins with size_t size_bytes, the size that the caller's header gave it. */
     size_t given_bytes;
     memcpy(&given_bytes, given, sizeof given_bytes);
     if (given_bytes < sizeof given_bytes || given_bytes > to_bytes)

@@ -1,4 +1,4 @@
-/* Options structs of callers, who may have been built with an older header. */
+/* Options structs of callers that may have been built with an older header. */
 #ifndef FLM_OPTIONS_H
 #define FLM_OPTIONS_H
 

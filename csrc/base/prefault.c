@@ -15,8 +15,10 @@ int flm_prefault_init(flm_prefault *prefault) {
 void flm_prefault_destroy(flm_prefault *prefault) { pthread_mutex_destroy(&prefault->lock); }
 
 void flm_prefault_request(flm_prefault *prefault, void *range, size_t n_bytes) {
+    /* A worker that populates holds the lock for up to a millisecond; a caller in a hurry does not wait for it. */
     if (pthread_mutex_trylock(&prefault->lock)) return;
-    /* What is populated of the new range, if the earlier request reached into it; else more than there is of it. */
+    /* Bytes of the new range that the earlier request has populated, if `at` lies inside of it. If not, the unsigned
+     * difference is larger than n_bytes and counts as 0. */
     const size_t done = (size_t)((uintptr_t)prefault->at - (uintptr_t)range);
     prefault->n_bytes = n_bytes - (done <= n_bytes ? done : 0);
     prefault->at = (unsigned char *)range + (n_bytes - prefault->n_bytes);
@@ -33,6 +35,7 @@ int flm_prefault_populate(flm_prefault *prefault) {
     pthread_mutex_lock(&prefault->lock);
     const size_t n = prefault->n_bytes < PIECE_BYTES ? prefault->n_bytes : PIECE_BYTES;
     if (n > 0) { /* `at` is NULL before the first request */
+        /* A failure drops the request: what the system cannot populate now, it will not populate in the next piece. */
         prefault->n_bytes = flm_populate(prefault->at, n) ? prefault->n_bytes - n : 0;
         prefault->at += n;
     }

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <stddef.h>
 
+/* One request at a time. The lock guards both fields, and is held while a piece is populated. */
 typedef struct flm_prefault {
     pthread_mutex_t lock;
     unsigned char *at; /* the next piece */
@@ -15,12 +16,12 @@ typedef struct flm_prefault {
 
 int flm_prefault_init(flm_prefault *prefault); /* 0, or an errno */
 void flm_prefault_destroy(flm_prefault *prefault);
-/* Request that a range be populated, in place of an earlier request. What two requests share is populated once. Never
- * waits: while another thread populates, the request is dropped. */
+/* Request that a range be populated. It replaces an earlier request; the part that both have in common and that is
+ * already populated is not populated again. Never waits: while another thread populates, the request is dropped. */
 void flm_prefault_request(flm_prefault *prefault, void *range, size_t n_bytes);
 /* Cancel the request. When this returns, no thread populates the range any more, so the range may be released. */
 void flm_prefault_cancel(flm_prefault *prefault);
-/* Populate the next piece. 0: nothing is left. */
+/* Populate the next piece, at most 1 MB. Returns 0 when nothing is left. */
 int flm_prefault_populate(flm_prefault *prefault);
 
 #endif

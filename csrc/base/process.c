@@ -8,7 +8,8 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-/* A page that a child process finds zeroed, from a call of fork on; NULL: there is none to be had. */
+/* Memory that the kernel zeroes in a child process when it forks; NULL: not available (before Linux 4.14, other
+ * systems). */
 static void *wiped_page(size_t n_bytes) {
 #if defined(MADV_WIPEONFORK)
     void *page = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -24,6 +25,7 @@ static void *wiped_page(size_t n_bytes) {
 void flm_process_init(flm_process *process) {
     atomic_int *word = wiped_page(sizeof *word);
     process->owner = word ? word : &process->plain;
+    /* A process id is never 0, so a wiped word differs from the id of every process. */
     atomic_init(process->owner, (int)getpid());
 }
 

@@ -28,7 +28,8 @@ const char *flm_status_name(flm_status status) {
     return "unknown";
 }
 
-/* A text that was cut at the buffer's end must not end in half a code point. */
+/* Texts are UTF-8, and vsnprintf cuts at a byte: remove an incomplete code point at the end, so that the text stays
+ * valid. */
 static void drop_partial_code_point(char *text, size_t length) {
     size_t start = length;
     while (start > 0 && length - start < 3 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) start--;

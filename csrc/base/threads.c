@@ -1,3 +1,6 @@
+/* instructions until SPIN_SECONDS; then between yields until SLEEP_SECONDS; then it sleeps. An oversubscribed team
+ * skips the pauses, since the thread that it waits for may need this processor. The clock is read every
+ * SPINS_PER_CLOCK reads, because a call of clock_gettime costs as much as many of them. */
 #define _GNU_SOURCE
 #include "threads.h"
 
@@ -17,40 +20,39 @@
 #include "process.h"
 #include "status.h"
 
-/* Waiting: look without pauses, for the other thread is mostly near; then with pauses until SPIN_SECONDS; then
- * between yields until SLEEP_SECONDS; then sleep. An oversubscribed team skips the pauses: the thread that it
- * waits for may need this processor. */
 #define SPIN_SECONDS 50e-6
 #define SLEEP_SECONDS 1e-3
-#define FIRST_LOOKS 256
-#define LOOKS_PER_CLOCK 64
+#define FIRST_SPINS 256
+#define SPINS_PER_CLOCK 64
 #define STACK_BYTES ((size_t)2 << 20)
 #define LINE 64
 
-typedef struct flm_seat { /* a thread's place in the team */
+typedef struct flm_member { /* a thread of the team */
     struct flm_team *team;
     unsigned thread;
-    _Alignas(LINE) atomic_uint count; /* barrier rounds entered */
-} flm_seat;
+    _Alignas(LINE) atomic_uint count; /* barrier rounds entered; on a line of its own: no false sharing */
+} flm_member;
 
-/* One generation of workers. A child process cannot use its parent's, nor its locks, and makes another. */
+/* One generation of workers. A child process can use neither its parent's workers nor their locks, so it makes
+ * another team. Fields without _Atomic are written by thread 0 before it publishes a new value of `runs`; workers
+ * read them after they have seen that value, so the acquire load orders the two. */
 typedef struct flm_team {
-    unsigned n_threads; /* with the caller, who is thread 0 */
-    unsigned n_workers; /* started */
+    unsigned n_threads; /* including the caller, thread 0 */
+    unsigned n_workers; /* threads started: n_threads - 1, or fewer while starting */
     int oversubscribed; /* more threads than processors */
     flm_process process;
-    pthread_t *workers; /* [n_threads - 1] */
-    flm_seat *seats;    /* [n_threads] */
+    pthread_t *workers;  /* [n_threads - 1] */
+    flm_member *members; /* [n_threads] */
 
-    flm_team_fn *fn; /* of the current run; NULL: end */
+    flm_team_fn *fn; /* of the current run; NULL: the workers return */
     void *argument;
     flm_prefault prefault; /* worker 1 populates memory before it sleeps */
-    fenv_t environment;    /* the caller's rounding and flush modes: all threads of a run must agree in every bit */
+    fenv_t environment;    /* the caller's rounding and flush modes: bits must not depend on the thread */
 
-    pthread_mutex_t lock; /* for sleeping only */
+    pthread_mutex_t lock; /* held only to sleep and to wake */
     pthread_cond_t changed;
 
-    _Alignas(LINE) atomic_uint runs; /* started */
+    _Alignas(LINE) atomic_uint runs; /* runs started so far: what idle workers wait for */
     _Alignas(LINE) atomic_uint sleepers;
 } flm_team;
 
@@ -73,22 +75,27 @@ static inline void pause_briefly(void) {
 #endif
 }
 
-/* Counters only grow, and wrap; no two that meet are 2^31 apart. */
+/* Counters only grow, and wrap at 2^32. The signed difference is right as long as two compared values are less than
+ * 2^31 apart: they are at most one barrier, or one run, apart. */
 static inline int has_reached(atomic_uint *count, unsigned target) {
     return (int)(atomic_load_explicit(count, memory_order_acquire) - target) >= 0;
 }
 
+/* Sleep until the counter reaches the target. No wake-up is lost: this thread adds itself to `sleepers` before it
+ * reads the counter, and publish() writes the counter before it reads `sleepers`. Both are sequentially consistent,
+ * so at least one of the two sees the other. A publisher that sees a sleeper takes the lock before it broadcasts,
+ * and this thread holds the lock from its last read of the counter to its wait. */
 static void sleep_until(flm_team *team, atomic_uint *count, unsigned target) {
     pthread_mutex_lock(&team->lock);
-    atomic_fetch_add(&team->sleepers, 1); /* before the look below, as `advance` stores before it looks for sleepers */
+    atomic_fetch_add(&team->sleepers, 1);
     while ((int)(atomic_load(count) - target) < 0) pthread_cond_wait(&team->changed, &team->lock);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->lock);
 }
 
-/* 0: the time for looking is over. */
-static int look_until(flm_team *team, atomic_uint *count, unsigned target) {
-    for (unsigned i = 0; i < FIRST_LOOKS; i++)
+/* Spin, then yield, until the counter reaches the target. Returns 0 when SLEEP_SECONDS have passed. */
+static int spin_until(flm_team *team, atomic_uint *count, unsigned target) {
+    for (unsigned i = 0; i < FIRST_SPINS; i++)
         if (has_reached(count, target)) return 1;
     double start = flm_now(), waited = 0;
     while (waited < SLEEP_SECONDS) {
@@ -96,7 +103,7 @@ static int look_until(flm_team *team, atomic_uint *count, unsigned target) {
             sched_yield();
             if (has_reached(count, target)) return 1;
         } else {
-            for (unsigned i = 0; i < LOOKS_PER_CLOCK; i++) {
+            for (unsigned i = 0; i < SPINS_PER_CLOCK; i++) {
                 if (has_reached(count, target)) return 1;
                 pause_briefly();
             }
@@ -106,18 +113,22 @@ static int look_until(flm_team *team, atomic_uint *count, unsigned target) {
     return 0;
 }
 
-static void wait_until(flm_team *team, atomic_uint *count, unsigned target) {
-    if (!look_until(team, count, target)) sleep_until(team, count, target);
+static void wait_for(flm_team *team, atomic_uint *count, unsigned target) {
+    if (!spin_until(team, count, target)) sleep_until(team, count, target);
 }
 
+/* A worker between runs. Worker 1 populates memory before it sleeps, one piece at a time, so that a new run waits
+ * for at most one piece. */
 static void wait_for_run(flm_team *team, unsigned thread, unsigned run) {
-    if (look_until(team, &team->runs, run)) return;
+    if (spin_until(team, &team->runs, run)) return;
     while (thread == 1 && !has_reached(&team->runs, run) && flm_prefault_populate(&team->prefault)) {
     }
     sleep_until(team, &team->runs, run);
 }
 
-static void advance(flm_team *team, atomic_uint *count, unsigned value) {
+/* Store a counter's new value and wake the threads that sleep. The store is sequentially consistent: see
+ * sleep_until. */
+static void publish(flm_team *team, atomic_uint *count, unsigned value) {
     atomic_store(count, value);
     if (atomic_load(&team->sleepers) > 0) {
         pthread_mutex_lock(&team->lock);
@@ -126,30 +137,35 @@ static void advance(flm_team *team, atomic_uint *count, unsigned value) {
     }
 }
 
-/* Dissemination barrier: in round r thread t waits for thread t - 2^r, which by then has heard of 2^r threads. */
+/* Dissemination barrier (threads.h). When thread t - 2^r has entered its round r, it has heard of 2^r threads.
+ * Counts rise by the number of rounds at every barrier and are never reset, so a fast thread that enters the next
+ * barrier cannot be mistaken for one in this barrier. */
 static void team_barrier(flm_team *team, unsigned thread) {
-    flm_seat *seat = &team->seats[thread];
-    unsigned count = atomic_load_explicit(&seat->count, memory_order_relaxed);
+    flm_member *member = &team->members[thread];
+    unsigned count = atomic_load_explicit(&member->count, memory_order_relaxed);
     for (unsigned distance = 1; distance < team->n_threads; distance *= 2) {
         unsigned other = thread >= distance ? thread - distance : thread + team->n_threads - distance;
-        advance(team, &seat->count, ++count);
-        wait_until(team, &team->seats[other].count, count);
+        publish(team, &member->count, ++count);
+        wait_for(team, &team->members[other].count, count);
     }
 }
 
+/* A worker's loop. The barrier after the function lets thread 0 return from flm_pool_run only when all are done, and
+ * keeps `fn` and `argument` unchanged until then. */
 static void *work(void *argument) {
-    flm_seat *seat = argument;
-    flm_team *team = seat->team;
+    flm_member *member = argument;
+    flm_team *team = member->team;
     for (unsigned run = 1;; run++) {
-        wait_for_run(team, seat->thread, run);
+        wait_for_run(team, member->thread, run);
         if (!team->fn) return NULL;
         fesetenv(&team->environment);
-        team->fn(team->argument, seat->thread, team->n_threads);
-        team_barrier(team, seat->thread);
+        team->fn(team->argument, member->thread, team->n_threads);
+        team_barrier(team, member->thread);
     }
 }
 
-/* Signals go to the host's own threads; only faults of a worker itself reach it. */
+/* Workers block all signals, so that handlers run on the host's own threads. Faults are delivered to the thread that
+ * caused them, and stay unblocked. */
 static void block_signals(sigset_t *old) {
     sigset_t all;
     sigfillset(&all);
@@ -168,10 +184,10 @@ static int start_workers(flm_team *team) {
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     block_signals(&old);
     while (!failure && team->n_workers + 1 < team->n_threads) {
-        flm_seat *seat = &team->seats[team->n_workers + 1];
-        seat->team = team;
-        seat->thread = team->n_workers + 1;
-        failure = pthread_create(&team->workers[team->n_workers], &attributes, work, seat);
+        flm_member *member = &team->members[team->n_workers + 1];
+        member->team = team;
+        member->thread = team->n_workers + 1;
+        failure = pthread_create(&team->workers[team->n_workers], &attributes, work, member);
         team->n_workers += !failure;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -182,15 +198,16 @@ static int start_workers(flm_team *team) {
 static void free_team(flm_team *team) {
     flm_process_destroy(&team->process);
     flm_free(team->workers);
-    flm_free(team->seats);
+    flm_free(team->members);
     flm_free(team);
 }
 
-/* End the workers and free the team; of a team of the parent process only the memory is ours. */
+/* End the workers and free the team. Of a team inherited from the parent process only the memory is ours: its
+ * threads do not exist here, and its locks may be held forever. */
 static void end_team(flm_team *team) {
     if (flm_process_is_own(&team->process)) {
         team->fn = NULL;
-        advance(team, &team->runs, team->runs + 1);
+        publish(team, &team->runs, team->runs + 1);
         for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
         flm_prefault_destroy(&team->prefault);
         pthread_cond_destroy(&team->changed);
@@ -199,7 +216,7 @@ static void end_team(flm_team *team) {
     free_team(team);
 }
 
-/* 0, or an errno, and then nothing is left of them. */
+/* Returns 0, or an errno after undoing what was initialised. */
 static int init_locks(flm_team *team) {
     int failure = pthread_mutex_init(&team->lock, NULL);
     if (failure) return failure;
@@ -221,8 +238,8 @@ static flm_team *start_team(unsigned n_threads) {
     flm_process_init(&team->process);
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
-        team->seats = flm_alloc_array(n_threads, sizeof *team->seats);
-        if (!team->workers || !team->seats) goto fail;
+        team->members = flm_alloc_array(n_threads, sizeof *team->members);
+        if (!team->workers || !team->members) goto fail;
     }
     if (init_locks(team)) goto fail;
     if (start_workers(team)) {
@@ -270,14 +287,15 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
         pool->team = start_team(pool->n_threads);
     }
     flm_team *team = pool->team;
-    if (!team || team->n_threads == 1) { /* results do not depend on the number of threads: one stands in for all */
+    /* Bits do not depend on the number of threads, so one thread may stand in for all. */
+    if (!team || team->n_threads == 1) {
         fn(argument, 0, 1);
         return 1;
     }
     team->fn = fn;
     team->argument = argument;
     fegetenv(&team->environment);
-    advance(team, &team->runs, team->runs + 1);
+    publish(team, &team->runs, team->runs + 1);
     fn(argument, 0, team->n_threads);
     team_barrier(team, 0);
     return team->n_threads;

@@ -1,5 +1,22 @@
-/* The pool: one team of threads that runs a function together, with barriers inside. threads.c.
- * Waiting spins, then yields, then sleeps. Survives fork: the child's first run starts new workers. */
+/* The thread pool: one team of threads that runs a function together, with barriers inside. threads.c.
+ *
+ * A run starts the function on every thread of the team; the caller of flm_pool_run is thread 0. The threads share the
+ * work by their numbers and separate its stages by barriers. The barrier is a dissemination barrier: in round r, thread
+ * t signals, then waits for thread t - 2^r. After ceil(log2(n)) rounds every thread has heard from every other one,
+ * directly or through others. Each thread signals on a cache line of its own, so there is no false sharing.
+ *
+ *     thread       0           1           2           3
+ *     round 0   waits for   waits for   waits for   waits for
+ *                  3           0           1           2        each knows of 2 threads
+ *     round 1   waits for   waits for   waits for   waits for
+ *                  2           3           0           1        each knows of all 4
+ *
+ * A waiting thread spins, since the thread that it waits for is usually about to signal; then it yields its processor;
+ * then it sleeps on a condition variable. An oversubscribed team (more threads than processors) yields at once.
+ *
+ *     spin, 50 us ──> sched_yield, until 1 ms ──> worker 1 between runs: prefault ──> sleep
+ *
+ * The pool survives fork: a child process has none of its parent's workers, and its first run starts new ones. */
 #ifndef FLM_THREADS_H
 #define FLM_THREADS_H
 
@@ -9,26 +26,32 @@
 
 typedef struct flm_pool flm_pool;
 
-/* The right to run a pool. Only the gate (engine/gate.h) grants it, to one thread at a time: who has no lead cannot
- * call flm_pool_run, so no call can forget to ask for it. */
+/* The right to run a pool. Only the gate (engine/gate.h) grants it, to one thread at a time. flm_pool_run takes it
+ * as an argument, so a thread that does not lead cannot call it by mistake. */
 typedef struct flm_lead {
-    pthread_t thread; /* that leads, while held */
+    pthread_t thread; /* the thread that leads, while held is 1 */
     int held;
 } flm_lead;
 
+/* The function of a run: called once on each thread, with thread numbers 0 .. n_threads - 1. */
 typedef void flm_team_fn(void *argument, unsigned thread, unsigned n_threads);
 
+/* A pool of n_threads threads, the caller of each run included; 0 counts as 1. The caller owns *pool; destroy
+ * accepts NULL and must not be called during a run. */
 flm_status flm_pool_create(unsigned n_threads, flm_pool **pool, flm_error *error);
 void flm_pool_destroy(flm_pool *pool);
 unsigned flm_pool_threads(const flm_pool *pool);
-/* Run fn on all threads of the pool; the caller, who holds the lead, is thread 0 and returns when all have. Returns the
- * number of threads that ran: 1 where workers cannot be started (in a child process short of threads), so that a job
- * reads only results that somebody wrote. */
+/* Run fn on all threads of the pool. The calling thread must hold the lead; it is thread 0, and returns when all
+ * threads have returned from fn. Returns the number of threads that ran: 1 where workers cannot be started (in a
+ * child process short of threads), so that a job reads only results that some thread wrote. All threads run with the
+ * caller's floating-point environment. */
 unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument);
-/* All threads of the running team wait for each other; what each wrote before, all see after. */
+/* Wait until all threads of the running team are here. What each thread wrote before the barrier, all threads see
+ * after it. Every thread of the run must call it equally often. */
 void flm_pool_barrier(flm_pool *pool, unsigned thread);
 
-/* Request that an idle worker populate memory that coming runs will touch (prefault.h). */
+/* Ask worker 1 to populate memory that coming runs will touch (prefault.h), when it would otherwise sleep. The range
+ * must stay mapped until the request is cancelled. */
 void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes);
 /* Cancel the request. When this returns, no worker populates the range any more. */
 void flm_pool_cancel_prefault(flm_pool *pool);
