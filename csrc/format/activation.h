@@ -1,4 +1,4 @@
-/* The activation functions of feed-forward layers. */
+/* The activation functions of feed-forward layers. The numbers are those of the spec's blob. */
 #ifndef FLM_ACTIVATION_H
 #define FLM_ACTIVATION_H
 

@@ -15,14 +15,15 @@
 
 #define FLM_PAGE 64u
 
-/* Where one attention sublayer's keys and values lie in a page (bytes): head by head, values after keys. head_bytes:
- * from one K/V head to the next. */
+/* Byte offsets of one attention sublayer's keys and values in a page. The K/V heads follow each other at distances
+ * of head_bytes; a head's key area comes before its value area. */
 typedef struct flm_kv_layer {
     size_t k_offset, v_offset, head_bytes;
     uint32_t kv_heads, head_dim;
 } flm_kv_layer;
 
-/* Bytes of a K/V head's key area, and of its value area; where the scales of an int8 one are. */
+/* Byte offset of the scales in an area of an int8 page; bytes of one K/V head's key area, which are those of its
+ * value area. */
 static inline size_t flm_kv_scales_at(size_t head_dim) { return FLM_PAGE * (head_dim + head_dim % 2); }
 static inline size_t flm_kv_area_bytes(flm_dtype kv_dtype, size_t head_dim) {
     if (kv_dtype == FLM_DTYPE_F32) return FLM_PAGE * sizeof(float) * head_dim;

@@ -4,14 +4,14 @@
 
 #include <string.h>
 
-enum { CHUNK = 64 }; /* columns widened at a time */
+enum { CHUNK = 64 }; /* columns converted at a time: 16 rows of them stay in the L1 cache */
 
 int flm_format_valid(unsigned format) { return format >= 1 && format < FLM_FORMAT_COUNT; }
 
 size_t flm_dtype_bytes(flm_dtype dtype) { return dtype == FLM_DTYPE_F32 ? 4 : 2; }
 
 size_t flm_strip_bytes(flm_format format, size_t cols) {
-    size_t lines = format == FLM_FORMAT_F32 ? cols : cols / 2 + cols % 2; /* no format takes more */
+    size_t lines = format == FLM_FORMAT_F32 ? cols : cols / 2 + cols % 2; /* an upper bound for every other format */
     if (lines > SIZE_MAX / FLM_LINE_BYTES / 2) return 0;
     switch (format) {
     case FLM_FORMAT_F32:
@@ -53,6 +53,8 @@ static inline float float_of(uint32_t u) {
     return f;
 }
 
+/* Exact in all cases. Exponent 31 is infinity or NaN, so its bias grows by 224 instead of 112; exponent 0 counts
+ * units of 2^-24. */
 static inline uint32_t f16_widened(uint16_t h) {
     uint32_t exponent = h >> 10 & 31u, fraction = h & 0x3ffu;
     uint32_t subnormal = bits_of((float)(int32_t)fraction * 0x1p-24f);
@@ -60,7 +62,9 @@ static inline uint32_t f16_widened(uint16_t h) {
     return (uint32_t)(h & 0x8000u) << 16 | (exponent == 0 ? subnormal : normal);
 }
 
-/* Nearest even. Below 2^-14 the sum with 0.5 rounds at 2^-24, the spacing of subnormal halves. */
+/* Rounds to nearest even. Below 2^-14 the sum with 0.5 rounds at 2^-24, the spacing of subnormal halves; above,
+ * adding 0xfff and the lowest kept bit rounds the fraction, and a carry into the exponent is the right result. Every
+ * NaN becomes one quiet NaN. */
 static inline uint16_t f16_rounded(float f) {
     uint32_t u = bits_of(f), size = u & 0x7fffffffu;
     uint32_t subnormal = bits_of(float_of(size) + 0.5f) - bits_of(0.5f);
@@ -71,6 +75,7 @@ static inline uint16_t f16_rounded(float f) {
     return (uint16_t)((u >> 16 & 0x8000u) | h);
 }
 
+/* Rounds to nearest even. A NaN keeps its top bits and becomes quiet: the rounding could turn it into an infinity. */
 static inline uint16_t bf16_rounded(float f) {
     uint32_t u = bits_of(f);
     uint32_t rounded = (u + 0x7fffu + (u >> 16 & 1u)) >> 16;
@@ -107,8 +112,8 @@ static int halves_finite(const uint16_t *x, size_t n, uint32_t exponent) {
     return !bad;
 }
 
-/* Columns [at, at + n) of one strip from rows of float32 [FLM_STRIP][CHUNK]; n is even for the narrow formats
- * (the caller pads with zeros). */
+/* Columns [at, at + n) of one strip, from rows of float32 [FLM_STRIP][CHUNK]. n must be even for the 16-bit formats,
+ * which have pairs of columns in a line; the caller pads with zeros. Returns 0 if a value became infinite. */
 static int store_columns(flm_format format, unsigned char *strip, size_t at, size_t n, float rows[FLM_STRIP][CHUNK]) {
     if (format == FLM_FORMAT_F32) {
         float *line = (float *)strip + at * FLM_STRIP;

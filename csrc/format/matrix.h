@@ -25,21 +25,24 @@ typedef struct flm_matrix {
 
 int flm_format_valid(unsigned format);
 size_t flm_strip_bytes(flm_format format, size_t cols);
-/* Packed size of a matrix; 0 when it overflows size_t. */
+/* Packed bytes of a matrix; 0 when the number overflows size_t. */
 size_t flm_matrix_bytes(flm_format format, size_t rows, size_t cols);
 size_t flm_dtype_bytes(flm_dtype dtype);
-/* Bytes of an input row as a format's kernels may prepare it, whole lines; 0: its kernels all read floats. */
+/* Bytes of one input row in the form that the kernels of a format may want (kernels.h: flm_product.prepare), a
+ * multiple of 64; 0: all kernels of this format read rows of floats. */
 size_t flm_input_bytes(flm_format format, size_t cols);
 
-/* Pack source rows [0, n_rows) into strips; dst is the first strip, values [n_rows, cols] of dtype, contiguous.
- * Rounds to nearest even when narrowing; a value too large for F16 becomes infinite and is reported.
- * Returns 0 if a value is (or becomes) NaN or infinite, else 1. */
+/* Pack n_rows source rows into strips. dst: the first strip; values: [n_rows, cols] of dtype, contiguous. Narrowing
+ * rounds to nearest even. Returns 0 if a value is NaN or infinite, or becomes infinite because it is too large for
+ * F16; dst is then filled but must not be used. Rows past n_rows in the last strip become zeros. */
 int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype dtype, size_t n_rows, size_t cols);
 
-/* Packs the weights of 16 rows, [padded_cols][16] with zeros past cols, padded_cols = cols rounded up to FLM_GROUP. */
+/* Quantises the weights of one strip. rows: [padded_cols][16], column by column, zeros past cols; padded_cols is
+ * cols rounded up to FLM_GROUP. */
 typedef void flm_quantize_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
 
-/* As flm_matrix_pack, strip by strip through quantize. columns: room for 16 * padded_cols floats. */
+/* As flm_matrix_pack, with each strip written by quantize. columns: scratch memory of 16 * padded_cols floats. Stops
+ * at the first strip with a value that is not finite. */
 int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
                         size_t n_rows, size_t cols, float *columns);
 

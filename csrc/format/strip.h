@@ -1,4 +1,5 @@
-/* The measures of a strip: 16 rows of a packed matrix, in lines of 64 bytes. */
+/* The measures of a strip: 16 rows of a packed matrix, in lines of 64 bytes. A line is a cache line, and one AVX-512
+ * vector, two AVX2 vectors or four NEON vectors. */
 #ifndef FLM_STRIP_H
 #define FLM_STRIP_H
 
