@@ -159,7 +159,7 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
     return finite;
 }
 
-int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
+int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
                         size_t n_rows, size_t cols, float *columns) {
     const size_t strip_bytes = flm_strip_bytes(format, cols), padded = flm_padded_cols(cols);
     int finite = 1;

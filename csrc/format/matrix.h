@@ -28,7 +28,7 @@ size_t flm_strip_bytes(flm_format format, size_t cols);
 /* Packed bytes of a matrix; 0 when the number overflows size_t. */
 size_t flm_matrix_bytes(flm_format format, size_t rows, size_t cols);
 size_t flm_dtype_bytes(flm_dtype dtype);
-/* Bytes of one input row in the form that the kernels of a format may want (kernels.h: flm_product.prepare), a
+/* Bytes of one input row in the form that the kernels of a format may want (kernels.h: flm_product.quantize_inputs), a
  * multiple of 64; 0: all kernels of this format read rows of floats. */
 size_t flm_input_bytes(flm_format format, size_t cols);
 
@@ -39,11 +39,11 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
 
 /* Quantises the weights of one strip. rows: [padded_cols][16], column by column, zeros past cols; padded_cols is
  * cols rounded up to FLM_GROUP. */
-typedef void flm_quantize_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
+typedef void flm_quantize_strip_fn(unsigned char *strip, const float *rows, size_t cols, size_t padded_cols);
 
 /* As flm_matrix_pack, with each strip written by quantize. columns: scratch memory of 16 * padded_cols floats. Stops
  * at the first strip with a value that is not finite. */
-int flm_matrix_quantize(flm_quantize_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
+int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
                         size_t n_rows, size_t cols, float *columns);
 
 float flm_f16_to_f32(uint16_t h);

@@ -75,7 +75,7 @@ static inline size_t flm_i4_strip_bytes(size_t cols) {
  *   offset, I4   -(sum of its first 16 codes), -(sum of its other codes) as int16[2]
  *   total        -128 * (sum of the block's codes)
  *
- * A kernel table may arrange the same numbers of all rows in another way (kernels.h: flm_product.prepare). */
+ * A kernel table may arrange the same numbers of all rows in another way (kernels.h: flm_product.quantize_inputs). */
 static inline size_t flm_offsets_at(size_t cols) { return flm_pad64(cols); }
 static inline size_t flm_scales_at(size_t cols) { return flm_offsets_at(cols) + flm_pad64(4 * flm_groups(cols)); }
 static inline size_t flm_totals_at(size_t cols) { return flm_scales_at(cols) + 4 * flm_blocks(cols); }

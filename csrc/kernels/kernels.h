@@ -1,9 +1,10 @@
-/* The kernels of one instruction set: a const table, complete for every one of them.
+/* The kernels of one instruction set: a const table, complete for each of them.
  *
- * Contracts shared by all entries: inputs are validated by the caller; float buffers need no alignment; nothing
- * outside the stated extents is read or written, except that matmul writes whole strips of 16 outputs. Every entry
- * is a pure function of its arguments and gives the same bits for a row (or token, or head) whatever others
- * it is called with. Results differ between instruction sets only by rounding. */
+ * Contracts that all entries share. The caller validates all arguments. Float buffers need no alignment. Nothing
+ * outside of the stated extents is read or written, except that matmul writes whole strips of 16 outputs. Every
+ * entry is a pure function of its arguments, so any number of threads may call it. It gives the same bits for a row
+ * (or token, or head) whatever other rows it is called with. Results differ between instruction sets only by
+ * rounding. */
 #ifndef FLM_KERNELS_H
 #define FLM_KERNELS_H
 
@@ -12,19 +13,28 @@
 #include "../format/matrix.h"
 #include "../format/quantized.h"
 
-/* Columns [from, to) of rows [row, row + n) of the n_rows inputs, of cols columns, that one product will read together:
- * from, and to but for the last, are multiples of FLM_BLOCK. */
-typedef struct flm_prepare_job {
+/* Inputs in the form that the products of a format read: quantised to int8 codes with a scale for each block, or,
+ * where AMX multiplies bfloat16, split in two bfloat16. A job covers columns [from, to) of rows [row, row + n) of
+ * all n_rows inputs of one product. `from` is a multiple of FLM_BLOCK, and so is `to`, unless it is cols. Threads
+ * may run jobs of one dst at the same time if their parts do not overlap; a part's bits do not depend on how the
+ * inputs were cut. */
+typedef struct flm_inputs_job {
     const float *x; /* column `from` of the first row; rows are x_stride floats apart */
     size_t x_stride, row, n, from, to;
-    void *dst; /* all inputs, n_rows * flm_input_bytes(format, cols) bytes, arranged as the kernels like */
+    void *dst; /* n_rows * flm_input_bytes(format, cols) bytes; the kernel chooses the layout */
     size_t n_rows, cols;
-} flm_prepare_job;
-typedef void flm_prepare_fn(const flm_prepare_job *job);
-/* y[t * y_stride + r] = sum_k w[r][k] * x[t][k] for rows r of strips [strip0, strip1) and tokens t < n_tokens. x: rows
- * of w->cols floats, x_bytes apart; or n_tokens inputs that the format's prepare wrote, of x_bytes each. Each sum has
- * one order, the same for every n_tokens: ascending columns for floats, blocks for integers (quantized.h). y: column
- * index is the absolute row, so y_stride >= 16 * strips; padding rows are written. */
+} flm_inputs_job;
+typedef void flm_quantize_inputs_fn(const flm_inputs_job *job);
+/* y[t * y_stride + r] = sum over k of w[r][k] * x[t][k], for rows r of strips [strip0, strip1) and tokens t <
+ * n_tokens.
+ *
+ * x: rows of w->cols floats, x_bytes apart; or, where the format has quantize_inputs, its n_tokens inputs of x_bytes
+ * each. y: its column index is the absolute row r, so y_stride >= 16 * strips; the padding rows of the last strip
+ * are written.
+ *
+ * Order of summation: one for each sum, the same for every n_tokens and every tile shape. Floats are added in
+ * ascending columns, one multiply-add each (fused where the instruction set can); quantised products as exact
+ * integers within a block of 256 columns, and the blocks as floats in ascending order (quantized.h). */
 typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, const void *x, size_t x_bytes,
                            size_t n_tokens, float *y, size_t y_stride);
 /* dst[0 .. cols) = row `row` of w as float32. */
@@ -32,30 +42,32 @@ typedef void flm_unpack_row_fn(const flm_matrix *w, size_t row, float *dst);
 
 /* Products with matrices of one format. */
 typedef struct flm_product {
-    flm_prepare_fn *prepare; /* NULL: inputs are rows of floats */
+    flm_quantize_inputs_fn *quantize_inputs; /* NULL: products read rows of floats */
     flm_matmul_fn *matmul;
     flm_unpack_row_fn *unpack_row;
-    flm_quantize_fn *quantize; /* NULL: matrix.c packs it */
-    /* Prepared inputs can be cut before rows that are multiples of this, a power of two: what follows reads like inputs
-     * prepared by themselves. 0: they cannot be cut. */
+    flm_quantize_strip_fn *quantize_strip; /* weights; NULL: flm_matrix_pack packs them */
+    /* Quantised inputs can be cut before every row that is a multiple of this power of two: the part from there on
+     * reads like inputs of its own. 0: their layout cannot be cut. */
     unsigned input_rows;
 } flm_product;
 
-/* Attention of n_tokens consecutive queries of one sequence with the `group` query heads that share one K/V head.
+/* Attention of n_tokens consecutive queries of one sequence, with the `group` query heads that share one K/V head.
  * For each (token t at position first + t, head g):
- *   s_j = softcap(scale * <q, K_j>) + bias_j for visible keys j;  out = sum_j softmax(s)_j V_j
- * Visible: j in [0, n_keys); causal: j <= position; window w > 0: also j > position - w.
- * Keys are folded in splits of FLM_SPLIT at fixed absolute positions, each split with its own maximum and sum, combined
- * in ascending order (online softmax); fully hidden splits are skipped and hidden keys of a visible split add
- * exactly 0. So the bits for a query do not depend on n_tokens, group, or how pages came to be. */
+ *   s_j = softcap(scale * <q, K_j>) + bias_j for visible keys j;  out = sum over j of softmax(s)_j * V_j
+ * Visible: j in [0, n_keys); if causal, j <= position; with a window w > 0, also j > position - w.
+ *
+ * Order of summation: keys are folded in splits of FLM_SPLIT at fixed absolute positions. Each split has a maximum
+ * and a sum of its own, and splits are combined in ascending order (online softmax). Splits without a visible key
+ * are skipped; hidden keys of a visible split add exactly 0. So the bits for a query do not depend on n_tokens, on
+ * group, on how a prompt was cut, or on whether pages are shared. */
 #define FLM_SPLIT 256u
-#define FLM_ATTENTION_BLOCKS 8u /* of queries, that go through the splits together */
+#define FLM_ATTENTION_TILES 8u /* query tiles that go through the splits together */
 typedef struct flm_attention_job {
     const float *q; /* [n_tokens][q_stride]: this group's heads, [group][head_dim] contiguous */
     float *out;     /* as q, with out_stride */
     size_t q_stride, out_stride;
     uint32_t n_tokens, group, head_dim;
-    uint32_t first, n_keys; /* position of the first query; keys stored */
+    uint32_t first, n_keys; /* position of the first query; keys stored, those of these tokens included */
     uint32_t window;
     int causal;
     float scale, softcap; /* softcap 0: none */
@@ -72,16 +84,16 @@ typedef struct flm_attention_job {
     float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
     size_t prob_head_stride, prob_stride; /* floats from head to head, from token to token */
 } flm_attention_job;
-/* Floats: a split of pages as bfloat16, its scores and exponentials of 16 rows, sums, and two rows' worth per block;
- * and biases of a split for as many tokens. */
+/* Scratch floats of one job: a split of pages as bfloat16; scores and exponentials of 16 rows; sums, and two rows
+ * for each query of all tiles; and the biases of a split for as many tokens. */
 #define FLM_ATTENTION_SCRATCH(head_dim)                                                                                \
-    ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_BLOCKS)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2) +  \
+    ((FLM_SPLIT + 16u * (1u + 2u * FLM_ATTENTION_TILES)) * flm_pad16(head_dim) + 16u * (FLM_SPLIT + FLM_SPLIT / 2) +   \
      FLM_SPLIT + 32u)
 
 typedef struct flm_kernels {
     const char *isa;        /* "scalar"; "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; "neon", "neondot" */
     unsigned vector_floats; /* lanes of its vectors */
-    unsigned slice_tokens;  /* from how many tokens on each thread had better have its own (slice.h); 0: never */
+    unsigned slice_tokens;  /* tokens per thread from which slices are faster (slice.h); 0: never */
     flm_product product[FLM_FORMAT_COUNT];
     /* y = x / sqrt(mean(x^2) + eps) * w;  w NULL: 1. y may be x. */
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
@@ -106,10 +118,10 @@ typedef struct flm_kernels {
     float (*log_sum_exp)(const float *x, size_t n);
 } flm_kernels;
 
-/* The table called `isa` (NULL: $FASTLM_ISA), or with "" or no such variable the best that this CPU can run. NULL when
- * the name is unknown or the CPU cannot run it. */
+/* The table named `isa`. NULL reads the environment variable FASTLM_ISA; "" or an unset variable chooses the best
+ * table that this processor can run. Returns NULL when the name is unknown or the processor cannot run it. */
 const flm_kernels *flm_kernels_select(const char *isa);
-/* Names this CPU can run, best last, separated by spaces: for error texts and tests. */
+/* The names that this processor can run, best last, separated by spaces: for error texts and tests. */
 enum { FLM_ISA_NAMES_BYTES = 64 };
 void flm_kernels_usable(char *names, size_t n_bytes);
 

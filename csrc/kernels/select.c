@@ -1,4 +1,4 @@
-/* Which table runs: the best that the processor has, or the one asked for. */
+/* Run-time dispatch: the best table that the processor has, or the one that was asked for. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +12,7 @@ typedef struct choice {
 } choice;
 
 static const choice choices[] = {
-    /* best last */
+    /* in ascending order of preference */
     {&flm_kernels_scalar, 0},
 #if FLM_ISA_X86
     {&flm_kernels_avx2, FLM_CPU_AVX2},
@@ -37,6 +37,7 @@ static const choice choices[] = {
 
 enum { N_CHOICES = sizeof choices / sizeof *choices };
 
+/* AMX needs the operating system's permission, once per process; without it the first tile instruction would fault. */
 static int usable(const choice *c) {
     return (c->needs & ~flm_cpu_features()) == 0 && (!(c->needs & FLM_CPU_AMX) || flm_cpu_permit_amx());
 }

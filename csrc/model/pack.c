@@ -20,7 +20,7 @@ flm_status flm_pack_check(const flm_slot *slot, size_t row, size_t n_rows, const
 
 flm_status flm_pack_begin(flm_pack_job *job, unsigned n_threads, flm_error *error) {
     const flm_slot *slot = job->slot;
-    if (!job->kernels->product[slot->format].quantize) return FLM_OK;
+    if (!job->kernels->product[slot->format].quantize_strip) return FLM_OK;
     job->columns = flm_alloc_array(n_threads, FLM_STRIP * flm_padded_cols(slot->cols) * sizeof(float));
     if (job->columns) return FLM_OK;
     return flm_fail(error, FLM_ERR_MEMORY, "%s: out of memory to quantise it", slot->name);
@@ -53,7 +53,7 @@ void flm_pack_team(void *argument, unsigned thread, unsigned n_threads) {
         const unsigned char *values = job->values + first * row_bytes;
         job->all_finite[thread] =
             job->columns
-                ? flm_matrix_quantize(job->kernels->product[slot->format].quantize, slot->format, dst, values,
+                ? flm_matrix_quantize(job->kernels->product[slot->format].quantize_strip, slot->format, dst, values,
                                       job->dtype, last - first, slot->cols, job->columns + thread * FLM_STRIP * padded)
                 : flm_matrix_pack(slot->format, dst, values, job->dtype, last - first, slot->cols);
     } else if (thread == 0) {

@@ -61,7 +61,7 @@ flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
     if (!slot) return (flm_linear){0};
     const flm_product *product = &c->model->kernels->product[slot->format];
     c->plan->input_rows = common_input_rows(c->plan->input_rows, product->input_rows);
-    if (product->prepare)
+    if (product->quantize_inputs)
         flm_compile_use(c, FLM_BUF_PREPARED, flm_input_bytes(slot->format, slot->cols) / sizeof(float));
     return (flm_linear){.w = {.data = slot->data,
                               .rows = slot->rows,

@@ -4,7 +4,7 @@
 /* Nothing but the second product reads the activations, so the first prepares them for it. */
 static void fuse_quantize(flm_compiler *c, flm_linear_op *first, flm_linear_op *second) {
     const flm_matrix *w = &second->linear[0].w;
-    if (!c->model->kernels->product[w->format].prepare) return;
+    if (!c->model->kernels->product[w->format].quantize_inputs) return;
     first->fused_quantize = second->fused_quantize = w->format;
     flm_compile_use(c, FLM_BUF_FUSED, flm_input_bytes(w->format, w->cols) / sizeof(float));
 }

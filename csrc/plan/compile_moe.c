@@ -18,7 +18,7 @@ static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
 }
 
 static int reads_prepared(const flm_compiler *c, const flm_matrix *w) {
-    return c->model->kernels->product[w->format].prepare != NULL;
+    return c->model->kernels->product[w->format].quantize_inputs != NULL;
 }
 
 void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {

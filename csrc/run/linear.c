@@ -87,14 +87,14 @@ static int is_fused(const flm_linear_op *s, size_t width, unsigned n_threads) {
  * same block. */
 static void prepare_fused(const flm_run *run, const flm_linear_op *s, const products *p, size_t row0, size_t row1,
                           size_t before, size_t n) {
-    run->kernels->product[s->fused_quantize].prepare(&(flm_prepare_job){.x = p->y[0] - before,
-                                                                        .x_stride = p->stride[0],
-                                                                        .n = n,
-                                                                        .from = row0 - before,
-                                                                        .to = row1,
-                                                                        .dst = flm_row(run, FLM_BUF_FUSED, 0),
-                                                                        .n_rows = n,
-                                                                        .cols = s->linear[0].w.rows});
+    run->kernels->product[s->fused_quantize].quantize_inputs(&(flm_inputs_job){.x = p->y[0] - before,
+                                                                               .x_stride = p->stride[0],
+                                                                               .n = n,
+                                                                               .from = row0 - before,
+                                                                               .to = row1,
+                                                                               .dst = flm_row(run, FLM_BUF_FUSED, 0),
+                                                                               .n_rows = n,
+                                                                               .cols = s->linear[0].w.rows});
 }
 
 /* Asks for what is in another thread's caches, or a farther one: together its lines take little longer than one. */
@@ -129,14 +129,14 @@ static void run_strips(const flm_run *run, const flm_linear_op *s, size_t i, siz
 /* Row t of a step's n inputs, normalised and prepared into `prepared` by way of `normed`; either may be missing. */
 static void ready_row(const flm_run *run, const flm_linear_op *s, size_t t, size_t n, float *normed, void *prepared) {
     const float *x = flm_row(run, s->from, t);
-    flm_prepare_fn *prepare = flm_prepare_of(run, &s->linear[0].w);
+    flm_quantize_inputs_fn *prepare = flm_prepare_of(run, &s->linear[0].w);
     if (s->norm.kind != FLM_NORM_NONE) {
         flm_norm_row(run->kernels, &s->norm, normed, x);
         x = normed;
     }
     const size_t cols = s->linear[0].w.cols;
     if (prepare)
-        prepare(&(flm_prepare_job){.x = x, .row = t, .n = 1, .to = cols, .dst = prepared, .n_rows = n, .cols = cols});
+        prepare(&(flm_inputs_job){.x = x, .row = t, .n = 1, .to = cols, .dst = prepared, .n_rows = n, .cols = cols});
 }
 
 /* The step's inputs: each thread makes that of one token for itself, else they share the work and meet. */

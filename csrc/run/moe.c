@@ -86,14 +86,14 @@ static void prepare_pairs(const flm_run *run, const flm_moe_op *s, const flm_mat
         const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
         for (size_t pair = from_pair, n; pair < to_pair; pair += n) {
             n = row_of ? 1 : to_pair - pair;
-            flm_prepare_of(run, w)(&(flm_prepare_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
-                                                      .x_stride = flm_stride(run, from),
-                                                      .row = pair - first,
-                                                      .n = n,
-                                                      .to = w->cols,
-                                                      .dst = to + first * bytes,
-                                                      .n_rows = last - first,
-                                                      .cols = w->cols});
+            flm_prepare_of(run, w)(&(flm_inputs_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
+                                                     .x_stride = flm_stride(run, from),
+                                                     .row = pair - first,
+                                                     .n = n,
+                                                     .to = w->cols,
+                                                     .dst = to + first * bytes,
+                                                     .n_rows = last - first,
+                                                     .cols = w->cols});
         }
     }
 }

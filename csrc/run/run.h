@@ -70,8 +70,8 @@ static inline flm_inputs flm_inputs_of(const flm_run *run, flm_buffer buffer, si
 }
 
 /* NULL: products with this matrix read floats. */
-static inline flm_prepare_fn *flm_prepare_of(const flm_run *run, const flm_matrix *w) {
-    return run->kernels->product[w->format].prepare;
+static inline flm_quantize_inputs_fn *flm_prepare_of(const flm_run *run, const flm_matrix *w) {
+    return run->kernels->product[w->format].quantize_inputs;
 }
 
 /* Strips [strip0, strip1) of W x + bias for n rows of inputs, y[0] being the first of their rows: all matrix products

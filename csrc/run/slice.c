@@ -13,7 +13,7 @@ int flm_slices_pay(const flm_run *run, unsigned n_threads) {
 /* Operations of the first n tokens of an item; the token at position p sees p keys, or what a window leaves of them,
  * which is not worth knowing: where it hides keys, tokens differ little. */
 static double work_of(const flm_run *run, const flm_row_item *item, uint32_t n) {
-    const int prepared = run->kernels->product[run->model->format].prepare != NULL;
+    const int prepared = run->kernels->product[run->model->format].quantize_inputs != NULL;
     const double key = run->plan->key_flops * (prepared ? ATTENTION_COST : 1);
     return n * (run->plan->layer_flops + key * (item->start + 0.5 * n));
 }

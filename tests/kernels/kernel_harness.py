@@ -33,7 +33,7 @@ class Matrix(ctypes.Structure):
     ]
 
 
-class PrepareJob(ctypes.Structure):
+class InputsJob(ctypes.Structure):
     _fields_ = [
         ("x", c_void_p),
         ("x_stride", c_size_t),
@@ -85,10 +85,10 @@ class Product(ctypes.Structure):
     """struct flm_product."""
 
     _fields_ = [
-        ("prepare", ctypes.CFUNCTYPE(None, ctypes.POINTER(PrepareJob))),
+        ("quantize_inputs", ctypes.CFUNCTYPE(None, ctypes.POINTER(InputsJob))),
         ("matmul", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _N, _F, _N, _N, _F, _N)),
         ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
-        ("quantize", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
+        ("quantize_strip", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
         ("input_rows", ctypes.c_uint),
     ]
 
@@ -232,7 +232,7 @@ def quantise(
     data = guarded.empty(lib.flm_matrix_bytes(format, rows, cols), np.uint8)
     source = guarded.copy(values, values.dtype)
     columns = guarded.empty(16 * -(-cols // 32) * 32)
-    function = ctypes.cast(kernels.product[format].quantize, ctypes.c_void_p)
+    function = ctypes.cast(kernels.product[format].quantize_strip, ctypes.c_void_p)
     finite = lib.flm_matrix_quantize(
         function, format, address(data), address(source), dtype, rows, cols, address(columns)
     )
@@ -250,20 +250,22 @@ def cut(rng: np.random.Generator, places: range, end: int) -> list[tuple[int, in
     return [(at[i], at[i + 1]) for i in rng.permutation(len(at) - 1)]
 
 
-def prepare(kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format: int, x: np.ndarray) -> np.ndarray:
+def quantize_inputs(
+    kernels: Kernels, lib: ctypes.CDLL, guarded: Guarded, number_format: int, x: np.ndarray
+) -> np.ndarray:
     """Inputs as uint8 [tokens, bytes], as the format's products read them; parts of rows are made in any order."""
     rows = guarded.copy(x)
-    if not kernels.product[number_format].prepare:
+    if not kernels.product[number_format].quantize_inputs:
         return rows.view(np.uint8)
     n, cols = x.shape
-    prepared = guarded.empty((n, lib.flm_input_bytes(number_format, cols)), np.uint8)
+    quantized = guarded.empty((n, lib.flm_input_bytes(number_format, cols)), np.uint8)
     rng = np.random.default_rng(n)
     for first, end in cut(rng, range(1, n), n):
         for left, right in cut(rng, range(BLOCK, cols, BLOCK), cols):
             part = address(rows[first:, left:])
-            job = PrepareJob(part, cols, first, end - first, left, right, address(prepared), n, cols)
-            kernels.product[number_format].prepare(ctypes.byref(job))
-    return prepared
+            job = InputsJob(part, cols, first, end - first, left, right, address(quantized), n, cols)
+            kernels.product[number_format].quantize_inputs(ctypes.byref(job))
+    return quantized
 
 
 def multiply(
@@ -276,7 +278,7 @@ def multiply(
     strips: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """y [tokens, 16 * strips]; outputs of strips not asked for stay NaN."""
-    inputs = prepare(kernels, lib, guarded, w.matrix.format, x)
+    inputs = quantize_inputs(kernels, lib, guarded, w.matrix.format, x)
     first, last = strips or (0, w.strips)
     n, width, gap = len(x), 16 * w.strips, 3
     y = guarded.empty(n * (width + gap) - gap)  # rows start anywhere, and the last ends at the guard page

@@ -16,7 +16,7 @@ from kernel_harness import (
     Packed,
     address,
     multiply,
-    prepare,
+    quantize_inputs,
     rounded,
     same_bits,
 )
@@ -31,12 +31,12 @@ def in_two(x: np.ndarray) -> np.ndarray:
 
 
 def check_close(kernels: Kernels, y: np.ndarray, w: Packed, x: np.ndarray) -> None:
-    """Every number of a row takes part in at most K + 1 roundings; in 2 K + 1 where inputs are prepared as two numbers.
+    """Every number of a row takes part in at most K + 1 roundings; in 2 K + 1 where inputs are split in two numbers.
 
     A product of bfloat16 is exact; a dot product of pairs rounds once for each of the two, and flushes subnormals.
     """
     parts = 1
-    if kernels.product[w.matrix.format].prepare:
+    if kernels.product[w.matrix.format].quantize_inputs:
         x, parts = in_two(x), 2
     exact = x.astype(np.float64) @ w.dense.T.astype(np.float64)
     size = np.abs(x).astype(np.float64) @ np.abs(w.dense).T.astype(np.float64)
@@ -94,8 +94,8 @@ def test_strided_rows(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Gu
     rng = np.random.default_rng(RNG_SEED)
     w = Packed(kernel_library, guarded, FORMATS[name], rng.standard_normal((37, 29)))
     x = rng.standard_normal((9, 29)).astype(np.float32)
-    inputs, wide_y = prepare(kernels, kernel_library, guarded, FORMATS[name], x), guarded.empty((9, 61))
-    if not kernels.product[FORMATS[name]].prepare:
+    inputs, wide_y = quantize_inputs(kernels, kernel_library, guarded, FORMATS[name], x), guarded.empty((9, 61))
+    if not kernels.product[FORMATS[name]].quantize_inputs:
         inputs = np.ascontiguousarray(np.pad(inputs, ((0, 0), (0, 12))))
     kernels.product[FORMATS[name]].matmul(
         ctypes.byref(w.matrix), 0, 3, address(inputs), inputs.shape[1], 9, address(wide_y), 61
@@ -132,9 +132,9 @@ def test_nothing_hides_what_is_not_finite(
             assert same_bits(np.delete(y, row, 0), np.delete(clean, row, 0))
 
 
-def test_prepared_bfloat16(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded) -> None:
+def test_split_bfloat16(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded) -> None:
     """Where inputs are split in two, both parts round to nearest even: seen through a matrix that picks them."""
-    if not kernels.product[BF16].prepare:
+    if not kernels.product[BF16].quantize_inputs:
         pytest.skip(f"{kernels.isa.decode()} reads floats")
     rng = np.random.default_rng(RNG_SEED)
     for cols in (1, 2, 31, 32, 33, 64, 300):

@@ -6,7 +6,17 @@ import ctypes
 
 import numpy as np
 import pytest
-from kernel_harness import EPS, QUANTIZED, Guarded, Kernels, PackedWeights, address, multiply, prepare, same_bits
+from kernel_harness import (
+    EPS,
+    QUANTIZED,
+    Guarded,
+    Kernels,
+    PackedWeights,
+    address,
+    multiply,
+    quantize_inputs,
+    same_bits,
+)
 from quantized_formats import (
     BLOCK,
     I8,
@@ -201,9 +211,11 @@ def test_inputs_can_be_cut(kernels: Kernels, kernel_library: ctypes.CDLL, guarde
     rows = kernels.product[number_format].input_rows
     assert (rows == 0) == (kernels.isa == b"amx")
     x = np.random.default_rng(SEED).standard_normal((37, 600)).astype(np.float32)
-    whole = prepare(kernels, kernel_library, guarded, number_format, x)
+    whole = quantize_inputs(kernels, kernel_library, guarded, number_format, x)
     for first in range(rows, len(x) if rows else 0, max(rows, 1)):
-        assert np.array_equal(whole[first:], prepare(kernels, kernel_library, guarded, number_format, x[first:]))
+        assert np.array_equal(
+            whole[first:], quantize_inputs(kernels, kernel_library, guarded, number_format, x[first:])
+        )
 
 
 def test_strided_outputs(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
@@ -211,7 +223,10 @@ def test_strided_outputs(kernels: Kernels, kernel_library: ctypes.CDLL, guarded:
     w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, 37, 290))
     for tokens in (1, 9, 33):
         x = rng.standard_normal((tokens, 290)).astype(np.float32)
-        inputs, wide = prepare(kernels, kernel_library, guarded, QUANTIZED[name], x), guarded.empty((tokens, 161))
+        inputs, wide = (
+            quantize_inputs(kernels, kernel_library, guarded, QUANTIZED[name], x),
+            guarded.empty((tokens, 161)),
+        )
         kernels.product[QUANTIZED[name]].matmul(
             ctypes.byref(w.matrix), 1, 3, address(inputs), inputs.shape[1], tokens, address(wide), 161
         )

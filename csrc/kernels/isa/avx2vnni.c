@@ -17,7 +17,7 @@
 #define TILE_TOKENS 6
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) <= 3 ? 2 : 1)
 #define CACHED_STRIPS 4
-#define FETCH_BYTES(strips) 2048
+#define PREFETCH_BYTES(strips) 2048
 #define DOT_TOKENS 3
 #define DOT_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
 #define SLAB_FROM 13

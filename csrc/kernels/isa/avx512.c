@@ -18,7 +18,7 @@
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) <= 4 ? 4 : 2)
 #define CACHED_STRIPS 4
-#define FETCH_BYTES(strips) 2048
+#define PREFETCH_BYTES(strips) 2048
 #define DOT_TOKENS 8
 #define DOT_STRIPS(tokens) ((tokens) <= 3 ? 4 : (tokens) == 4 ? 3 : 2)
 #define SLAB_FROM 0

@@ -20,7 +20,7 @@
 #define TILE_TOKENS 12
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : (tokens) <= 4 ? 4 : 2)
 #define CACHED_STRIPS 4
-#define FETCH_BYTES(strips) ((strips) == 1 ? 6144 : (strips) == 2 ? 4096 : 2048)
+#define PREFETCH_BYTES(strips) ((strips) == 1 ? 6144 : (strips) == 2 ? 4096 : 2048)
 #define DOT_TOKENS 8
 #define DOT_STRIPS(tokens) ((tokens) <= 2 ? 1 : 2)
 #define SLAB_FROM 17

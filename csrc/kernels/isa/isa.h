@@ -1,4 +1,6 @@
-/* The tables of all instruction sets: select.c chooses one. */
+/* The tables of all instruction sets; select.c chooses one. Each <isa>.c opens a target region, defines the tile
+ * shapes that are fastest on its processors, includes a vector layer (vec/) and all bodies (body/all.inc), and makes
+ * its table. So every kernel is written once, no compiler flag names a processor, and one binary runs everywhere. */
 #ifndef FLM_ISA_H
 #define FLM_ISA_H
 
@@ -57,7 +59,7 @@ extern const flm_kernels flm_kernels_neon;
 extern const flm_kernels flm_kernels_neondot;
 #endif
 
-/* The initialiser of a table, after the bodies. */
+/* The initialiser of a table, for use after the bodies. */
 #define FLM_KERNEL_TABLE(isa_name)                                                                                     \
     {                                                                                                                  \
         .isa = isa_name,                                                                                               \
@@ -66,9 +68,9 @@ extern const flm_kernels flm_kernels_neondot;
         .product = {{NULL, NULL, NULL, NULL, 0},                                                                       \
                     {NULL, matmul_f32, unpack_row_f32, NULL, 1},                                                       \
                     {NULL, matmul_f16, unpack_row_f16, NULL, 1},                                                       \
-                    {PREPARE_BF16, MATMUL_BF16, unpack_row_bf16, NULL, INPUT_ROWS},                                    \
-                    {PREPARE_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8, INPUT_ROWS},                             \
-                    {PREPARE_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4, INPUT_ROWS}},                            \
+                    {QUANTIZE_INPUTS_BF16, MATMUL_BF16, unpack_row_bf16, NULL, INPUT_ROWS},                            \
+                    {QUANTIZE_INPUTS_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8, INPUT_ROWS},                     \
+                    {QUANTIZE_INPUTS_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4, INPUT_ROWS}},                    \
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \

@@ -21,7 +21,7 @@
 #define TILE_TOKENS 6
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 4 : (tokens) == 2 ? 2 : 1)
 #define CACHED_STRIPS 4
-#define FETCH_BYTES(strips) 2048
+#define PREFETCH_BYTES(strips) 2048
 #define DOT_TOKENS 3
 #define DOT_STRIPS(tokens) 1
 #define SLAB_FROM 4

@@ -7,7 +7,7 @@
 #define TILE_TOKENS 2
 #define TILE_STRIPS(tokens) ((tokens) == 1 ? 2 : 1)
 #define CACHED_STRIPS 2
-#define FETCH_BYTES(strips) 2048
+#define PREFETCH_BYTES(strips) 2048
 #define DOT_TOKENS 1
 #define DOT_STRIPS(tokens) 1
 #define SLAB_FROM 0

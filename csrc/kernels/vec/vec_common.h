@@ -1,5 +1,6 @@
-/* The part of the SIMD layer that GCC and Clang vector extensions express for every width. A vec_<isa>.h defines
- * VF (floats in a vector), the types vf and vi, includes this, and adds what it can do better or alone:
+/* The vector layer: what GCC and Clang vector extensions express for every width. A vec_<isa>.h defines VF (floats
+ * in a vector) and the types vf (floats), vi (int32 lanes) and vu (unsigned lanes), includes this file, and adds
+ * what it can do better or alone:
  *   v_set1 v_fma v_max v_min v_sum v_hmax       arithmetic; sums in a fixed tree order
  *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
  *   v_max_int(a, b) v_quad_sums(v)              of integers; sums of the quads of lanes of four vectors, in order
@@ -36,7 +37,8 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Before a loop of at most 16 rounds over an array of vectors: only unrolled does the array become registers. */
+/* Before a loop of at most 16 iterations over an array of vectors: only when the loop is unrolled does the compiler
+ * keep the array in registers. */
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -92,13 +94,13 @@ INLINE vf v_zero(void) { return (vf){0}; }
 INLINE vf v_high_bf16(vi v) { return v_float(v & (int32_t)0xffff0000); }
 INLINE vf v_low_bf16(vi v) { return v_float(v << 16); }
 
-/* Products of 16-bit halves, modulo 2^16. */
+/* Products of 16-bit halves, modulo 2^16: signed or unsigned alike. */
 INLINE vi v_mul16(vi a, vi b) {
     typedef int16_t halves __attribute__((vector_size(sizeof(vi))));
     return (vi)((halves)a * (halves)b);
 }
 
-/* The low or the high halves of bytes. */
+/* The low or the high 4 bits of each byte. */
 INLINE vi v_nibbles(vi v, int high) {
     typedef uint8_t bytes __attribute__((vector_size(sizeof(vi))));
     return (vi)(high ? (bytes)v >> 4 : (bytes)v & 15);
