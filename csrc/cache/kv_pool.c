@@ -1,3 +1,5 @@
+/* The page pool: allocation, reference counts, and eviction of pages that only the prefix index keeps. All
+ * operations cost O(1), except forgetting a page, which walks its hash bucket. */
 #include "kv_pool.h"
 
 #include <string.h>
@@ -7,9 +9,11 @@
 #include "../base/sanitizer.h"
 #include "../base/status.h"
 
-/* Of the pages that only the prefix index keeps there are at most a quarter of the pool, or this many. */
+/* The prefix index keeps at most a quarter of the pool, or this many pages if that is more: the others must stay
+ * available without evictions. */
 enum { FEW_PAGES = 64 };
 
+/* A power of two, so that a hash is reduced by a mask; about one bucket for each page. */
 static uint32_t bucket_count(size_t max_pages) {
     uint32_t n = 16;
     while (n < max_pages && n < (1u << 30)) n *= 2;
@@ -40,7 +44,7 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
         return flm_fail(error, FLM_ERR_MEMORY,
                         "cannot reserve %zu bytes for keys and values: lower `context` or `kv_bytes`", total);
     }
-    flm_prefer_huge_pages(p->base, total); /* a layer's keys and values are a few KB of each page: far apart */
+    flm_prefer_huge_pages(p->base, total); /* attention reads a few KB of each page: without, a TLB miss for each */
     *pool = p;
     return FLM_OK;
 }
@@ -69,6 +73,8 @@ size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range) {
     return (n < left ? n : left) * pool->stride;
 }
 
+/* The list of kept pages is doubly linked, least recently used first: a page that finds users again leaves it from
+ * the middle. */
 static void unlink_kept(flm_kv_pool *pool, uint32_t page) {
     flm_kv_page *p = &pool->pages[page];
     if (p->prev == FLM_NO_PAGE)
@@ -108,6 +114,8 @@ void flm_kv_forget(flm_kv_pool *pool, uint32_t page) {
     p->id = 0;
 }
 
+/* The least recently used kept page leaves the prefix index and becomes free. Its children in the index, if any,
+ * cannot be found any more; they are evicted in their turn. */
 static void evict_oldest(flm_kv_pool *pool) {
     uint32_t page = pool->kept_first;
     unlink_kept(pool, page);
@@ -115,6 +123,7 @@ static void evict_oldest(flm_kv_pool *pool) {
     link_free(pool, page);
 }
 
+/* A kept page that gets its first user leaves the list of kept pages. */
 void flm_kv_hold(flm_kv_pool *pool, uint32_t page) {
     flm_kv_page *p = &pool->pages[page];
     if (p->users++ > 0) return;
@@ -134,6 +143,8 @@ void flm_kv_drop(flm_kv_pool *pool, uint32_t page) {
     if (pool->n_kept > pool->max_kept) evict_oldest(pool);
 }
 
+/* Order: a free page (its memory is there, and may be in a cache), else a page that was never used, else the oldest
+ * kept page. The index is thus kept as long as possible. */
 uint32_t flm_kv_take(flm_kv_pool *pool, int zeroed) {
     if (pool->free_first == FLM_NO_PAGE && pool->n_fresh == pool->n_pages && pool->n_kept > 0) evict_oldest(pool);
     uint32_t page = pool->free_first;

@@ -15,26 +15,27 @@
 
 typedef struct flm_kv_pool flm_kv_pool;
 
-/* What is known of a page. Untouched pages have no memory behind their entry either. */
+/* The pool's record of a page. Pages that were never used have no memory behind their records either. */
 typedef struct flm_kv_page {
-    uint32_t users;      /* sequences that hold it */
-    uint32_t marks;      /* users that flm_page_table_mark counted */
+    uint32_t users;      /* reference count: sequences that hold the page */
+    uint32_t marks;      /* users counted by flm_page_table_mark; 0 outside of such a count */
     uint32_t prev, next; /* in the list of kept pages (indexed, no users); next: also in the free list */
-    /* The prefix index: valid while id is not 0. Ids are never used again, so that a page whose parent was dropped can
-     * not be found under another's. */
-    uint64_t id, parent; /* parent: the id of the page before it in the sequence, 0: none */
-    uint64_t salt, hash;
-    uint32_t bucket_next;
-    int32_t tokens[FLM_PAGE];
+    /* The prefix index; valid while id is not 0. Ids are never used again. So once a parent was dropped, no page can
+     * be found as the child of another page in its place. parent: the id of the page before it in the sequence, 0:
+     * none. */
+    uint64_t id, parent;
+    uint64_t salt, hash;      /* hash: of parent, salt and tokens */
+    uint32_t bucket_next;     /* the next page of the same bucket, + 1; 0: none */
+    int32_t tokens[FLM_PAGE]; /* compared in full: a hash alone proves nothing */
 } flm_kv_page;
 
 struct flm_kv_pool {
     unsigned char *base;
-    size_t page_bytes, stride; /* stride: page_bytes, then a red zone, in whole lines */
-    uint32_t n_pages, n_fresh; /* pages from n_fresh on were never used: they have no memory and read as zero */
-    uint32_t n_used;           /* pages with users */
-    uint32_t n_kept, max_kept;
-    uint32_t free_first;
+    size_t page_bytes, stride;      /* stride: page_bytes, then a red zone, in whole lines */
+    uint32_t n_pages, n_fresh;      /* pages from n_fresh on were never used: they have no memory and read as zero */
+    uint32_t n_used;                /* pages with users */
+    uint32_t n_kept, max_kept;      /* pages without users that the prefix index keeps */
+    uint32_t free_first;            /* a list through `next`; FLM_NO_PAGE: empty */
     uint32_t kept_first, kept_last; /* least recently used first */
     flm_kv_page *pages;             /* [n_pages] */
     uint32_t *buckets;              /* [n_buckets] page + 1; 0: empty */
@@ -42,6 +43,7 @@ struct flm_kv_pool {
     uint64_t last_id;
 };
 
+/* Page tables hold addresses, which kernels read; the pool works with indices. */
 static inline uint32_t flm_kv_index(const flm_kv_pool *pool, const unsigned char *page) {
     return (uint32_t)((size_t)(page - pool->base) / pool->stride);
 }
@@ -49,22 +51,26 @@ static inline unsigned char *flm_kv_address(const flm_kv_pool *pool, uint32_t pa
     return pool->base + (size_t)page * pool->stride;
 }
 
-/* max_pages pages of page_bytes in a reserved range, committed as they are first used. */
+/* A pool of max_pages pages of page_bytes each, in a reserved address range. A page gets memory when it is first
+ * used, so an unused pool costs nothing. The caller owns *pool; destroy accepts NULL. */
 flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool **pool, flm_error *error);
 void flm_kv_pool_destroy(flm_kv_pool *pool);
 size_t flm_kv_pool_pages(const flm_kv_pool *pool);
 size_t flm_kv_pool_free_pages(const flm_kv_pool *pool); /* unused, or only kept by the prefix index */
 uint64_t flm_kv_pool_users(const flm_kv_pool *pool);    /* of all pages together; looks at each: for tests */
 
-/* The pages that sequences will be given next, of those never used: n of them, or all, as a range of bytes. */
+/* The range of bytes of the next n pages that were never used (all that are left, if fewer): those that sequences
+ * will be given next, for prefaulting. */
 size_t flm_kv_coming(const flm_kv_pool *pool, size_t n, unsigned char **range);
 
-/* A page with one user; FLM_NO_PAGE: there is none. zeroed: what another sequence left must not show, were it only as
- * 0 * NaN; else the caller overwrites all of it. */
+/* Take a page; it has one user. FLM_NO_PAGE: there is none. zeroed: 1 clears what another sequence left in the page.
+ * It must not show, not even through a weight of 0, since 0 * NaN is NaN. 0: the caller overwrites the whole page. */
 uint32_t flm_kv_take(flm_kv_pool *pool, int zeroed);
-void flm_kv_hold(flm_kv_pool *pool, uint32_t page);   /* one more user */
-void flm_kv_drop(flm_kv_pool *pool, uint32_t page);   /* one less: then it is kept if indexed, else free */
-void flm_kv_forget(flm_kv_pool *pool, uint32_t page); /* out of the prefix index; its list is the caller's business */
+void flm_kv_hold(flm_kv_pool *pool, uint32_t page); /* one more user */
+/* One user less. A page without users is kept if the prefix index has it, else free. */
+void flm_kv_drop(flm_kv_pool *pool, uint32_t page);
+/* Remove a page from the prefix index. The lists are not changed: the caller links a page without users anew. */
+void flm_kv_forget(flm_kv_pool *pool, uint32_t page);
 
 /* The bucket of the prefix index that pages with this hash are chained in. */
 static inline uint32_t *flm_kv_bucket(const flm_kv_pool *pool, uint64_t hash) {

@@ -1,3 +1,5 @@
+/* Page tables: edits that share, copy and drop pages. A page with several users is never written; it is copied first
+ * (copy on write). */
 #include "page_table.h"
 
 #include <string.h>
@@ -16,7 +18,8 @@ int flm_page_table_grow(flm_page_table *table, size_t n_pages) {
     return 1;
 }
 
-/* Make page i of the table this sequence's alone; keep: its contents matter. */
+/* Make page i of the table writable: only this sequence uses it, and the prefix index does not know it. keep: 1 if
+ * the contents still matter. 0: no page is left for a copy. */
 static int make_private(flm_kv_pool *pool, flm_page_table *table, size_t i, int keep) {
     uint32_t page = flm_kv_index(pool, table->pages[i]);
     if (pool->pages[page].users == 1) {
@@ -35,6 +38,8 @@ static int make_private(flm_kv_pool *pool, flm_page_table *table, size_t i, int 
     return 1;
 }
 
+/* On failure the pages that were added are dropped again. Pages that were made private stay so, which changes
+ * nothing that a sequence can see. */
 flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size_t from, size_t length,
                                   flm_error *error) {
     size_t wanted = length / FLM_PAGE + (length % FLM_PAGE != 0), before = table->n_pages;

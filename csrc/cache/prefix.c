@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+/* A bijective finaliser: every bit of h influences every bit of the result. */
 static uint64_t mix(uint64_t h) {
     h ^= h >> 32;
     h *= 0xD6E8FEB86659FD93u;
@@ -27,6 +28,7 @@ static uint32_t look_up(const flm_kv_pool *pool, uint64_t parent, uint64_t salt,
     return FLM_NO_PAGE;
 }
 
+/* A table that cannot grow only ends the search: what was found stays valid. */
 size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens,
                        uint64_t salt) {
     size_t limit = n_tokens ? (n_tokens - 1) / FLM_PAGE : 0;
