@@ -1,5 +1,7 @@
-/* Opens a .flm file: maps it, checks everything but the numbers, and lets a model's slots point into it.
- * docs/container-format.md describes the bytes; fastlm/weights/container.py writes them. */
+/* Opens a .flm file: maps it, validates everything but the weights themselves, and lets a model's slots point into
+ * it. docs/container-format.md describes the bytes; fastlm/weights/container.py writes them. Every offset and length
+ * comes from an untrusted file, so each is checked against the file's size before it is used, in an order in which
+ * no sum can overflow. */
 #include "container.h"
 
 #include <string.h>
@@ -12,7 +14,8 @@
 
 static const unsigned char file_magic[8] = {0x89, 'F', 'L', 'M', '\r', '\n', 0x1A, '\n'};
 
-/* The file's structures are little-endian and naturally aligned: on a little-endian machine they are these. */
+/* The file's structures, little-endian and naturally aligned: on a little-endian machine they are these structs.
+ * They are copied out by memcpy, so the mapping's alignment does not matter. */
 typedef struct file_header {
     unsigned char magic[8];
     uint32_t version, n_sections;
@@ -58,7 +61,8 @@ typedef struct container {
     flm_error *error;
 } container;
 
-/* A section must start where the one before ends, rounded up to 64. */
+/* Whether a section that starts at `offset` follows one that ends at `end`: with nothing but padding to 64 between
+ * them. */
 static int follows(uint64_t end, uint64_t offset) {
     return end <= UINT64_MAX - (FLM_ALIGN - 1) && offset == (end + FLM_ALIGN - 1) / FLM_ALIGN * FLM_ALIGN;
 }
@@ -117,7 +121,7 @@ static file_tensor tensor_at(const container *c, size_t i) {
     return t;
 }
 
-/* *format: the narrowest of the matrices. */
+/* Counts the tensors and checks their formats. *format: the narrowest format of the matrices. */
 static flm_status read_index(container *c, flm_format *format) {
     uint64_t bytes = c->sections[SECTION_INDEX].bytes;
     if (bytes % sizeof(file_tensor)) return flm_fail(c->error, FLM_ERR_FORMAT, "its tensor index has an odd size");
@@ -136,7 +140,7 @@ static flm_status read_index(container *c, flm_format *format) {
     return FLM_OK;
 }
 
-/* A format's first layout has the format's number. */
+/* The layout number of a format's strips. The first layout of a format has the format's number; I4 has a second one. */
 static uint32_t layout_of(flm_format format) { return format == FLM_FORMAT_I4 ? LAYOUT_I4_BLOCKS : (uint32_t)format; }
 
 static flm_status bind_tensor(const container *c, flm_model *model, size_t i, uint64_t *end) {
@@ -211,6 +215,7 @@ static flm_status set_vocabulary(const container *c, flm_model *model) {
     return status == FLM_ERR_ARGUMENT ? FLM_ERR_FORMAT : status; /* the file's mistake, not the caller's */
 }
 
+/* Threads take slots in turn; each stops at the first damaged one that it finds. */
 void flm_verify_team(void *argument, unsigned thread, unsigned n_threads) {
     flm_verify_job *job = argument;
     for (size_t i = thread; i < job->model->n_slots && !job->damaged[thread]; i += n_threads) {
@@ -220,7 +225,7 @@ void flm_verify_team(void *argument, unsigned thread, unsigned n_threads) {
     }
 }
 
-/* Everything after mapping; the caller unmaps if *model stays NULL. */
+/* Everything after mapping. The caller unmaps the file if *model stays NULL. */
 static flm_status open_mapped(container *c, flm_context *context, const flm_kernels *kernels,
                               const flm_model_options *given, flm_model **model) {
     flm_crc32 tables;

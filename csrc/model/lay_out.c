@@ -1,4 +1,4 @@
-/* The weight slots that a spec asks for, in the order of fastlm/arch/slots.py. */
+/* The weight slots that a spec asks for. They are listed in the order of fastlm/arch/slots.py. */
 #include <stdio.h>
 
 #include "mixers.h"

@@ -43,7 +43,8 @@ static void read_attention(flm_reader *r, flm_sublayer_spec *s) {
     if (a->softcap < 0.0f) flm_read_bad(r, "attention softcap", "is negative");
 }
 
-/* Queries and keys of one input are made by one product, and so are keys and values of cross-attention. */
+/* q, k and v of self-attention are products of one operation with the same inputs, and so are k and v of
+ * cross-attention: each such set needs one format. */
 static void attention_slots(flm_slots *b, const flm_sublayer_spec *s) {
     const flm_attention_spec *a = &s->mixer.attention;
     const size_t hidden = flm_slots_hidden(b), q_width = (size_t)a->heads * a->head_dim;
@@ -92,7 +93,8 @@ static void read_moe(flm_reader *r, flm_sublayer_spec *s) {
     if (m->active > m->experts) flm_read_bad(r, "active experts", "are more than there are");
 }
 
-/* The inputs of all experts are prepared in one step. The router reads floats. */
+/* The inputs of all experts are quantised in one operation, so all gates and ups need one format, and so do all
+ * downs. The router reads floats. */
 static void moe_slots(flm_slots *b, const flm_sublayer_spec *s) {
     const flm_moe_spec *m = &s->mixer.moe;
     const size_t hidden = flm_slots_hidden(b);

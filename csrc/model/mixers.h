@@ -1,5 +1,5 @@
-/* The kinds of mixers as the model layer sees them: how each is read from a spec, and which weights it asks for.
- * A new kind is a number in spec.h, a struct there, and a row in mixers.c. What the engine computes is in plan/. */
+/* The kinds of mixers as the model sees them: how each is read from a spec, and which weights it has. A new kind is
+ * a number and a struct in spec.h and a row in mixers.c. What it computes is in plan/ and run/. */
 #ifndef FLM_MIXERS_H
 #define FLM_MIXERS_H
 

@@ -56,10 +56,10 @@ flm_status flm_model_prepare(flm_context *context, const flm_kernels *kernels, c
     return FLM_OK;
 }
 
-/* Bytes that note what of a slot is loaded: one for each strip of a matrix, or row of vectors. */
+/* Bytes that record which units of a slot are loaded: strips of a matrix, or rows of vectors. */
 static size_t loaded_bytes(const flm_slot *slot) { return slot->is_matrix ? flm_strips(slot->rows) : slot->rows; }
 
-/* One block for all slots: huge pages then hold small matrices, too, and no matrix ends in small pages. */
+/* One allocation for all slots: then small matrices are on huge pages, too, and no matrix ends in small pages. */
 flm_status flm_model_allocate_weights(flm_model *model, flm_error *error) {
     size_t total = 0, n_loaded = 0;
     int ok = 1;

@@ -37,7 +37,8 @@ static float to_float(const unsigned char *value, flm_dtype dtype) {
     return dtype == FLM_DTYPE_F16 ? flm_f16_to_f32(half) : flm_bf16_to_f32(half);
 }
 
-/* Each thread takes a run of whole strips (of a vector tensor: thread 0 takes all). */
+/* Each thread packs a range of whole strips, so no two write the same cache line. Vectors are short: thread 0 packs
+ * them. */
 void flm_pack_team(void *argument, unsigned thread, unsigned n_threads) {
     flm_pack_job *job = argument;
     const flm_slot *slot = job->slot;
@@ -65,7 +66,7 @@ void flm_pack_team(void *argument, unsigned thread, unsigned n_threads) {
     }
 }
 
-/* Notes which units of a slot are loaded: strips of a matrix, rows of vectors. */
+/* Records for each unit of a slot (strip of a matrix, row of vectors) whether it is loaded. */
 static void note_rows(flm_slot *slot, size_t row, size_t n_rows, int loaded) {
     const size_t unit = slot->is_matrix ? FLM_STRIP : 1;
     for (size_t i = row / unit; i * unit < row + n_rows; i++) slot->loaded[i] = (unsigned char)loaded;

@@ -1,4 +1,6 @@
-/* The blob of a spec -> validated structs: the model, its stacks and its head. Mixers are read by mixers.c. */
+/* The blob of a spec to validated structs: the model, its stacks and its head. Mixers are read by mixers.c. Fields
+ * are read in the order of fastlm/arch/blob.py; each rule that spans fields is checked where the last of them is
+ * read. */
 #include "spec.h"
 
 #include <string.h>
@@ -70,7 +72,8 @@ static void read_embed(flm_reader *r, flm_embed_spec *embed, uint32_t context) {
     if (embed->positions && embed->positions < context) flm_read_bad(r, "positions", "are fewer than the context");
 }
 
-/* Rules between a stack's relative table, its layers and the other stack. */
+/* Rules between a stack's relative table, its layers and the other stack. They need the whole stack, so they are
+ * checked after it. */
 static void check_stack(flm_reader *r, const flm_stack_spec *stack, int cross_allowed) {
     for (uint32_t i = 0; r->status == FLM_OK && i < stack->n_layers; i++) {
         for (uint32_t j = 0; j < stack->layers[i].n_sublayers; j++) {
@@ -133,6 +136,7 @@ static void read_head_step(flm_reader *r, flm_head_spec *step) {
     flm_read_close(r, record);
 }
 
+/* Every step's inputs are the width of the step before it. Exactly the last step makes logits. */
 static void read_head(flm_reader *r, flm_spec *spec) {
     uint32_t width = spec->hidden;
     r->part = "head step";

@@ -11,7 +11,7 @@
 #include "../base/status.h"
 #include "../format/matrix.h"
 
-enum { MAX_SLOTS = 1 << 18 }; /* far above the largest mixture of experts; bounds what a spec can make us allocate */
+enum { MAX_SLOTS = 1 << 18 }; /* far above the largest mixture of experts; bounds the memory that a spec can ask for */
 
 flm_status flm_slot_set_format(flm_slot *slot, flm_format format, flm_error *error) {
     size_t bytes = 0;

@@ -1,5 +1,6 @@
 /* The model spec as C structs: what fastlm/arch/spec.py describes, read from its blob by parse_spec.c and mixers.c.
- * Field meanings are documented there; everything here is validated (see flm_spec_read). */
+ * The meaning of each field is documented there. Everything in a flm_spec is validated (flm_spec_read), and never
+ * changes. */
 #ifndef FLM_SPEC_H
 #define FLM_SPEC_H
 
@@ -117,11 +118,11 @@ typedef struct flm_spec {
     flm_stack_spec encoder, decoder;
     uint32_t n_head; /* 0: no head; else its last step makes logits, and no other does */
     flm_head_spec *head;
-    void *blocks; /* allocations of this spec, freed by flm_spec_destroy */
+    void *arena; /* memory of this spec's lists, freed by flm_spec_destroy */
 } flm_spec;
 
-/* Read and validate a blob. Fails with FLM_ERR_FORMAT naming the field, or with FLM_ERR_UNSUPPORTED if a later version
- * wrote it; never allocates more than a small multiple of n_bytes. */
+/* Read and validate a blob. FLM_ERR_FORMAT names the field; FLM_ERR_UNSUPPORTED: a later library wrote the blob.
+ * Allocates at most a small multiple of n_bytes. After an error *spec is empty. */
 flm_status flm_spec_read(const void *blob, size_t n_bytes, flm_spec *spec, flm_error *error);
 void flm_spec_destroy(flm_spec *spec);
 
@@ -130,7 +131,7 @@ static inline const flm_stack_spec *flm_spec_main(const flm_spec *spec) {
     return spec->decoder.n_layers ? &spec->decoder : &spec->encoder;
 }
 
-/* Heads of a stack's self-attention; 0: its layers differ. */
+/* Query heads of a stack's self-attention; 0: its layers differ. */
 uint32_t flm_spec_heads(const flm_stack_spec *stack);
 
 #endif

@@ -7,21 +7,23 @@
 #include "../base/memory.h"
 #include "../base/status.h"
 
-typedef struct block { /* header of an allocation that belongs to the spec */
-    struct block *next;
-} block;
+typedef struct arena_node { /* header of an allocation that the spec owns; flm_spec_destroy frees the list */
+    struct arena_node *next;
+} arena_node;
 
 void flm_read_bad(flm_reader *r, const char *field, const char *why) {
     if (r->status == FLM_OK)
         r->status = flm_fail(r->error, FLM_ERR_FORMAT, "spec: %s %u: %s %s", r->part, r->index, field, why);
 }
 
+/* A value that only a later library knows: unsupported, not malformed. */
 static void newer(flm_reader *r, const char *field, uint32_t value) {
     if (r->status == FLM_OK)
         r->status = flm_fail(r->error, FLM_ERR_UNSUPPORTED, "spec: %s %u: %s %u is not one that this library computes",
                              r->part, r->index, field, (unsigned)value);
 }
 
+/* The next word; 0 at the end of the record or after an error. */
 static uint32_t word(flm_reader *r) {
     uint32_t value = 0;
     if (r->status != FLM_OK || r->at == r->end) return 0;
@@ -32,6 +34,7 @@ static uint32_t word(flm_reader *r) {
 
 static size_t words_left(const flm_reader *r) { return (size_t)(r->end - r->at) / 4; }
 
+/* Records nest by narrowing `end`: nothing inside a record can read past it. */
 int flm_read_open(flm_reader *r, const char *field, flm_record *record) {
     uint32_t n = word(r);
     if (n > words_left(r)) flm_read_bad(r, field, "ends outside of what holds it");
@@ -76,13 +79,14 @@ void *flm_read_list(flm_reader *r, const char *field, uint32_t *n, uint32_t low,
     *n = 0;
     if (count > words_left(r)) flm_read_bad(r, field, "are more than the blob has room for");
     if (r->status != FLM_OK || count == 0) return NULL;
-    block *b = flm_mul(count, bytes, &size) && flm_add(size, FLM_ALIGN, &size) ? flm_alloc(size) : NULL;
+    /* The header takes one aligned unit, so that the elements behind it are aligned, too. */
+    arena_node *b = flm_mul(count, bytes, &size) && flm_add(size, FLM_ALIGN, &size) ? flm_alloc(size) : NULL;
     if (!b) {
         r->status = flm_fail(r->error, FLM_ERR_MEMORY, "out of memory while reading the spec");
         return NULL;
     }
-    b->next = r->spec->blocks;
-    r->spec->blocks = b;
+    b->next = r->spec->arena;
+    r->spec->arena = b;
     *n = count;
     return (unsigned char *)b + FLM_ALIGN;
 }
@@ -110,7 +114,7 @@ void flm_read_norm(flm_reader *r, flm_norm_spec *norm, const char *field) {
 }
 
 void flm_spec_destroy(flm_spec *spec) {
-    for (block *b = spec->blocks, *next; b; b = next) {
+    for (arena_node *b = spec->arena, *next; b; b = next) {
         next = b->next;
         flm_free(b);
     }
