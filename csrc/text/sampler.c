@@ -98,7 +98,8 @@ flm_status flm_sampler_create(flm_sampler *s, const flm_sampling *options, const
                               const flm_detok *detok, uint32_t vocab, size_t capacity, flm_error *error) {
     *s = (flm_sampler){.kernels = kernels, .detok = detok, .vocab = vocab};
     s->options = *options;
-    /* Below this the largest logit wins whatever the others are, short of a tie; its reciprocal must stay finite. */
+    /* A lower temperature counts as greedy: there the largest logit wins anyway, unless there are ties. The
+     * reciprocal stays finite. */
     s->inverse_temperature = options->temperature > 1e-5f ? 1.0f / options->temperature : 0.0f;
     if (!allocate(s, capacity)) {
         flm_sampler_free(s);
@@ -118,7 +119,7 @@ void flm_sampler_free(flm_sampler *s) {
     *s = (flm_sampler){0};
 }
 
-/* The chain of the n tokens before `end`. */
+/* The head of the chain for the n tokens before `end`. */
 static uint32_t *ngram_head(const flm_sampler *s, const int32_t *end, size_t n) {
     uint64_t h = 0;
     for (size_t i = n; i > 0; i--) h = (h ^ (uint32_t)end[-(ptrdiff_t)i]) * 0x9E3779B97F4A7C15u;
@@ -140,6 +141,8 @@ void flm_sampler_accept(flm_sampler *s, const int32_t *tokens, size_t position, 
     }
 }
 
+/* The repetition penalty moves a score towards -inf whatever its sign. Presence and frequency count written tokens
+ * only. */
 static void penalise(const flm_sampler *s, float *scores) {
     const flm_sampling *o = &s->options;
     for (uint32_t i = 0; i < s->n_seen; i++) {
@@ -152,7 +155,7 @@ static void penalise(const flm_sampler *s, float *scores) {
     }
 }
 
-/* Rule out what would complete an n-gram that the sequence has already. */
+/* Ban every token that would complete an n-gram of the sequence. Chains are by hash, so each position is verified. */
 static void ban_ngrams(const flm_sampler *s, float *scores, const int32_t *tokens, size_t n_tokens) {
     size_t before = s->options.no_repeat_ngram_size - (size_t)1;
     if (n_tokens < before) return;
@@ -161,12 +164,14 @@ static void ban_ngrams(const flm_sampler *s, float *scores, const int32_t *token
         if (memcmp(tokens + at - 1 - before, last, before * sizeof *tokens) == 0) scores[tokens[at - 1]] = -INFINITY;
 }
 
+/* Ban the tokens that end a text. */
 static void ban_ends(const flm_sampler *s, float *scores) {
     for (uint32_t i = 0; i < s->detok->n_eos && !s->options.ignore_eos; i++) scores[s->detok->eos[i]] = -INFINITY;
     for (size_t i = 0; i < s->options.n_stop_tokens; i++) scores[s->options.stop_tokens[i]] = -INFINITY;
 }
 
-/* A number in [0, 1) that depends on the seed and the number of tokens written (SplitMix64, Steele et al. 2014). */
+/* A number in [0, 1) from the seed and the number of written tokens (SplitMix64, Steele et al. 2014). There is no
+ * state: a step that is run again draws the same number. */
 static double uniform(const flm_sampler *s) {
     uint64_t z = s->options.seed * 0xD1342543DE82EF95u + (s->n_written + (uint64_t)1) * 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -183,6 +188,7 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
     size_t best = (size_t)max.token;
     if (s->edits) {
         float *edited = scratch->scores;
+        /* Edits work on a copy: the caller's logits give the log probabilities afterwards. */
         memcpy(edited, logits, s->vocab * sizeof *edited);
         for (size_t i = 0; i < s->options.n_biases; i++)
             edited[s->options.biases[i].token] += s->options.biases[i].value;
@@ -201,7 +207,7 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
         if (scores == logits) memcpy(scratch->scores, logits, s->vocab * sizeof *logits);
         scores = scratch->scores;
         s->kernels->scale(scratch->scores, s->inverse_temperature, s->vocab);
-        if (!isfinite(scores[best])) return FLM_OK; /* a score beyond 1e33 decides */
+        if (!isfinite(scores[best])) return FLM_OK; /* a logit above 1e33 overflowed: it wins */
     }
     *token = flm_draw(s, scratch, scores, uniform(s));
     return FLM_OK;

@@ -1,25 +1,36 @@
-/* The choice of the next token. sampler.c: one request's state, and what changes logits; sampler_filters.c: which
- * tokens survive, and the draw.
+/* The choice of the next token. sampler.c: one request's state, and the edits of logits; sampler_filters.c: the
+ * filters and the draw.
  *
- * The chain, in the order and with the meaning of transformers' generate: logits + bias; repetition penalty over all
- * tokens of the sequence (Keskar et al. 2019); presence and frequency penalties over written tokens only (as
- * OpenAI's); no n-gram of the sequence twice; no end or stop token among the first min_tokens; then, unless greedy: /
- * temperature; top-k (ties with the k-th stay); top-p: the fewest best tokens with that much probability (Holtzman et
- * al. 2020); min-p: those at least that likely relative to the best; typical (Meister et al. 2023): the fewest tokens,
- * nearest to the entropy first, with that much probability (ties stay). Equal tokens rank by id, lowest first. */
+ *   logits [vocab]
+ *     │  + bias
+ *     │  repetition penalty        tokens of the whole sequence (Keskar et al. 2019)
+ *     │  presence, frequency       written tokens only (as OpenAI's)
+ *     │  no_repeat_ngram_size      -inf for tokens that would repeat an n-gram of the sequence
+ *     │  min_tokens                -inf for end and stop tokens while fewer are written
+ *     ├─────────> greedy: the maximum, of equals the lowest id
+ *     │  / temperature
+ *     │  top-k                     the k best; ties with the k-th stay
+ *     │  top-p                     the fewest best tokens that have that much probability (Holtzman et al. 2020)
+ *     │  min-p                     those at least that likely relative to the best
+ *     │  typical                   the fewest tokens, nearest to the entropy first, that have that much probability
+ *     │                            (Meister et al. 2023); ties stay
+ *     └─────────> draw
+ *
+ * Order and meaning are those of transformers' generate. Equal tokens rank by id, lowest first. The draw depends on
+ * the seed, the number of tokens written and the logits alone, so a request gives the same text in every batch. */
 #ifndef FLM_SAMPLER_H
 #define FLM_SAMPLER_H
 
 #include "../model/detok.h"
 #include "../run/row_max.h"
 
-typedef struct flm_candidate {
-    float key;    /* rank: largest first */
-    float weight; /* exp(logit - largest logit) */
+typedef struct flm_candidate { /* a token that has survived the filters so far */
+    float key;                 /* rank: largest first; of equals the lower token first */
+    float weight;              /* exp(logit - largest logit) */
     int32_t token;
 } flm_candidate;
 
-/* Buffers that samplers share, [vocab] each. */
+/* Buffers [vocab] that samplers share: one choice at a time uses them. */
 typedef struct flm_sampler_scratch {
     float *scores;
     flm_candidate *candidates;
@@ -30,14 +41,14 @@ typedef struct flm_sampler {
     const flm_kernels *kernels;
     const flm_detok *detok;
     uint32_t vocab;
-    flm_sampling options;      /* its arrays are this sampler's copies */
+    flm_sampling options;      /* a copy; its arrays are owned by the sampler */
     float inverse_temperature; /* 0: greedy */
-    int edits;                 /* something may change logits */
-    /* Penalties: per token, how often it was written * 2, + 1 if it is anywhere in the sequence. */
+    int edits;                 /* 1: biases, penalties or bans may change logits */
+    /* Penalties. counts[token]: 2 * (how often it was written) + (1 if it is anywhere in the sequence). */
     uint32_t *counts; /* [vocab] or NULL */
     int32_t *seen;    /* [n_seen] tokens of the sequence, each once */
     uint32_t n_seen;
-    /* n-grams: positions by the hash of the n - 1 tokens before them. */
+    /* Hash index of n-grams: chains of positions whose n - 1 tokens before them have the same hash. */
     uint32_t *ngram_heads; /* [n_ngram_heads], a power of two: position + 1; NULL: off */
     uint32_t *ngram_next;  /* [capacity] the next older position + 1 */
     uint32_t n_ngram_heads;
@@ -48,30 +59,33 @@ flm_status flm_sampler_scratch_create(flm_sampler_scratch *scratch, uint32_t voc
 void flm_sampler_scratch_free(flm_sampler_scratch *scratch);
 
 flm_status flm_sampling_check(const flm_sampling *options, uint32_t vocab, flm_error *error);
-/* options: checked. capacity: longest sequence, in tokens. */
+/* Allocates everything that a request's sampling needs; flm_sampler_free releases it. options: checked by
+ * flm_sampling_check. capacity: the longest sequence, in tokens. kernels and detok must outlive the sampler. */
 flm_status flm_sampler_create(flm_sampler *sampler, const flm_sampling *options, const flm_kernels *kernels,
                               const flm_detok *detok, uint32_t vocab, size_t capacity, flm_error *error);
 void flm_sampler_free(flm_sampler *sampler);
-/* The sequence's token at `position` is final; tokens: the sequence up to and with it. */
+/* Record that the token at `position` is final. tokens: the sequence up to and including it. written: 1 if it was
+ * generated, 0 for the prompt. Called for every position, in ascending order. */
 void flm_sampler_accept(flm_sampler *sampler, const int32_t *tokens, size_t position, int written);
-/* Choose the token after tokens [n_tokens], given its logits [vocab] and their maximum. Never allocates. */
+/* Choose the token after tokens [n_tokens], from its logits [vocab] and their maximum. logits stay unchanged. Never
+ * allocates. FLM_ERR_NUMERIC: logits are not finite, or nothing is left to choose. */
 flm_status flm_sampler_choose(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,
                               flm_row_max max, const int32_t *tokens, size_t n_tokens, int32_t *token,
                               flm_error *error);
-/* Does this token end the text? */
+/* 1: this token ends the text. */
 int flm_sampler_ends(const flm_sampler *sampler, int32_t token);
-/* The log probability of `token` and the k best, descending: out [1 + k]. */
+/* Log probabilities of `token`, then of the k = options.logprobs best, descending: out [1 + k]. */
 void flm_sampler_logprobs(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,
                           int32_t token, flm_logprob *out);
 
 /* ---- sampler_filters.c ---- */
 
-/* The k best of x [n], unsorted; best[0] is the worst of them. k > 0. */
+/* The k best of x [n], as a heap: best[0] is the worst of them. 0 < k <= n. */
 void flm_select_best(const float *x, size_t n, size_t k, flm_logprob *best);
-/* Sort what flm_select_best gave, best first. */
+/* Sort the result of flm_select_best, best first. */
 void flm_sort_best(flm_logprob *best, size_t k);
-/* Draw a token by the options' filters from finite or -inf scores [vocab], scaled by temperature, whose largest is
- * finite. uniform: in [0, 1). */
+/* Filter scores [vocab] (logits already divided by the temperature, finite or -inf, with a finite maximum) and draw
+ * a token. uniform: in [0, 1). */
 int32_t flm_draw(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *scores, double uniform);
 
 #endif

@@ -1,5 +1,5 @@
-/* Filters and the draw. The vocabulary is scanned, never sorted: thresholds collect candidates, a selection finds
- * where a number of them or a share of the probability ends, and a bounded heap finds the k best with their order. */
+/* Filters and the draw, in O(vocab) without sorting the vocabulary. Thresholds collect candidates; a quickselect
+ * finds where a number of them, or a share of the probability, ends; a bounded heap finds the k best in order. */
 #include <math.h>
 
 #include "sampler.h"
@@ -24,14 +24,14 @@ void flm_select_best(const float *x, size_t n, size_t k, flm_logprob *best) {
     for (size_t i = 0; i < k; i++) best[i] = (flm_logprob){.token = (int32_t)i, .logprob = x[i]};
     for (size_t i = k / 2; i-- > 0;) sift_down(best, k, i);
     for (size_t i = k; i < n; i++) {
-        if (!(x[i] > best[0].logprob)) continue; /* of equals the lower id is there already */
+        if (!(x[i] > best[0].logprob)) continue; /* of equals the lower id is already in the heap */
         best[0] = (flm_logprob){.token = (int32_t)i, .logprob = x[i]};
         sift_down(best, k, 0);
     }
 }
 
 void flm_sort_best(flm_logprob *best, size_t k) {
-    while (k > 1) { /* the worst goes to the end */
+    while (k > 1) { /* heapsort: the worst moves behind the heap, which shrinks */
         flm_logprob worst = best[0];
         best[0] = best[--k];
         best[k] = worst;
@@ -41,7 +41,8 @@ void flm_sort_best(flm_logprob *best, size_t k) {
 
 /* ---- candidates ---- */
 
-/* Those with scores >= threshold; returns how many. */
+/* Collects the tokens with scores >= threshold, in ascending ids; returns how many. -inf is ruled out and never
+ * collected. */
 static size_t collect(const float *scores, size_t n, float threshold, float largest, flm_candidate *out) {
     size_t count = 0;
     for (size_t i = 0; i < n; i++)
@@ -66,9 +67,10 @@ static void swap(flm_candidate *a, flm_candidate *b) {
     *b = t;
 }
 
-/* Reorders candidates so that the fewest best ones that reach `wanted` come first, and returns how many, at least 1.
- * What they reach is their number, or by_weight the sum of their weights. Selection as in quicksort, into the side
- * where the limit lies; pseudo-random pivots leave no bad inputs. */
+/* Reorders candidates so that the fewest best ones that reach `wanted` come first, and returns their number, at least
+ * 1. They reach their number, or if by_weight the sum of their weights. Quickselect: partition by a pivot, then
+ * continue on the side where the limit lies. Pseudo-random pivots leave no inputs that are always slow; their seed is
+ * fixed, so the same candidates always give the same result. */
 static size_t select_best(flm_candidate *c, size_t n, double wanted, int by_weight) {
     size_t low = 0, high = n; /* [0, low) is in; [high, n) is out */
     uint32_t random = 1;
@@ -94,7 +96,7 @@ static size_t select_best(flm_candidate *c, size_t n, double wanted, int by_weig
     return low > 0 ? low : 1;
 }
 
-/* Add to the first `kept` candidates those that are as good as the worst of them. */
+/* Adds to the first `kept` candidates those that are as good as the worst of them. */
 static size_t keep_ties(flm_candidate *c, size_t n, size_t kept) {
     float last = c[0].key;
     for (size_t i = 1; i < kept; i++) last = c[i].key < last ? c[i].key : last;
@@ -103,7 +105,8 @@ static size_t keep_ties(flm_candidate *c, size_t n, size_t kept) {
     return kept;
 }
 
-/* Top-k and top-p look at candidates above a falling threshold, until there are enough. */
+/* Top-k and top-p collect the candidates within so much of the largest score, and lower the threshold until there
+ * are enough. Mostly the first threshold does, and leaves a few of the vocabulary's tokens to select from. */
 static const float DROPS[] = {4.0f, 8.0f, 16.0f, INFINITY};
 enum { LAST_DROP = sizeof DROPS / sizeof *DROPS - 1 };
 
@@ -152,21 +155,21 @@ static int32_t draw_candidate(const flm_candidate *c, size_t n, double uniform) 
     return token;
 }
 
-/* From the whole vocabulary: first a block, by sums that vectors compute, then a token of it. */
+/* Draws from the whole vocabulary: first a segment, with sums computed by vectors, then a token of the segment. */
 static int32_t draw_any(const flm_sampler *s, const float *scores, float largest, flm_candidate *c, double uniform) {
-    enum { BLOCK = 512 };
-    size_t n_blocks = 0;
-    for (size_t i = 0; i < s->vocab; i += BLOCK) {
-        size_t n = s->vocab - i < BLOCK ? s->vocab - i : BLOCK;
-        float peak = scores[i + s->kernels->argmax(scores + i, n)]; /* a block may be ruled out as a whole */
-        float weight = peak > -INFINITY ? expf(s->kernels->log_sum_exp(scores + i, n) - largest) : 0.0f;
-        if (weight > 0.0f) c[n_blocks++] = (flm_candidate){.weight = weight, .token = (int32_t)i};
+    enum { SEGMENT = 512 };
+    size_t n_segments = 0;
+    for (size_t i = 0; i < s->vocab; i += SEGMENT) {
+        size_t n = s->vocab - i < SEGMENT ? s->vocab - i : SEGMENT;
+        float segment_max = scores[i + s->kernels->argmax(scores + i, n)]; /* -inf: all of it is ruled out */
+        float weight = segment_max > -INFINITY ? expf(s->kernels->log_sum_exp(scores + i, n) - largest) : 0.0f;
+        if (weight > 0.0f) c[n_segments++] = (flm_candidate){.weight = weight, .token = (int32_t)i};
     }
-    double left = uniform * sum_weights(c, n_blocks);
-    size_t block = 0;
-    while (block + 1 < n_blocks && left >= c[block].weight) left -= c[block++].weight;
-    double share = left / c[block].weight;
-    size_t first = (size_t)c[block].token, n = s->vocab - first < BLOCK ? s->vocab - first : BLOCK;
+    double left = uniform * sum_weights(c, n_segments);
+    size_t segment = 0;
+    while (segment + 1 < n_segments && left >= c[segment].weight) left -= c[segment++].weight;
+    double share = left / c[segment].weight;
+    size_t first = (size_t)c[segment].token, n = s->vocab - first < SEGMENT ? s->vocab - first : SEGMENT;
     n = collect(scores + first, n, -INFINITY, largest, c);
     return (int32_t)first + draw_candidate(c, n, share < 1.0 ? share : 1.0);
 }

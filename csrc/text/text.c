@@ -8,6 +8,7 @@
 
 static const uint8_t REPLACEMENT[3] = {0xEF, 0xBF, 0xBD}; /* U+FFFD */
 
+/* Capacity doubles, so all copies together cost O(length). The pointer to the older block takes one aligned unit. */
 int flm_series_room(flm_series *series, size_t n_bytes) {
     size_t wanted, size;
     if (!flm_add(series->n_bytes, n_bytes, &wanted)) return 0;
@@ -33,7 +34,7 @@ void flm_series_free(flm_series *series) {
     *series = (flm_series){0};
 }
 
-/* The bytes of the code point that begins with `lead`; 0: none does. */
+/* Bytes of the code point that begins with `lead`; 0: no code point begins with it. */
 static unsigned code_point_bytes(uint8_t lead) {
     if (lead < 0x80) return 1;
     if (lead >= 0xC2 && lead <= 0xDF) return 2;
@@ -41,8 +42,8 @@ static unsigned code_point_bytes(uint8_t lead) {
     return lead >= 0xF0 && lead <= 0xF4 ? 4 : 0;
 }
 
-/* May `byte` follow the n bytes of `tail`? The second byte excludes overlong forms, surrogates and what is past
- * U+10FFFF. */
+/* Whether `byte` may follow the n bytes of `tail`. The range of the second byte excludes overlong forms, surrogates
+ * and numbers above U+10FFFF. */
 static int continues(const uint8_t *tail, unsigned n, uint8_t byte) {
     uint8_t low = 0x80, high = 0xBF;
     if (n == 1) {
@@ -65,6 +66,8 @@ static int valid_utf8(const uint8_t *bytes, size_t n) {
     return 1;
 }
 
+/* One step of the Knuth-Morris-Pratt automaton: the length of the longest prefix that still matches after `byte`.
+ * Amortised O(1) per byte. */
 static uint32_t match_length(const flm_stop_string *stop, uint32_t matched, uint8_t byte) {
     while (matched > 0 && stop->bytes[matched] != byte) matched = stop->fallback[matched - 1];
     return matched + (stop->bytes[matched] == byte);
@@ -75,6 +78,7 @@ static void fill_fallback(flm_stop_string *stop, uint32_t *fallback) {
     for (uint32_t i = 1; i < stop->n; i++) fallback[i] = match_length(stop, fallback[i - 1], stop->bytes[i]);
 }
 
+/* One allocation for all stop strings: [structs][fallback numbers][bytes]. */
 static flm_status copy_stops(flm_text *text, const flm_bytes *stops, size_t n_stops, flm_error *error) {
     size_t total = 0, structs, numbers, size;
     for (size_t i = 0; i < n_stops; i++) {
@@ -132,7 +136,8 @@ int flm_text_room(flm_text *text) {
            flm_series_room(&text->decoded, longest);
 }
 
-/* Let the stop strings see a byte that was just appended. */
+/* Advance every stop string's automaton by a byte that was just appended. Of several that end here, the longest is
+ * cut off. */
 static void advance_stops(flm_text *text, uint8_t byte) {
     uint32_t longest = 0;
     for (size_t i = 0; i < text->n_stops; i++) {
@@ -145,6 +150,7 @@ static void advance_stops(flm_text *text, uint8_t byte) {
     text->decoded.n_bytes -= longest;
 }
 
+/* Append the bytes of a whole code point. A stop string is UTF-8, so a match ends at the end of a code point. */
 static void emit(flm_text *text, const uint8_t *bytes, unsigned n) {
     for (unsigned i = 0; i < n; i++) {
         text->decoded.data[text->decoded.n_bytes++] = bytes[i];
@@ -153,8 +159,8 @@ static void emit(flm_text *text, const uint8_t *bytes, unsigned n) {
     }
 }
 
-/* What cannot become a code point is replaced as a whole up to the byte that shows it (Unicode 3.9, maximal subparts;
- * the same as Python's errors="replace"). */
+/* One byte of the stream. An invalid sequence is replaced as a whole up to the byte that shows it to be invalid
+ * (Unicode 3.9, maximal subparts; as Python's errors="replace"). */
 static void feed(flm_text *text, uint8_t byte) {
     if (text->n_tail > 0) {
         if (continues(text->tail, text->n_tail, byte)) {
@@ -186,6 +192,7 @@ int flm_text_push(flm_text *text, int32_t token) {
     size_t i = text->strip_space && bytes[0] == ' ';
     text->strip_space = 0;
     for (; i < n && !text->stopped; i++) feed(text, bytes[i]);
+    /* The longest partial match of any stop string is held back: it may become a match. */
     uint32_t held = 0;
     for (size_t s = 0; s < text->n_stops && !text->stopped; s++)
         if (text->stops[s].matched > held) held = text->stops[s].matched;
