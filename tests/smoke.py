@@ -25,7 +25,7 @@ def main() -> None:
         assert found == [text] * 4, found
         logits = model.forward(list(range(300))).logits
         assert logits is not None and logits.shape == (300, model.vocab)
-        print(f"fastlm {fastlm.__version__}: {model!r}, {model._context.isa}: Once upon{text}")
+        print(f"fastlm {fastlm.__version__}: {model!r}, {model.engine.context.isa}: Once upon{text}")
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def interrupt() -> None:
 
 def forwards(model: fastlm.Model) -> int:
     """Steps that have ended; an abandoned one does not."""
-    return int(model._context.counters()["forwards"])
+    return int(model.engine.context.counters()["forwards"])
 
 
 def later_steps(model: fastlm.Model, work: Callable[[], object], stop: Callable[[], None], after: float) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -139,10 +140,11 @@ print("well")
 
 
 @pytest.mark.parametrize("case", ["close", "collect", "session", "look", "handler", "generate", "threads"])
-def test_a_poll_may_call_the_model(case: str) -> None:
+def test_a_poll_may_call_the_model(case: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, case],
         env={**os.environ, "FASTLM_ISA": "scalar"},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=150,
