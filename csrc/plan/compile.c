@@ -19,7 +19,8 @@ void flm_compile_out_of_memory(flm_compiler *c) {
     if (c->status == FLM_OK) c->status = flm_fail(c->error, FLM_ERR_MEMORY, "out of memory for the model's plan");
 }
 
-/* ops[capacity - 1] is never counted: it is what an error leaves behind to write to. */
+/* Appends an operation. The array always has room for one more than n_ops: after an error the extra one is returned,
+ * and whatever callers write to it is never run. The pointer is valid until the next call. */
 flm_op *flm_compile_op(flm_compiler *c, flm_op_kind kind) {
     flm_plan *p = c->plan;
     if (!flm_grow((void **)&p->ops, &p->capacity, p->n_ops + 2, sizeof *p->ops)) {
@@ -53,7 +54,7 @@ void flm_compile_use(flm_compiler *c, flm_buffer buffer, size_t width) {
     if (padded > c->plan->width[buffer]) c->plan->width[buffer] = padded;
 }
 
-/* Inputs of two formats can be cut at multiples of both: the larger of two powers of two; 0: nowhere. */
+/* Inputs of two formats can both be cut at multiples of the larger of two powers of two; 0: nowhere. */
 static unsigned common_input_rows(unsigned a, unsigned b) { return a == 0 || b == 0 ? 0 : a > b ? a : b; }
 
 flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
@@ -62,7 +63,7 @@ flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
     const flm_product *product = &c->model->kernels->product[slot->format];
     c->plan->input_rows = common_input_rows(c->plan->input_rows, product->input_rows);
     if (product->quantize_inputs)
-        flm_compile_use(c, FLM_BUF_PREPARED, flm_input_bytes(slot->format, slot->cols) / sizeof(float));
+        flm_compile_use(c, FLM_BUF_QUANTIZED, flm_input_bytes(slot->format, slot->cols) / sizeof(float));
     return (flm_linear){.w = {.data = slot->data,
                               .rows = slot->rows,
                               .cols = slot->cols,
@@ -82,6 +83,7 @@ flm_linear flm_compile_linear(flm_compiler *c, const char *part) {
     flm_linear linear = flm_compile_matrix(c, name);
     strncat(name, ".bias", sizeof name - strlen(name) - 1);
     linear.bias = flm_compile_vector(c, name);
+    /* Two flops for each multiply-add. */
     double flops = 2.0 * linear.w.rows * linear.w.cols;
     c->plan->layer_flops += flops;
     if (flops > c->plan->widest_flops) c->plan->widest_flops = flops;
@@ -116,6 +118,8 @@ void flm_compile_join(flm_compiler *c, const flm_sublayer_spec *s) {
 }
 
 void flm_compile_output(flm_compiler *c, const flm_sublayer_spec *s, const char *part, flm_buffer from) {
+    /* The sum with the residual stream is fused into the product's epilogue, unless a norm must see the whole row
+     * first. */
     int fused = !s->branch_norm.kind && !s->residual_norm.kind;
     flm_compile_op(c, FLM_OP_LINEAR)->as.linear =
         (flm_linear_op){.linear = {flm_compile_linear(c, part)},

@@ -1,5 +1,5 @@
-/* Attention: products of q, k and v; finish_qkv; attend; the output product. Also an encoder's end, which stores keys
- * and values for a decoder's cross-attention. */
+/* Attention: products of q, k and v; finish_qkv; attend; the output product. Also the end of an encoder, which
+ * stores keys and values for the cross-attention of a decoder. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -7,7 +7,8 @@
 #include "../base/memory.h"
 #include "mixer.h"
 
-/* The bucket of a key `distance` positions after the query (T5; in float32, as its authors compute it). */
+/* The bucket of a key that stands `distance` positions after the query (T5). Half of the buckets are exact
+ * distances, the others grow logarithmically. In float32, as the models were trained. */
 static uint32_t relative_bucket(const flm_stack_spec *s, int64_t distance) {
     uint32_t buckets = s->relative_buckets, bucket = 0;
     if (s->relative_bidirectional) {
@@ -21,12 +22,12 @@ static uint32_t relative_bucket(const flm_stack_spec *s, int64_t distance) {
     if (distance < exact) return bucket + (uint32_t)distance;
     float ratio = logf((float)distance / (float)exact) / (float)log((double)s->relative_max_distance / exact);
     float beyond = ratio * (float)(buckets - exact);
-    uint32_t far = exact + (uint32_t)(beyond < (float)buckets ? beyond : (float)buckets);
-    return bucket + (far < buckets ? far : buckets - 1);
+    uint32_t log_bucket = exact + (uint32_t)(beyond < (float)buckets ? beyond : (float)buckets);
+    return bucket + (log_bucket < buckets ? log_bucket : buckets - 1);
 }
 
-/* One bucket per distance in -reach .. reach. No key of the context is farther away than reach, or else buckets do not
- * change beyond it. */
+/* Tabulates one bucket for each distance in -reach .. reach. No key of the context is farther away than reach, or
+ * buckets do not change beyond it. */
 void flm_compile_relative(flm_compiler *c) {
     const flm_stack_spec *s = c->stack;
     flm_plan *p = c->plan;
@@ -51,7 +52,7 @@ static int rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {
            (a->long_scale == b->long_scale && !memcmp(a->long_frequencies, b->long_frequencies, bytes));
 }
 
-/* The plan's number of a rope, so that cosines are made once per token and distinct rope. */
+/* The index of a rope in the plan: cosines and sines are computed once for each token and distinct rope. */
 static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
     flm_plan *p = c->plan;
     if (rope->n_pairs == 0) return -1;
@@ -66,7 +67,8 @@ static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
     return (int)p->n_ropes++;
 }
 
-/* Room for an attention's keys and values in a page that is *page_bytes long so far: [heads][keys, values]. */
+/* Assigns an attention's keys and values a place at the end of a page that is *page_bytes long so far: [heads][keys,
+ * values]. */
 static flm_kv_layer kv_layer(flm_compiler *c, const flm_sublayer_spec *sub, size_t *page_bytes) {
     const flm_attention_spec *a = &sub->mixer.attention;
     const size_t bytes = flm_mixer_of(sub->kind)->page_bytes(sub, c->model->kv_dtype);
@@ -100,7 +102,7 @@ static flm_attention_op attention_op(flm_compiler *c, const flm_sublayer_spec *s
     };
 }
 
-/* Self-attention's own counts; its k and v beside q. */
+/* What only self-attention has: k and v beside q, flops, and heads that can be captured. */
 static void compile_self(flm_compiler *c, const flm_attention_spec *a, flm_attention_op *s, flm_linear_op *products) {
     products->n_linears = 3;
     products->linear[1] = flm_compile_linear(c, "k");
@@ -138,7 +140,8 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
     flm_compile_output(c, sub, "o", FLM_BUF_ATTENDED);
 }
 
-/* No attend follows what is stored here, so threads meet after it: the next product overwrites K and V. */
+/* Stores an encoder's output as keys and values. No attend follows, so there is a barrier after it: the next product
+ * overwrites K and V. */
 static void compile_source_kv(flm_compiler *c, const flm_sublayer_spec *sub) {
     const flm_attention_spec *a = &sub->mixer.attention;
     size_t kv_width = (size_t)a->kv_heads * a->head_dim;

@@ -1,7 +1,8 @@
 /* The feed-forward sublayer: one fused operation for gate, up and activation, then the output product. */
 #include "compile.h"
 
-/* Nothing but the second product reads the activations, so the first prepares them for it. */
+/* Only the second product reads the activations. So the first one's epilogue quantises them for it (epilogue
+ * fusion), while they are in cache, and the float rows are never written. */
 static void fuse_quantize(flm_compiler *c, flm_linear_op *first, flm_linear_op *second) {
     const flm_matrix *w = &second->linear[0].w;
     if (!c->model->kernels->product[w->format].quantize_inputs) return;

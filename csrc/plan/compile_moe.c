@@ -17,7 +17,7 @@ static flm_expert *compile_experts(flm_compiler *c, const flm_moe_spec *m) {
     return experts;
 }
 
-static int reads_prepared(const flm_compiler *c, const flm_matrix *w) {
+static int reads_quantized(const flm_compiler *c, const flm_matrix *w) {
     return c->model->kernels->product[w->format].quantize_inputs != NULL;
 }
 
@@ -33,11 +33,12 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
                     .activation = m->activation,
                     .normalize = m->normalize};
     if (!s.experts) return;
-    const int prepared = reads_prepared(c, &s.experts->up.w), inner_prepared = reads_prepared(c, &s.experts->down.w);
+    const int quantized_inputs = reads_quantized(c, &s.experts->up.w),
+              quantized_activations = reads_quantized(c, &s.experts->down.w);
     if (m->active > c->plan->max_active) c->plan->max_active = m->active;
     if (m->experts > c->plan->max_experts) c->plan->max_experts = m->experts;
     flm_compile_use(c, FLM_BUF_ROUTES, m->experts);
-    if (!prepared) flm_compile_use(c, FLM_BUF_GATHERED, hidden);
+    if (!quantized_inputs) flm_compile_use(c, FLM_BUF_GATHERED, hidden);
     flm_compile_use(c, FLM_BUF_GATE, m->width);
     flm_compile_use(c, FLM_BUF_UP, m->width);
     flm_compile_use(c, FLM_BUF_EXPERT_OUT, hidden);
@@ -45,9 +46,9 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
     flm_compile_op(c, FLM_OP_GROUP)->as.moe = s;
     flm_op *inputs = flm_compile_op(c, FLM_OP_EXPERT_INPUTS);
     inputs->as.moe = s;
-    inputs->flags = prepared ? 0 : FLM_FLAG_SEVERAL_TOKENS; /* one token's floats need no copy */
+    inputs->flags = quantized_inputs ? 0 : FLM_FLAG_SEVERAL_TOKENS; /* one token's floats need no copy */
     flm_compile_op(c, FLM_OP_EXPERT_UP)->as.moe = s;
-    if (inner_prepared) flm_compile_op(c, FLM_OP_EXPERT_INNER)->as.moe = s;
+    if (quantized_activations) flm_compile_op(c, FLM_OP_EXPERT_QUANTIZE)->as.moe = s;
     flm_compile_op(c, FLM_OP_EXPERT_DOWN)->as.moe = s;
     flm_compile_op(c, FLM_OP_COMBINE)->as.moe = s;
     flm_compile_join(c, sub);

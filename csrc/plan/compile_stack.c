@@ -92,7 +92,7 @@ static void compile_output(flm_compiler *c, int keep_all) {
                                                                   .hidden_state = c->stack->n_layers};
 }
 
-/* Logits behind at most one dense step; other heads are not computed yet. */
+/* Logits behind at most one dense step. Other heads are not computed yet. */
 static void compile_head(flm_compiler *c) {
     const flm_spec *spec = &c->model->spec;
     const flm_head_spec *last = &spec->head[spec->n_head - 1];
@@ -133,7 +133,8 @@ static void compile_head(flm_compiler *c) {
                                                                   .logit_rows = 1};
 }
 
-/* What the operations say together. The products of q, k and v stand before each operation that stores keys. */
+/* What follows from all operations together. The products of q, k and v stand directly before each operation that
+ * stores keys and values. */
 static void summarize(flm_plan *plan) {
     plan->last_kv_op = SIZE_MAX;
     for (size_t i = 0; i < plan->n_ops; i++)

@@ -10,7 +10,7 @@ static size_t attention_page_bytes(const flm_sublayer_spec *s, flm_dtype kv_dtyp
 static const flm_mixer mixers[] = {
     [FLM_MIXER_ATTENTION] = {"attention", flm_compile_attention, attention_page_bytes, FLM_TRAIT_TOKEN_PARALLEL},
     [FLM_MIXER_FFN] = {"ffn", flm_compile_ffn, NULL, FLM_TRAIT_TOKEN_PARALLEL},
-    [FLM_MIXER_MOE] = {"moe", flm_compile_moe, NULL, 0}, /* the threads share each expert's pairs */
+    [FLM_MIXER_MOE] = {"moe", flm_compile_moe, NULL, 0}, /* an expert's tokens are spread over all threads */
 };
 
 const flm_mixer *flm_mixer_of(flm_mixer_kind kind) { return &mixers[kind]; }

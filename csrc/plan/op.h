@@ -1,32 +1,32 @@
-/* Operations: what a plan is a list of. An operation is plain data: a kind, flags, and what it reads and writes. run/
- * has a function for each kind (forward.c), plan/ compiles and prints them. */
+/* Operations: the elements of a plan. An operation is plain data: a kind, flags, and what it reads and writes. run/
+ * has a function for each kind (forward.c); plan/ compiles and prints them. */
 #ifndef FLM_OP_H
 #define FLM_OP_H
 
 #include "../format/matrix.h"
 #include "../model/model.h"
 
-/* Buffers of a step in flight: scratch.h draws who writes and who reads each. One row per token unless noted; rows are
- * padded to 16 floats. */
+/* Buffers of a step; scratch.h draws who writes and who reads each of them. One row for each token unless noted;
+ * rows are padded to 16 floats. */
 typedef enum flm_buffer {
     FLM_BUF_TOKENS,    /* token-table rows, when they are projected to the hidden width */
     FLM_BUF_RESIDUAL,  /* the residual stream ... */
     FLM_BUF_RESIDUAL2, /* ... and its next value in a parallel layer */
     FLM_BUF_NORMED,
-    FLM_BUF_PREPARED, /* inputs as the kernels of the matrix format read them; of experts: one row per pair */
-    FLM_BUF_FUSED,    /* the same of the second feed-forward product, made by the first while results are in cache */
-    FLM_BUF_BRANCH,   /* a sublayer's output before it is added */
+    FLM_BUF_QUANTIZED, /* inputs in the form that the products of the format read; of experts: one row for each pair */
+    FLM_BUF_FUSED,     /* the same for the second feed-forward product, written by the first one's epilogue */
+    FLM_BUF_BRANCH,    /* a sublayer's output before it is added */
     FLM_BUF_Q,
     FLM_BUF_K,
     FLM_BUF_V,
     FLM_BUF_ATTENDED,
-    FLM_BUF_GATE, /* feed-forward activations; of experts: one row per (token, expert) pair */
+    FLM_BUF_GATE, /* feed-forward activations; of experts: one row for each (token, expert) pair */
     FLM_BUF_UP,
     FLM_BUF_GATHERED,   /* experts: inputs by pair, sorted by expert */
     FLM_BUF_EXPERT_OUT, /* experts: outputs by pair */
     FLM_BUF_ROUTES,     /* experts: probabilities, one row per token */
-    FLM_BUF_HEAD,       /* rows that want logits: normed, and projected when the head is narrower */
-    FLM_BUF_HEAD2,
+    FLM_BUF_HEAD,       /* one row for each row of logits: the final norm's output */
+    FLM_BUF_HEAD2,      /* the same after a dense step of the head */
     FLM_BUF_LOGITS,
     FLM_BUF_COUNT
 } flm_buffer;
@@ -39,42 +39,43 @@ typedef enum flm_op_kind {
     FLM_OP_ATTEND,
     FLM_OP_ROUTE,         /* experts: [norm], router, softmax, choice */
     FLM_OP_GROUP,         /* (token, expert) pairs sorted by expert */
-    FLM_OP_EXPERT_INPUTS, /* of every pair, as the products read them */
+    FLM_OP_EXPERT_INPUTS, /* inputs of every pair: quantised, or copied side by side */
     FLM_OP_EXPERT_UP,
-    FLM_OP_EXPERT_INNER, /* activations of every pair, prepared for the second product */
+    FLM_OP_EXPERT_QUANTIZE, /* activations of every pair, quantised for the second product */
     FLM_OP_EXPERT_DOWN,
     FLM_OP_COMBINE, /* the weighted sum of a token's pairs, into BRANCH */
     FLM_OP_OUTPUT,  /* the final norm and captures */
     FLM_OP_COUNT
 } flm_op_kind;
 
-/* What an operation needs of those around it. The compiler sets flags where it emits the operations concerned. Threads
- * meet at a barrier after every operation but where a flag says otherwise. */
+/* What an operation needs of its neighbours. The compiler sets a flag where it emits the operations concerned. There
+ * is a barrier after every operation, unless a flag says otherwise. */
 typedef enum flm_op_flag {
-    FLM_FLAG_STORES_KV = 1 << 0, /* stores what other tokens of the same sequence read: where threads have tokens of
-                                    their own (slice.h), they meet after these operations only */
+    FLM_FLAG_STORES_KV = 1 << 0, /* stores K/V that other tokens of the sequence read: in slices (slice.h) the only
+                                    operations with a barrier after them */
     FLM_FLAG_SAME_OWNER_NEXT =
-        1 << 1, /* an attend of the same heads follows: no barrier where each head has one owner */
-    FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* nothing to do in a step of one token, which leaves it out */
-    FLM_FLAG_LAST_QUERIES = 1 << 3,   /* linear[0] makes the queries that follow plan->last_kv_op, needed of output
+        1 << 1, /* the attend of the same heads is the next operation: no barrier if one thread owns each head */
+    FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* left out in a step of one token, where it has nothing to do */
+    FLM_FLAG_LAST_QUERIES = 1 << 3,   /* linear[0] makes queries read only after plan->last_kv_op: needed for output
                                          tokens only */
 } flm_op_flag;
 
-typedef struct flm_norm { /* a bound norm; kind NONE copies */
+typedef struct flm_norm { /* a norm with its weights; kind NONE copies its input */
     flm_norm_kind kind;
     float eps;
     const float *weight, *bias;
     size_t width;
 } flm_norm;
 
-/* A bound matrix product y = W x + bias. An adapter's low-rank product will be added where the bias is: in
- * finish (linear.c), the one place that all products pass through. */
+/* A matrix product with its weights, y = W x + bias. An adapter's low-rank product will be added where the bias is:
+ * in add_bias (linear.c), which all products pass through. */
 typedef struct flm_linear {
     flm_matrix w;
     const float *bias; /* [rows] or NULL */
     const char *name;  /* of the weight slot */
 } flm_linear;
 
+/* Epilogue fusion: what is computed on a product's results while they are in cache. */
 typedef enum flm_epilogue {
     FLM_EPILOGUE_STORE,    /* to[i] = linear[i] x */
     FLM_EPILOGUE_ACTIVATE, /* to[0] = act(linear[0] x) */
@@ -83,6 +84,7 @@ typedef enum flm_epilogue {
     FLM_EPILOGUE_LOGITS    /* to[0] = softcap(scale * (linear[0] x)) */
 } flm_epilogue;
 
+/* [norm], one to three products of the same input, and an epilogue. */
 typedef struct flm_linear_op {
     flm_norm norm; /* applied to the input first; kind NONE: none */
     flm_linear linear[3];
@@ -92,23 +94,24 @@ typedef struct flm_linear_op {
     flm_activation activation;
     flm_buffer residual_from, residual_to;
     float scale, softcap; /* residual scale or logits scale */
-    int logit_rows;       /* 1: rows are those that want logits, not tokens */
+    int logit_rows;       /* 1: one row for each row of logits, not for each token */
     flm_format
-        fused_quantize; /* of the two products of a feed-forward: the first prepares its results as inputs of this
-                           format, block by block while they are in cache, and the second reads those; 0: not */
+        fused_quantize; /* of both products of a feed-forward: the first one's epilogue quantises its results for
+                           this format, block by block while they are in cache; the second reads these; 0: not fused */
 } flm_linear_op;
 
+/* FINISH_QKV and ATTEND of one attention. */
 typedef struct flm_attention_op {
     uint32_t heads, kv_heads, head_dim, window;
     int causal, cross, norm_whole;
     int source_kv; /* 1: an encoder stores the keys and values of a decoder's cross-attention */
     float scale, softcap;
     const float *alibi;
-    int relative; /* 1: the plan's relative-position bias */
+    int relative; /* 1: with the plan's relative-position bias */
     flm_norm q_norm, k_norm;
     int rope; /* index into the plan's ropes, -1: none */
     flm_kv_layer kv;
-    uint32_t first_capture; /* number of this attention's head 0 among the stack's captured heads */
+    uint32_t first_capture; /* index of this attention's head 0 among the captured heads of the stack */
 } flm_attention_op;
 
 typedef struct flm_join_op { /* residual_to = residual_norm(residual_from + scale * branch_norm(BRANCH)) */
@@ -148,9 +151,9 @@ typedef struct flm_output_op { /* the final norm: into HEAD for logit rows, and 
 
 typedef struct flm_op {
     flm_op_kind kind;
-    unsigned flags;   /* flm_op_flag */
-    int hidden_state; /* after this operation `residual` is hidden state number so (0: the embedding); -1: it is none */
-    flm_buffer residual; /* of hidden_state */
+    unsigned flags;      /* flm_op_flag */
+    int hidden_state;    /* the hidden state that `residual` holds after this operation (0: embedding); -1: none */
+    flm_buffer residual; /* where that hidden state is */
     const char *part;    /* for print.c: "embed", the mixer's name, "output", "head" */
     int in_layer;        /* 1: it belongs to this sublayer */
     uint32_t layer, sublayer;

@@ -1,4 +1,4 @@
-/* A compiled plan: its end, and what the engine asks of it. compile_stack.c makes it. */
+/* A compiled plan: its destruction, and the questions that the engine asks. compile_stack.c makes it. */
 #include "plan.h"
 
 #include "../base/memory.h"
@@ -23,8 +23,8 @@ size_t flm_plan_cross_page_bytes(const flm_model *model) {
     return model->decoder_plan ? model->decoder_plan->cross_page_bytes : 0;
 }
 
-/* Chunks share the reading of weights among many tokens, but others wait for them: an operation of 1.2e10 flops lasts
- * some 0.1 s on one core with AVX2, and is abandoned in the middle if need be. */
+/* Tokens of a chunk. More tokens share each reading of the weights; fewer make others wait less. An operation of
+ * 1.2e10 flops takes about 0.1 s on one core with AVX2, and is abandoned in the middle if need be. */
 static uint32_t chunk(double flops) {
     double tokens = 1.2e10 / (flops > 1.0 ? flops : 1.0);
     return tokens < 16.0 ? 16 : tokens > 512.0 ? 512 : (uint32_t)tokens / 16 * 16;

@@ -1,4 +1,4 @@
-/* A plan as text, one line per operation: what it reads, what it writes, and where threads meet. */
+/* A plan as text, one line for each operation: what it reads and writes, and where barriers are. */
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -9,7 +9,7 @@ static const char *const buffer_names[FLM_BUF_COUNT] = {
     [FLM_BUF_RESIDUAL] = "residual",
     [FLM_BUF_RESIDUAL2] = "residual2",
     [FLM_BUF_NORMED] = "normed",
-    [FLM_BUF_PREPARED] = "prepared",
+    [FLM_BUF_QUANTIZED] = "quantized",
     [FLM_BUF_FUSED] = "fused",
     [FLM_BUF_BRANCH] = "branch",
     [FLM_BUF_Q] = "q",
@@ -36,7 +36,7 @@ static const char *const kind_names[FLM_OP_COUNT] = {
     [FLM_OP_GROUP] = "group",
     [FLM_OP_EXPERT_INPUTS] = "expert_inputs",
     [FLM_OP_EXPERT_UP] = "expert_up",
-    [FLM_OP_EXPERT_INNER] = "expert_inner",
+    [FLM_OP_EXPERT_QUANTIZE] = "expert_quantize",
     [FLM_OP_EXPERT_DOWN] = "expert_down",
     [FLM_OP_COMBINE] = "combine",
     [FLM_OP_OUTPUT] = "output",
@@ -46,7 +46,7 @@ static const char *const format_names[] = {"", "float32", "float16", "bfloat16",
 static const char *const activation_names[FLM_ACT_COUNT] = {"", "relu", "gelu", "gelu_tanh", "silu"};
 static const char *const norm_names[] = {"", "rms_norm", "layer_norm"};
 
-/* As snprintf: what does not fit is counted only. */
+/* As snprintf does, text that does not fit is counted, but not written. */
 typedef struct text {
     char *at;
     size_t room, length;
@@ -73,7 +73,7 @@ static void put_normed(text *t, const flm_norm *norm, flm_buffer from) {
         put(t, "%s", buffer_names[from]);
 }
 
-/* The name of a weight slot without the stack, layer and sublayer, which stand in front of the line. */
+/* The name of a weight slot without stack, layer and sublayer, which the line begins with. */
 static const char *short_name(const char *name) {
     const char *end = name;
     int dots = 0;
@@ -165,7 +165,7 @@ static void put_embed(text *t, const flm_embed_op *s) {
     put(t, "%s -> %s", s->norm.kind && s->finish ? ")" : "", buffer_names[s->to]);
 }
 
-static void put_moe(text *t, flm_op_kind kind, const flm_moe_op *s, int prepares) {
+static void put_moe(text *t, flm_op_kind kind, const flm_moe_op *s, int quantizes) {
     const flm_expert *e = &s->experts[0];
     switch (kind) {
     case FLM_OP_ROUTE:
@@ -176,13 +176,13 @@ static void put_moe(text *t, flm_op_kind kind, const flm_moe_op *s, int prepares
             s->normalize ? ", normalized" : "");
         break;
     case FLM_OP_GROUP: put(t, "choices -> pairs by expert"); break;
-    case FLM_OP_EXPERT_INPUTS: put(t, "normed by pair -> %s", prepares ? "prepared" : "gathered"); break;
+    case FLM_OP_EXPERT_INPUTS: put(t, "normed by pair -> %s", quantizes ? "quantized" : "gathered"); break;
     case FLM_OP_EXPERT_UP:
         put_matrix(t, "each expert's gate", &e->gate.w);
         put_matrix(t, ", up", &e->up.w);
         put(t, ", %s gate -> gate, up", activation_names[s->activation]);
         break;
-    case FLM_OP_EXPERT_INNER: put(t, "gate by pair -> prepared"); break;
+    case FLM_OP_EXPERT_QUANTIZE: put(t, "gate by pair -> quantized"); break;
     case FLM_OP_EXPERT_DOWN:
         put_matrix(t, "each expert's down", &e->down.w);
         put(t, " -> expert_out");
@@ -215,7 +215,7 @@ static void put_op(text *t, const flm_plan *plan, size_t i) {
         put(t, "%3u.%u %-10s", (unsigned)op->layer, (unsigned)op->sublayer, op->part);
     else
         put(t, "      %-10s", op->part);
-    put(t, " %-14s", kind_names[op->kind]);
+    put(t, " %-16s", kind_names[op->kind]);
     put_detail(t, op);
     if (op->flags & FLM_FLAG_SEVERAL_TOKENS) put(t, " | if there are several tokens");
     if (op->flags & FLM_FLAG_LAST_QUERIES) put(t, " | queries of output tokens");

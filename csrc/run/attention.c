@@ -2,7 +2,7 @@
 #include "../base/sanitizer.h"
 #include "run.h"
 
-enum { TOKEN_TILE = 16 }; /* queries of one attention job: enough to share keys and values in registers */
+enum { TOKEN_TILE = 16 }; /* tokens of one attention job: enough to share loads of keys and values */
 
 static void finish_head(const flm_run *run, const flm_attention_op *s, const flm_norm *norm, float *x, size_t t) {
     if (!s->norm_whole && norm->kind) flm_norm_row(run->kernels, norm, x, x);
@@ -11,7 +11,7 @@ static void finish_head(const flm_run *run, const flm_attention_op *s, const flm
     run->kernels->rope(x, run->scratch->cosine[s->rope] + t * pairs, run->scratch->sine[s->rope] + t * pairs, pairs);
 }
 
-/* Keys and values of one token and K/V head, rounded into the page of its position. */
+/* Rounds the key and value of one token and K/V head into the page of its position. */
 static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, uint32_t head) {
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
     const flm_page_table *table = s->source_kv ? item->cross_kv : item->self;
@@ -27,7 +27,8 @@ static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, 
                            flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
 }
 
-/* Norms over a whole projection come first, by token; then every (token, head) is on its own. */
+/* Norms over a whole projection, by token. They come first, with a barrier, because a head needs its whole row's
+ * norm. */
 static void norm_whole(const flm_run *run, const flm_attention_op *s, unsigned thread, unsigned n_threads) {
     size_t n = run->n_tokens;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
@@ -38,8 +39,8 @@ static void norm_whole(const flm_run *run, const flm_attention_op *s, unsigned t
     flm_run_barrier(run, thread, n_threads);
 }
 
-/* Units of work: (item, tile of its tokens, K/V head). They are dealt round-robin because later tiles see more keys,
- * unless they are but a few that do not divide evenly. */
+/* Units of work are (entry, tile of its tokens, K/V head). They are dealt round-robin, because later tiles see more
+ * keys; unless they are so few that they do not divide evenly. */
 static int dealt_evenly(const flm_attention_op *s, size_t tiles, unsigned n_threads) {
     const size_t units = tiles * s->kv_heads;
     return units >= 4 * (size_t)n_threads || units % n_threads == 0;
@@ -52,7 +53,7 @@ int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned 
 void flm_run_finish_qkv(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
-    const int round_robin = run->single_tokens; /* else neighbours may share a page's lines */
+    const int round_robin = run->single_tokens; /* else ranges: neighbouring positions share cache lines of a page */
     const size_t units = (size_t)run->n_tokens * s->kv_heads;
     const size_t begin = round_robin ? thread : units * thread / n_threads,
                  end = round_robin ? units : units * (thread + 1) / n_threads;
@@ -67,7 +68,8 @@ void flm_run_finish_qkv(const flm_run *run, const flm_op *op, unsigned thread, u
     }
 }
 
-/* Where an item's captured probabilities of this layer, from head `head` and token `index` on, are wanted. */
+/* Where the captured probabilities of this layer go, from head `head` and token `index` of the entry on; NULL: not
+ * wanted. */
 static float *capture_at(const flm_attention_op *s, const flm_row_item *item, size_t head, size_t index) {
     if (!item->attentions || s->cross) return NULL;
     return item->attentions +
@@ -75,7 +77,7 @@ static float *capture_at(const flm_attention_op *s, const flm_row_item *item, si
                item->attention_keys;
 }
 
-/* Tokens [index, index + count) of an item with query heads [head, head + group) of one K/V head. */
+/* Tokens [index, index + count) of an entry, with query heads [head, head + group) of one K/V head. */
 static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
                    uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
     uint32_t kv_head = head / (s->heads / s->kv_heads);
@@ -110,7 +112,8 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
     run->kernels->attention(&job);
 }
 
-/* If units are not dealt evenly, each thread takes an equal run of the query heads of all tiles instead. */
+/* Deals the units round-robin. If they do not divide evenly, each thread takes an equal range of the query heads of
+ * all tiles instead: bits do not depend on which heads share a job. */
 void flm_run_attend(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;

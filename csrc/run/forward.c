@@ -1,4 +1,5 @@
-/* Runs a step: all threads walk the plan together, on shares of every operation or on tokens of their own. */
+/* Runs a step: all threads walk through the plan together. Each takes its share of every operation, or, in slices,
+ * all operations on tokens of its own. */
 #include "forward.h"
 
 #include <string.h>
@@ -17,14 +18,14 @@ static flm_op_fn *const functions[FLM_OP_COUNT] = {
     [FLM_OP_GROUP] = flm_run_group,
     [FLM_OP_EXPERT_INPUTS] = flm_run_expert_inputs,
     [FLM_OP_EXPERT_UP] = flm_run_expert_up,
-    [FLM_OP_EXPERT_INNER] = flm_run_expert_inner,
+    [FLM_OP_EXPERT_QUANTIZE] = flm_run_expert_quantize,
     [FLM_OP_EXPERT_DOWN] = flm_run_expert_down,
     [FLM_OP_COMBINE] = flm_run_combine,
     [FLM_OP_OUTPUT] = flm_run_output,
 };
 
-/* Hidden states are copied out while the next operation reads the residual stream. Two barriers come before anybody
- * writes it. */
+/* Copies hidden states out. The next operation may run at the same time, because it only reads the residual stream:
+ * two barriers come before anybody writes it. */
 static void capture_state(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     size_t n = run->n_tokens, width = run->model->spec.hidden;
     for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
@@ -36,13 +37,13 @@ static void capture_state(const flm_run *run, const flm_op *op, unsigned thread,
     }
 }
 
-/* Output tokens: those at the end of an item of which more is wanted than keys and values for others to read. */
+/* The output tokens of an entry: those at its end of which more is wanted than keys and values. */
 static uint32_t output_tokens(const flm_row_item *item) {
     if (item->rows == FLM_ROWS_ALL || item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
     return item->rows == FLM_ROWS_LAST;
 }
 
-/* The step's output tokens; its items go to `items`. */
+/* A step of the output tokens only; its entries are written to `items`. */
 static flm_step output_step(const flm_step *step, size_t hidden, flm_row_item *items) {
     flm_step output = *step;
     output.items = items;
@@ -57,7 +58,8 @@ static flm_step output_step(const flm_step *step, size_t hidden, flm_row_item *i
     return output;
 }
 
-/* Output tokens move to the front of the buffers that are read after the last keys and values were stored. */
+/* Moves the output tokens' rows to the front of all buffers that are read after the last keys and values were
+ * stored. */
 static void keep_output_rows(const flm_run *run) {
     static const flm_buffer live[] = {FLM_BUF_RESIDUAL, FLM_BUF_RESIDUAL2, FLM_BUF_Q};
     for (size_t i = 0, end = 0, to = 0; i < run->step->n_items; i++) {
@@ -71,7 +73,7 @@ static void keep_output_rows(const flm_run *run) {
     }
 }
 
-/* The run after plan->last_kv_op: the output tokens, of which all threads again share every operation. */
+/* The run after plan->last_kv_op: on the output tokens, with every operation shared by all threads again. */
 static const flm_run *enter_tail(const flm_run *run, unsigned thread, unsigned n_threads) {
     const flm_run *tail = run->output ? run->output : run;
     if (tail == run && !run->sliced) return run;
@@ -83,30 +85,36 @@ static const flm_run *enter_tail(const flm_run *run, unsigned thread, unsigned n
     return tail;
 }
 
-/* Whether threads that share all operations meet after this one. After plan->last_kv_op they do if only some tokens go
- * on, for these change their rows. */
-static int threads_meet(const flm_run *run, uint32_t i, unsigned n_threads) {
+/* Whether there is a barrier after operation i when threads share all operations. After plan->last_kv_op there is
+ * one if only some tokens go on, because their rows move. */
+static int needs_barrier(const flm_run *run, uint32_t i, unsigned n_threads) {
     const flm_op *op = &run->plan->ops[i];
     return !(op->flags & FLM_FLAG_SAME_OWNER_NEXT) || (run->output && i == run->plan->last_kv_op) ||
            !flm_heads_are_owned(run, &op->as.attention, n_threads);
 }
 
-/* The maxima of the threads' parts of a row become that of the row. */
+/* Combines the threads' parts of each row maximum, in ascending order of tokens, so that the first of equals wins. */
 static void join_row_max(const flm_run *run, unsigned n_threads) {
     for (uint32_t row = 0; row < run->step->n_logit_rows; row++)
         for (unsigned t = 1; t < n_threads; t++)
             *flm_row_max_at(run, row, 0) = flm_row_max_join(*flm_row_max_at(run, row, 0), *flm_row_max_at(run, row, t));
 }
 
-/* Threads meet after operation i; 1: the step is abandoned. A thread may read what thread 0 writes after a later
- * operation: that is another number than i, so the thread goes on and leaves after that operation, as all do. */
-static int meet(const flm_run *run, uint32_t i, unsigned thread, unsigned n_threads) {
+/* The barrier after operation i. Returns 1 if the step is abandoned after it.
+ *
+ * Thread 0 alone decides: it writes i before the barrier, and the barrier orders this write before the reads behind it.
+ * Thread 0 then leaves, so nothing is written afterwards and all threads read i. If thread 0 did not write i, a slow
+ * thread may already read the number of a later operation. That is not i, so the slow thread goes on, and leaves after
+ * that operation, as all threads do. */
+static int barrier_after(const flm_run *run, uint32_t i, unsigned thread, unsigned n_threads) {
     if (flm_run_stopping(run, thread) && thread == 0)
         atomic_store_explicit(&run->abandon->after, i, memory_order_relaxed);
     flm_run_barrier(run, thread, n_threads);
     return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) == i;
 }
 
+/* The walk of one thread. `index` of `sharers` is its share of the run's work. A slice is a run of its own, in which
+ * the thread does everything: share 0 of 1. */
 static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
     const flm_run *whole = argument, *run = whole;
     const flm_plan *plan = whole->plan;
@@ -120,8 +128,9 @@ static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
         const flm_op *op = &plan->ops[i];
         if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && run->n_tokens == 1) continue;
         functions[op->kind](run, op, index, sharers);
-        const int meets = run == &slice.run ? (op->flags & FLM_FLAG_STORES_KV) != 0 : threads_meet(run, i, n_threads);
-        if (meets && meet(whole, i, thread, n_threads)) return;
+        const int has_barrier =
+            run == &slice.run ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(run, i, n_threads);
+        if (has_barrier && barrier_after(whole, i, thread, n_threads)) return;
         if (op->hidden_state >= 0) capture_state(run, op, index, sharers);
         if (i == plan->last_kv_op) {
             run = enter_tail(whole, thread, n_threads), index = thread, sharers = n_threads;
@@ -147,6 +156,7 @@ static void count(const flm_run *run, unsigned n_threads, int done) {
     counters->tokens += done ? run->step->n_tokens : 0;
 }
 
+/* All state of the step is on this stack frame or in the scratch, so nothing is allocated. */
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
     if (!plan) return flm_fail(error, FLM_ERR_STATE, "the model has no %s", encoder ? "encoder" : "decoder");

@@ -5,7 +5,8 @@
 #include "../model/model.h"
 #include "step.h"
 
-/* encoder: 1 runs the encoder stack (whole sequences only: start is 0), 0 the decoder. The caller leads step->pool. */
+/* Run a step through a stack. encoder: 1 the encoder (whole sequences only: start is 0), 0 the decoder. The caller
+ * holds step->lead; scratch must be reserved for the step's size. FLM_ERR_CANCELLED: step->stop abandoned it. */
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error);
 
 #endif

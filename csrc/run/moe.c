@@ -1,5 +1,6 @@
 /* Mixture of experts: route every token, sort the (token, expert) pairs by expert, run each expert on its pairs, and
- * add the outputs of a token's experts in ascending expert order, whatever else is in the batch. */
+ * add the outputs of a token's experts. They are added in ascending expert order, so the bits do not depend on the
+ * batch. */
 #include <math.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@ static void softmax(const flm_kernels *k, float *p, size_t n) {
     for (size_t i = 0; i < n; i++) p[i] = expf(p[i] - log_sum);
 }
 
-/* The `active` largest of p, ties to the lower index, as ascending indices; the others' p become 0. */
+/* Writes the `active` largest of p, of equals the lower indices, to `chosen` in ascending order. */
 static void choose(const flm_moe_op *s, float *p, uint32_t *chosen) {
     uint32_t n = 0;
     for (uint32_t e = 0; e < s->n_experts; e++) {
@@ -20,7 +21,7 @@ static void choose(const flm_moe_op *s, float *p, uint32_t *chosen) {
             better += p[o] > p[e] || (p[o] == p[e] && o < e);
         if (better < s->active && n < s->active) chosen[n++] = e;
     }
-    for (; n < s->active; n++) chosen[n] = n; /* only with NaN: any experts, the logits will tell */
+    for (; n < s->active; n++) chosen[n] = n; /* only with NaN: any experts will do, the logits become NaN */
     if (!s->normalize) return;
     float sum = 0.0f;
     for (uint32_t a = 0; a < s->active; a++) sum += p[chosen[a]];
@@ -40,7 +41,7 @@ void flm_run_route(const flm_run *run, const flm_op *op, unsigned thread, unsign
     }
 }
 
-/* Counting sort of the pairs by expert, by thread 0: of a chunk some thousand integers. */
+/* Counting sort of the pairs by expert. Thread 0 does it alone: it is a few thousand integers. */
 void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
@@ -56,7 +57,7 @@ void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsign
     }
 }
 
-/* A thread's share of the strips of all experts that have pairs, as if they were one matrix. */
+/* A thread's share of the strips of all experts that have pairs, cut as if they were one matrix. */
 typedef void strip_fn(const flm_run *run, const flm_moe_op *s, uint32_t expert, size_t strip0, size_t strip1,
                       unsigned thread);
 
@@ -74,31 +75,31 @@ static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips
     }
 }
 
-/* Prepares a thread's share of the pairs, expert by expert, for the matrices that read them. Pair p is row row_of[p] of
- * `from`, or row p if row_of is NULL. */
-static void prepare_pairs(const flm_run *run, const flm_moe_op *s, const flm_matrix *w, flm_buffer from,
-                          const uint32_t *row_of, unsigned thread, unsigned n_threads) {
+/* Quantises a thread's share of the pairs, expert by expert, for the matrices that read them. Pair p is row
+ * row_of[p] of `from`, or row p if row_of is NULL. */
+static void quantize_pairs(const flm_run *run, const flm_moe_op *s, const flm_matrix *w, flm_buffer from,
+                           const uint32_t *row_of, unsigned thread, unsigned n_threads) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
     const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
-    unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0);
+    unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_QUANTIZED, 0);
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
         const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
         for (size_t pair = from_pair, n; pair < to_pair; pair += n) {
             n = row_of ? 1 : to_pair - pair;
-            flm_prepare_of(run, w)(&(flm_inputs_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
-                                                     .x_stride = flm_stride(run, from),
-                                                     .row = pair - first,
-                                                     .n = n,
-                                                     .to = w->cols,
-                                                     .dst = to + first * bytes,
-                                                     .n_rows = last - first,
-                                                     .cols = w->cols});
+            flm_quantizer_of(run, w)(&(flm_inputs_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
+                                                       .x_stride = flm_stride(run, from),
+                                                       .row = pair - first,
+                                                       .n = n,
+                                                       .to = w->cols,
+                                                       .dst = to + first * bytes,
+                                                       .n_rows = last - first,
+                                                       .cols = w->cols});
         }
     }
 }
 
-/* Copies a thread's share of the pairs' inputs side by side: products read floats in rows of one distance. */
+/* Copies a thread's share of the pairs' inputs side by side: products read floats in rows of one stride. */
 static void gather_pairs(const flm_run *run, const flm_moe_op *s, unsigned thread, unsigned n_threads) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active;
     for (size_t pair = n_pairs * thread / n_threads; pair < n_pairs * (thread + 1) / n_threads; pair++)
@@ -109,25 +110,25 @@ static void gather_pairs(const flm_run *run, const flm_moe_op *s, unsigned threa
 void flm_run_expert_inputs(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
     const flm_matrix *w = &s->experts[0].up.w;
-    if (flm_prepare_of(run, w))
-        prepare_pairs(run, s, w, FLM_BUF_NORMED, run->scratch->token_of, thread, n_threads);
+    if (flm_quantizer_of(run, w))
+        quantize_pairs(run, s, w, FLM_BUF_NORMED, run->scratch->token_of, thread, n_threads);
     else
         gather_pairs(run, s, thread, n_threads);
 }
 
-void flm_run_expert_inner(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_quantize(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
-    prepare_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, thread, n_threads);
+    quantize_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, thread, n_threads);
 }
 
-/* Inputs of the expert whose pairs start at `first`: prepared, or the floats themselves. A step of one token does not
- * gather: its row is the input of each of its experts. */
+/* Inputs of the expert whose pairs start at `first`: quantised, or floats. In a step of one token nothing is
+ * gathered: its row is the input of each of its experts. */
 static flm_inputs expert_inputs(const flm_run *run, const flm_matrix *w, flm_buffer floats, size_t first) {
-    if (!flm_prepare_of(run, w))
+    if (!flm_quantizer_of(run, w))
         return floats == FLM_BUF_GATHERED && run->n_tokens == 1 ? flm_inputs_of(run, FLM_BUF_NORMED, 0)
                                                                 : flm_inputs_of(run, floats, first);
     const size_t bytes = flm_input_bytes(w->format, w->cols);
-    return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_PREPARED, 0) + first * bytes, bytes};
+    return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_QUANTIZED, 0) + first * bytes, bytes};
 }
 
 static void up_strips(const flm_run *run, const flm_moe_op *s, uint32_t e, size_t strip0, size_t strip1,

@@ -14,7 +14,8 @@ void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const fl
     }
 }
 
-/* Cosines and sines of a token's angles. The angle is rounded to float32 first, as the models were trained. */
+/* Cosines and sines of a token's rope angles. The angle is rounded to float32 before the cosine, as the models were
+ * trained. */
 static void rope_row(const flm_run *run, size_t r, size_t t) {
     const flm_rope_spec *rope = run->plan->ropes[r];
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
@@ -77,7 +78,8 @@ void flm_run_join(const flm_run *run, const flm_op *op, unsigned thread, unsigne
     }
 }
 
-/* The final norm of token t for those who asked; `logit_row` is its row among the logits, or -1. */
+/* The final norm of token t for everyone who asked. logit_row: its row among the logits, or -1; then captures and
+ * cross-attention are served. */
 static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int64_t logit_row) {
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
     uint32_t index = run->scratch->position[t] - item->start;

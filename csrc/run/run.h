@@ -6,11 +6,11 @@
 
 #include "scratch.h"
 
-/* How a step ends before its time. Thread 0 writes, all threads read; relaxed order is enough, for a barrier follows
- * before anybody depends on it. */
+/* How a step ends early. Thread 0 writes and all threads read. Relaxed order is enough: a barrier stands between a
+ * write and every read that depends on it (forward.c: barrier_after). */
 typedef struct flm_abandon {
-    atomic_int stopping; /* set in the middle of an operation: what is left of it need not be done */
-    atomic_uint after;   /* all threads leave after the operation of this number; UINT32_MAX: none */
+    atomic_int stopping; /* 1: the rest of the current operation may be left out */
+    atomic_uint after;   /* all threads leave after the operation with this index; UINT32_MAX: none */
 } flm_abandon;
 
 typedef struct flm_run {
@@ -19,18 +19,18 @@ typedef struct flm_run {
     const flm_plan *plan;
     flm_step *step;
     uint32_t n_tokens;
-    int single_tokens;            /* every item has one */
-    const struct flm_run *output; /* what goes on after plan->last_kv_op; NULL: this run, for all are output tokens */
-    uint32_t n_skipped; /* of a slice: its first tokens, if it is known that none of them is an output token */
-    int sliced;         /* up to plan->last_kv_op each thread has tokens of its own: slice.h */
+    int single_tokens;            /* 1: every entry has one token, as in decoding */
+    const struct flm_run *output; /* the run of the output tokens, after plan->last_kv_op; NULL: all tokens are */
+    uint32_t n_skipped;           /* of a slice: tokens at its start that are known not to be output tokens */
+    int sliced;                   /* 1: up to plan->last_kv_op each thread has tokens of its own (slice.h) */
     const flm_scratch *scratch;
     flm_abandon *abandon;
 } flm_run;
 
-/* A thread's share of an operation of the run's tokens. */
+/* A thread's share of an operation. All threads of a run call it, with their numbers; it may contain barriers. */
 typedef void flm_op_fn(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads);
 
-/* Between pieces of work of some milliseconds: 1 when the step will be abandoned. Only thread 0 asks. */
+/* 1: the step will be abandoned. Called between pieces of work of some milliseconds. Only thread 0 asks the caller. */
 static inline int flm_run_stopping(const flm_run *run, unsigned thread) {
     if (thread == 0 && run->step->stop && run->step->stop(run->step->stop_user))
         atomic_store_explicit(&run->abandon->stopping, 1, memory_order_relaxed);
@@ -47,7 +47,7 @@ static inline float *flm_row(const flm_run *run, flm_buffer buffer, size_t row) 
     return run->scratch->buffer[buffer] + row * run->scratch->stride[buffer];
 }
 
-/* The maximum of the part of a row of logits that a thread made; parts follow each other as threads do. */
+/* The maximum of that part of a row of logits which a thread computed; the parts are in ascending order of threads. */
 static inline flm_row_max *flm_row_max_at(const flm_run *run, size_t row, unsigned thread) {
     return run->scratch->row_max + thread * flm_pad16(run->scratch->max_logit_rows) + row;
 }
@@ -59,7 +59,7 @@ static inline uint64_t *flm_tiles_of(const flm_run *run, unsigned thread) {
 /* y = norm(x); a NONE norm copies. y may be x. */
 void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);
 
-/* Rows of inputs, `bytes` apart: floats, or what the matrix format's prepare made of them. */
+/* Inputs of a product, one row every `bytes` bytes: floats, or quantised inputs of the matrix's format. */
 typedef struct flm_inputs {
     const unsigned char *rows;
     size_t bytes;
@@ -69,22 +69,23 @@ static inline flm_inputs flm_inputs_of(const flm_run *run, flm_buffer buffer, si
     return (flm_inputs){(const unsigned char *)flm_row(run, buffer, row), flm_stride(run, buffer) * sizeof(float)};
 }
 
-/* NULL: products with this matrix read floats. */
-static inline flm_quantize_inputs_fn *flm_prepare_of(const flm_run *run, const flm_matrix *w) {
+/* What quantises the inputs of products with w; NULL: these products read floats. */
+static inline flm_quantize_inputs_fn *flm_quantizer_of(const flm_run *run, const flm_matrix *w) {
     return run->kernels->product[w->format].quantize_inputs;
 }
 
-/* Strips [strip0, strip1) of W x + bias for n rows of inputs, y[0] being the first of their rows: all matrix products
- * pass through here. */
+/* Strips [strip0, strip1) of W x + bias for n rows of inputs. y[0] is the first row of these strips for the first
+ * input. All matrix products pass through here. */
 void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
                        float *y, size_t y_stride, unsigned thread);
 
 flm_op_fn flm_run_embed, flm_run_linear, flm_run_join, flm_run_output;
 flm_op_fn flm_run_finish_qkv, flm_run_attend;
-/* 1: the thread that finishes a head's queries, keys and values is the one that attends with the head, and no other
- * thread reads them in this step. Holds only if the attend of the same heads is the next operation. */
+/* 1: the thread that finishes a head's queries, keys and values also attends with that head, and no other thread
+ * reads them in this step. Then no barrier is needed between the two operations. Precondition: the attend of the
+ * same heads is the next operation. */
 int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned n_threads);
-flm_op_fn flm_run_route, flm_run_group, flm_run_expert_inputs, flm_run_expert_up, flm_run_expert_inner,
+flm_op_fn flm_run_route, flm_run_group, flm_run_expert_inputs, flm_run_expert_up, flm_run_expert_quantize,
     flm_run_expert_down, flm_run_combine;
 
 #endif

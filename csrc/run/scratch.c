@@ -1,4 +1,4 @@
-/* The buffers of a step, in one block that only grows between steps. */
+/* The buffers of a step, in one allocation that only grows, between steps. */
 #include "scratch.h"
 
 #include <stdint.h>
@@ -10,7 +10,7 @@
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
-/* Floats per row of a buffer: what the wider of the model's plans needs. */
+/* Floats in a row of a buffer: the larger number of the model's two plans. */
 static size_t row_floats(const flm_model *m, flm_buffer buffer) {
     size_t encoder = m->encoder_plan ? m->encoder_plan->width[buffer] : 0;
     size_t decoder = m->decoder_plan ? m->decoder_plan->width[buffer] : 0;
@@ -23,7 +23,7 @@ static size_t row_floats(const flm_model *m, flm_buffer buffer) {
 
 static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens, size_t n_logit_rows) {
     switch (buffer) {
-    case FLM_BUF_PREPARED:
+    case FLM_BUF_QUANTIZED:
     case FLM_BUF_GATE:
     case FLM_BUF_UP:
     case FLM_BUF_GATHERED:
@@ -35,8 +35,8 @@ static size_t buffer_rows(const flm_model *m, flm_buffer buffer, size_t n_tokens
     }
 }
 
-/* Takes n elements from the block (base NULL: only counts), 64-byte aligned, with a red zone after them. Clears *ok on
- * overflow. */
+/* Takes n elements from the allocation, 64-byte aligned, with a red zone after them. base NULL: only counts. Clears
+ * *ok on overflow. */
 static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t bytes) {
     size_t exact, size, at = *used;
     *ok = *ok && flm_mul(n, bytes, &exact) && flm_add(exact, FLM_ALIGN - 1 + FLM_RED_ZONE, &size) &&
@@ -46,7 +46,8 @@ static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t 
     return base + at;
 }
 
-/* Lays the buffers out from base on and returns the bytes they take; 0 on overflow. */
+/* Lays out all buffers from base on; returns the bytes that they take, 0 on overflow. Called twice with the same
+ * sizes: first to count, then to set pointers. */
 static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, size_t threads) {
     const size_t n_tokens = s->max_tokens, n_logit_rows = s->max_logit_rows;
     size_t used = 0, pairs = PLAN_MAX(m, max_rope_pairs), active = PLAN_MAX(m, max_active);
@@ -62,8 +63,8 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
         s->sine[r] = carve(base, &used, &ok, r < PLAN_MAX(m, n_ropes) ? n_tokens * pairs : 0, sizeof(float));
     }
     s->attention_floats = flm_pad16(FLM_ATTENTION_SCRATCH(PLAN_MAX(m, max_head_dim)));
-    s->private_row = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
-    s->block_rows = carve(base, &used, &ok, threads * FLM_BLOCK_FLOATS * n_tokens, sizeof(float));
+    s->private_rows = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
+    s->row_blocks = carve(base, &used, &ok, threads * FLM_ROW_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
     s->tiles = carve(base, &used, &ok, threads * FLM_TILE_COUNTERS, sizeof(uint64_t));
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
@@ -89,20 +90,20 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
     n_logit_rows = n_logit_rows > s->max_logit_rows ? n_logit_rows : s->max_logit_rows;
     flm_scratch grown = {.max_tokens = n_tokens, .max_logit_rows = n_logit_rows};
     grown.bytes = lay_out(model, &grown, NULL, n_threads);
-    grown.block = grown.bytes ? flm_alloc(grown.bytes) : NULL;
-    if (!grown.block)
+    grown.memory = grown.bytes ? flm_alloc(grown.bytes) : NULL;
+    if (!grown.memory)
         return flm_fail(error, FLM_ERR_MEMORY,
                         "out of memory for a step of %u tokens: read shorter prompts or lower context",
                         (unsigned)n_tokens);
-    lay_out(model, &grown, grown.block, n_threads);
-    flm_free(s->block);
+    lay_out(model, &grown, grown.memory, n_threads);
+    flm_free(s->memory);
     *s = grown;
     return FLM_OK;
 }
 
 void flm_scratch_destroy(flm_scratch *scratch) {
     if (!scratch) return;
-    flm_free(scratch->block);
+    flm_free(scratch->memory);
     flm_free(scratch);
 }
 

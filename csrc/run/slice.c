@@ -1,7 +1,7 @@
-/* Deals the tokens of a long step to the threads. */
+/* Distributes the tokens of a long step among the threads. */
 #include "slice.h"
 
-enum { ATTENTION_COST = 2 }; /* of an operation of attention, in operations of products of prepared inputs */
+enum { ATTENTION_COST = 2 }; /* time of a flop of attention, in flops of products of quantised inputs */
 
 int flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const flm_plan *plan = run->plan;
@@ -10,15 +10,15 @@ int flm_slices_pay(const flm_run *run, unsigned n_threads) {
            plan->token_parallel && plan->last_kv_op != SIZE_MAX;
 }
 
-/* Operations of the first n tokens of an item; the token at position p sees p keys, or what a window leaves of them,
- * which is not worth knowing: where it hides keys, tokens differ little. */
+/* Flops of the first n tokens of an entry. The token at position p attends to p keys. Windows are ignored: where one
+ * hides keys, tokens differ little. */
 static double work_of(const flm_run *run, const flm_row_item *item, uint32_t n) {
-    const int prepared = run->kernels->product[run->model->format].quantize_inputs != NULL;
-    const double key = run->plan->key_flops * (prepared ? ATTENTION_COST : 1);
+    const int quantized = run->kernels->product[run->model->format].quantize_inputs != NULL;
+    const double key = run->plan->key_flops * (quantized ? ATTENTION_COST : 1);
     return n * (run->plan->layer_flops + key * (item->start + 0.5 * n));
 }
 
-/* The first token of slices of the same work. */
+/* The first token of a thread's slice, such that all slices have the same work. */
 static uint32_t equal_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
     const flm_step *step = run->step;
     uint32_t token = 0, n = 0;
@@ -34,13 +34,13 @@ static uint32_t equal_begin(const flm_run *run, unsigned thread, unsigned n_thre
     return step->n_tokens;
 }
 
-/* The first token of a thread's slice: a multiple of what prepared inputs can be cut at. */
+/* The same, rounded down to where quantised inputs can be cut. */
 static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
     const uint32_t rows = run->plan->input_rows, begin = equal_begin(run, thread, n_threads);
     return thread == n_threads || rows <= 1 ? begin : begin / rows * rows;
 }
 
-/* The buffers from a token's row on; of those that threads have their own, this thread's. */
+/* The buffers from a token's row on; of the buffers that each thread has for itself, this thread's. */
 static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thread) {
     flm_scratch s = *run->scratch;
     for (int b = 0; b < FLM_BUF_HEAD; b++) /* the rest has no rows of tokens */
@@ -49,8 +49,8 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
         s.cosine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
         s.sine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
     }
-    s.private_row += (size_t)thread * FLM_PRIVATE_FLOATS;
-    s.block_rows += (size_t)thread * s.max_tokens * FLM_BLOCK_FLOATS;
+    s.private_rows += (size_t)thread * FLM_PRIVATE_FLOATS;
+    s.row_blocks += (size_t)thread * s.max_tokens * FLM_ROW_BLOCK_FLOATS;
     s.attention_scratch += thread * s.attention_floats;
     s.tiles += (size_t)thread * FLM_TILE_COUNTERS;
     s.item_of += token;
@@ -58,7 +58,7 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
     return s;
 }
 
-/* The step's tokens [begin, end); its items go to `items`. */
+/* A step of tokens [begin, end) of the whole; its entries are written to `items`. */
 static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, flm_row_item *items) {
     flm_step part = *run->step;
     part.items = items;
@@ -76,8 +76,8 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
     return part;
 }
 
-/* How many tokens at the start of [begin, end) are no output tokens and can be cut off prepared inputs; not looked for
- * where sequences are mixed. */
+/* How many tokens at the start of [begin, end) are not output tokens and can be cut off quantised inputs. Not
+ * computed where sequences are mixed: then 0. */
 static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
     if (!whole->output || whole->step->n_items > 1) return 0;
     const uint32_t first = whole->n_tokens - whole->output->n_tokens; /* output token */
@@ -89,7 +89,7 @@ void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, uns
     const uint32_t begin = slice_begin(whole, thread, n_threads), end = slice_begin(whole, thread + 1, n_threads);
     slice->scratch = scratch_from(whole, begin, thread);
     slice->step = step_between(whole, begin, end, whole->scratch->slice_items + begin);
-    if (thread > 0) slice->step.stop = NULL; /* thread 0 asks for all */
+    if (thread > 0) slice->step.stop = NULL; /* only thread 0 asks the caller */
     slice->run = *whole;
     slice->run.step = &slice->step;
     slice->run.n_tokens = end - begin;

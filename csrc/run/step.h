@@ -1,4 +1,9 @@
-/* One step: a ragged batch of sequences that goes through one stack's plan together. */
+/* A step: one ragged batch of sequences that goes through one stack's plan together.
+ *
+ *   step    | entry: sequence A, 1 token | entry: B, 1 token | entry: C, 64 tokens of its prompt |
+ *   tokens  |  0                         |  1                |  2 ... 65                          |
+ *
+ * A token's number in the step is the number of its row in the buffers (scratch.h). */
 #ifndef FLM_STEP_H
 #define FLM_STEP_H
 
@@ -8,18 +13,19 @@
 
 typedef struct flm_scratch flm_scratch; /* the buffers of a step: scratch.h */
 
-/* One sequence's share of a step. Page tables already hold writable pages for [start, start + n_tokens). */
+/* An entry of a step: one sequence's share of it. The page tables must already hold writable pages for positions
+ * [start, start + n_tokens). */
 typedef struct flm_row_item {
-    const flm_page_table *self;     /* of this stack's own keys and values */
+    const flm_page_table *self;     /* pages of this stack's own keys and values */
     const flm_page_table *cross_kv; /* of cross-attention's keys and values: a decoder reads them, the encoder of an
                                        encoder-decoder writes them; else NULL */
-    uint32_t n_cross;               /* positions in cross_kv */
+    uint32_t n_cross;               /* positions stored in cross_kv */
     const int32_t *tokens;          /* validated: 0 <= id < vocab */
     const int32_t *types;           /* or NULL */
     uint32_t n_tokens, start;       /* start: position of tokens[0] */
     int long_rope;                  /* use the long twins of ropes that have them */
-    flm_rows rows;                  /* logits for which tokens */
-    /* Captures, each NULL when not wanted; row i is token i of this item. Strides in floats. */
+    flm_rows rows;                  /* which tokens get logits */
+    /* Captures; NULL: not wanted. Row i is token i of this entry. Strides in floats. */
     float *hidden;        /* [n_tokens, hidden] after the final norm */
     float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */
     size_t state_stride;
@@ -32,19 +38,20 @@ typedef struct flm_step {
     uint32_t n_items;
     uint32_t n_tokens; /* sum over items, at most what scratch was reserved for */
     uint32_t n_logit_rows;
-    flm_pool *pool;         /* that runs the step */
-    const flm_lead *lead;   /* of the calling thread */
-    flm_counters *counters; /* the step adds what it did */
-    /* Asked by the calling thread between operations; non-zero abandons the step: flm_step_run then returns
-     * FLM_ERR_CANCELLED and the sequences' new positions are undefined, the old ones intact. */
+    flm_pool *pool;         /* runs the step */
+    const flm_lead *lead;   /* held by the calling thread */
+    flm_counters *counters; /* the step adds its work to these */
+    /* Called by the calling thread between pieces of work. Non-zero abandons the step: flm_step_run then returns
+     * FLM_ERR_CANCELLED; what it stored at new positions is undefined, and earlier positions are intact. NULL:
+     * never. */
     int (*stop)(void *user);
     void *stop_user;
     float *logits; /* out: [n_logit_rows, logits_stride] in item order, inside the scratch, until the next step */
     size_t logits_stride;
-    const flm_row_max *row_max; /* out: [n_logit_rows], as long */
+    const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime */
 } flm_step;
 
-/* Tokens [from, from + n) of an item; `hidden`: the model's width. */
+/* Tokens [from, from + n) of an entry, as an entry of its own. hidden: the model's hidden width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 
 #endif

@@ -1,4 +1,4 @@
-/* Slices of a step begin where prepared inputs can be cut, and leave out no token. */
+/* Slices of a step begin where quantised inputs can be cut, and leave out no token. */
 #include <string.h>
 
 #include "check.h"
