@@ -17,6 +17,7 @@ INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 
 INLINE vi v_max_int(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 
+/* Lane i + 4 is added to lane i, then i + 2 to i, then 1 to 0: a fixed tree. */
 INLINE float v_sum(vf v) {
     __m128 a = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     a = _mm_add_ps(a, _mm_movehl_ps(a, a));

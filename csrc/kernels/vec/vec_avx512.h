@@ -23,6 +23,7 @@ INLINE vi v_max_int(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m51
 
 INLINE __m256 v_upper(vf v) { return _mm512_extractf32x8_ps((__m512)v, 1); }
 
+/* Lane i + 8 is added to lane i, then i + 4, i + 2 and 1: a fixed tree. */
 INLINE float v_sum(vf v) {
     __m256 h = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), v_upper(v));
     __m128 a = _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
