@@ -54,7 +54,7 @@ def test_plans_are_the_same_everywhere(isa: str) -> None:
 def test_quantised_plans_say_what_is_fused(format: str) -> None:
     plan = build(exotic_spec(), threads=1, format=format)[1].plan()
     assert plan.count(f"fused quantize {format}") == 2  # the products of its one feed-forward layer
-    assert "expert_quantize" in plan and "if there are several tokens" not in plan
+    assert "expert_quant" in plan and "if there are several tokens" not in plan
 
 
 def test_an_unfinished_model_has_no_plan() -> None:

@@ -60,6 +60,7 @@ static unsigned common_input_rows(unsigned a, unsigned b) { return a == 0 || b =
 flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
     const flm_slot *slot = flm_model_find_slot(c->model, name);
     if (!slot) return (flm_linear){0};
+    /* The plan collects what its matrices need: where inputs can be cut, and room for quantised inputs. */
     const flm_product *product = &c->model->kernels->product[slot->format];
     c->plan->input_rows = common_input_rows(c->plan->input_rows, product->input_rows);
     if (product->quantize_inputs)

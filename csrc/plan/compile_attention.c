@@ -82,6 +82,7 @@ static flm_kv_layer kv_layer(flm_compiler *c, const flm_sublayer_spec *sub, size
 static flm_attention_op attention_op(flm_compiler *c, const flm_sublayer_spec *sub) {
     const flm_attention_spec *a = &sub->mixer.attention;
     size_t q_width = (size_t)a->heads * a->head_dim, kv_width = (size_t)a->kv_heads * a->head_dim;
+    /* Scratch memory of attention is reserved for the largest head. */
     if (a->head_dim > c->plan->max_head_dim) c->plan->max_head_dim = a->head_dim;
     return (flm_attention_op){
         .heads = a->heads,
@@ -131,6 +132,8 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
         c->plan->has_cross = 1;
     else
         compile_self(c, a, &s, products);
+    /* Cross-attention stores nothing here (an encoder's end did), so without norm and rope there is nothing to
+     * finish. */
     if (!a->cross || s.q_norm.kind || s.rope >= 0) {
         flm_op *finish = flm_compile_op(c, FLM_OP_FINISH_QKV);
         finish->as.attention = s;

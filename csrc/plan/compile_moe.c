@@ -48,7 +48,7 @@ void flm_compile_moe(flm_compiler *c, const flm_sublayer_spec *sub) {
     inputs->as.moe = s;
     inputs->flags = quantized_inputs ? 0 : FLM_FLAG_SEVERAL_TOKENS; /* one token's floats need no copy */
     flm_compile_op(c, FLM_OP_EXPERT_UP)->as.moe = s;
-    if (quantized_activations) flm_compile_op(c, FLM_OP_EXPERT_QUANTIZE)->as.moe = s;
+    if (quantized_activations) flm_compile_op(c, FLM_OP_EXPERT_QUANT)->as.moe = s;
     flm_compile_op(c, FLM_OP_EXPERT_DOWN)->as.moe = s;
     flm_compile_op(c, FLM_OP_COMBINE)->as.moe = s;
     flm_compile_join(c, sub);

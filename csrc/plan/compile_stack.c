@@ -8,6 +8,7 @@
 
 /* The operation compiled last leaves hidden state number `state` in the residual stream. */
 static void mark_state(flm_compiler *c, int state) {
+    /* Captured by run/forward.c: capture_state, after this operation's barrier. */
     flm_op *last = &c->plan->ops[c->plan->n_ops - 1];
     last->hidden_state = state;
     last->residual = c->residual;
@@ -18,12 +19,15 @@ static void compile_layers(flm_compiler *c) {
     for (c->layer = 0; c->layer < c->stack->n_layers && c->status == FLM_OK; c->layer++) {
         const flm_layer_spec *layer = &c->stack->layers[c->layer];
         c->residual_next = c->residual;
+        /* The sublayers of a parallel layer all read the layer's input, so their sum goes to the other residual
+         * buffer. */
         if (layer->parallel) c->residual_next = c->residual == FLM_BUF_RESIDUAL ? FLM_BUF_RESIDUAL2 : FLM_BUF_RESIDUAL;
         flm_compile_use(c, c->residual_next, c->model->spec.hidden);
         for (c->sublayer = 0; c->sublayer < layer->n_sublayers; c->sublayer++) {
             const flm_sublayer_spec *s = &layer->sublayers[c->sublayer];
             const flm_mixer *mixer = flm_mixer_of(s->kind);
             c->part = mixer->name;
+            /* One mixer that shares tokens among threads rules out slices for the whole stack. */
             c->plan->token_parallel &= (mixer->traits & FLM_TRAIT_TOKEN_PARALLEL) != 0;
             mixer->compile(c, s);
         }
@@ -52,6 +56,7 @@ static flm_norm stack_norm(flm_compiler *c, const flm_norm_spec *spec, const cha
 static void compile_embed(flm_compiler *c) {
     const flm_spec *spec = &c->model->spec;
     const flm_embed_spec *embed = &c->stack->embed;
+    /* A token table narrower than the stack: look-up, projection, then the rest of the embedding. */
     const int project = spec->width != spec->hidden;
     flm_embed_op lookup = {.tokens = flm_compile_matrix(c, "embed.tokens").w,
                            .scale = embed->scale,
@@ -155,6 +160,8 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
                       .status = FLM_OK,
                       .error = error};
     *plan = c.plan = flm_alloc(sizeof *c.plan);
+    /* The array has room for one operation from the start: flm_compile_op needs a place to return even after an
+     * error. */
     if (!c.plan || !flm_grow((void **)&c.plan->ops, &c.plan->capacity, 16, sizeof *c.plan->ops))
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for the model's plan");
     c.plan->max_active = c.plan->input_rows = 1;

@@ -41,7 +41,7 @@ typedef enum flm_op_kind {
     FLM_OP_GROUP,         /* (token, expert) pairs sorted by expert */
     FLM_OP_EXPERT_INPUTS, /* inputs of every pair: quantised, or copied side by side */
     FLM_OP_EXPERT_UP,
-    FLM_OP_EXPERT_QUANTIZE, /* activations of every pair, quantised for the second product */
+    FLM_OP_EXPERT_QUANT, /* activations of every pair, quantised for the second product */
     FLM_OP_EXPERT_DOWN,
     FLM_OP_COMBINE, /* the weighted sum of a token's pairs, into BRANCH */
     FLM_OP_OUTPUT,  /* the final norm and captures */

@@ -36,7 +36,7 @@ static const char *const kind_names[FLM_OP_COUNT] = {
     [FLM_OP_GROUP] = "group",
     [FLM_OP_EXPERT_INPUTS] = "expert_inputs",
     [FLM_OP_EXPERT_UP] = "expert_up",
-    [FLM_OP_EXPERT_QUANTIZE] = "expert_quantize",
+    [FLM_OP_EXPERT_QUANT] = "expert_quant",
     [FLM_OP_EXPERT_DOWN] = "expert_down",
     [FLM_OP_COMBINE] = "combine",
     [FLM_OP_OUTPUT] = "output",
@@ -182,7 +182,7 @@ static void put_moe(text *t, flm_op_kind kind, const flm_moe_op *s, int quantize
         put_matrix(t, ", up", &e->up.w);
         put(t, ", %s gate -> gate, up", activation_names[s->activation]);
         break;
-    case FLM_OP_EXPERT_QUANTIZE: put(t, "gate by pair -> quantized"); break;
+    case FLM_OP_EXPERT_QUANT: put(t, "gate by pair -> quantized"); break;
     case FLM_OP_EXPERT_DOWN:
         put_matrix(t, "each expert's down", &e->down.w);
         put(t, " -> expert_out");
@@ -215,7 +215,7 @@ static void put_op(text *t, const flm_plan *plan, size_t i) {
         put(t, "%3u.%u %-10s", (unsigned)op->layer, (unsigned)op->sublayer, op->part);
     else
         put(t, "      %-10s", op->part);
-    put(t, " %-16s", kind_names[op->kind]);
+    put(t, " %-14s", kind_names[op->kind]);
     put_detail(t, op);
     if (op->flags & FLM_FLAG_SEVERAL_TOKENS) put(t, " | if there are several tokens");
     if (op->flags & FLM_FLAG_LAST_QUERIES) put(t, " | queries of output tokens");

@@ -20,6 +20,8 @@ static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, 
     unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
     unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
     const size_t area = flm_kv_area_bytes(run->model->kv_dtype, s->head_dim);
+    /* With the address sanitizer a red zone follows each area; poisoned at every store, because copying a page
+     * unpoisons it. */
     FLM_POISON(keys + area, FLM_RED_ZONE);
     FLM_POISON(values + area, FLM_RED_ZONE);
     finish_head(run, s, &s->k_norm, k, t);
@@ -80,6 +82,7 @@ static float *capture_at(const flm_attention_op *s, const flm_row_item *item, si
 /* Tokens [index, index + count) of an entry, with query heads [head, head + group) of one K/V head. */
 static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
                    uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
+    /* Grouped-query attention: `group` consecutive query heads share a K/V head. */
     uint32_t kv_head = head / (s->heads / s->kv_heads);
     flm_attention_job job = {
         .q = flm_row(run, FLM_BUF_Q, token0 + index) + (size_t)head * s->head_dim,

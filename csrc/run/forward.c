@@ -18,7 +18,7 @@ static flm_op_fn *const functions[FLM_OP_COUNT] = {
     [FLM_OP_GROUP] = flm_run_group,
     [FLM_OP_EXPERT_INPUTS] = flm_run_expert_inputs,
     [FLM_OP_EXPERT_UP] = flm_run_expert_up,
-    [FLM_OP_EXPERT_QUANTIZE] = flm_run_expert_quantize,
+    [FLM_OP_EXPERT_QUANT] = flm_run_expert_quant,
     [FLM_OP_EXPERT_DOWN] = flm_run_expert_down,
     [FLM_OP_COMBINE] = flm_run_combine,
     [FLM_OP_OUTPUT] = flm_run_output,
@@ -128,10 +128,12 @@ static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
         const flm_op *op = &plan->ops[i];
         if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && run->n_tokens == 1) continue;
         functions[op->kind](run, op, index, sharers);
+        /* In slices a barrier is needed only where other threads read what was stored. */
         const int has_barrier =
             run == &slice.run ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(run, i, n_threads);
         if (has_barrier && barrier_after(whole, i, thread, n_threads)) return;
         if (op->hidden_state >= 0) capture_state(run, op, index, sharers);
+        /* From here on only output tokens are needed, and they are few: all threads share them. */
         if (i == plan->last_kv_op) {
             run = enter_tail(whole, thread, n_threads), index = thread, sharers = n_threads;
             if (run->n_tokens == 0) return;
@@ -170,6 +172,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .single_tokens = has_single_tokens(step),
                    .scratch = scratch,
                    .abandon = &abandon};
+    /* An encoder's tokens all go on: its last operation may store keys and values for a decoder. */
     flm_step tail = encoder ? *step : output_step(step, model->spec.hidden, scratch->output_items);
     flm_run output = run;
     output.step = &tail;

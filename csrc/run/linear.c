@@ -74,6 +74,7 @@ static void epilogue(const flm_run *run, const flm_linear_op *s, const products 
 
 static products products_at(const flm_run *run, const flm_linear_op *s, size_t i, size_t row0, size_t n, int fused,
                             unsigned thread) {
+    /* One row stays in the L1 cache anyway. Stored products and logits are wanted in their buffer. */
     const int direct = n == 1 || s->epilogue == FLM_EPILOGUE_STORE || s->epilogue == FLM_EPILOGUE_LOGITS;
     products p = {.stride = {fused ? FLM_BLOCK : FLM_ROW_BLOCK, FLM_ROW_BLOCK}, .fused = fused};
     p.y[1] = run->scratch->row_blocks + (size_t)thread * run->scratch->max_tokens * FLM_ROW_BLOCK_FLOATS;

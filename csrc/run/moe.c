@@ -16,6 +16,7 @@ static void softmax(const flm_kernels *k, float *p, size_t n) {
 static void choose(const flm_moe_op *s, float *p, uint32_t *chosen) {
     uint32_t n = 0;
     for (uint32_t e = 0; e < s->n_experts; e++) {
+        /* Counting the better ones selects in O(n_experts^2) without sorting, and gives ascending order. */
         uint32_t better = 0;
         for (uint32_t o = 0; o < s->n_experts && better < s->active; o++)
             better += p[o] > p[e] || (p[o] == p[e] && o < e);
@@ -48,6 +49,8 @@ void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsign
     uint32_t *begin = run->scratch->expert_begin;
     (void)n_threads;
     if (thread != 0) return;
+    /* begin[e + 2] counts expert e; after the prefix sum begin[e + 1] is where its pairs start. Placing them moves
+     * begin[e + 1] to their end, which is where those of e + 1 start: begin[e] is then right for every e. */
     memset(begin, 0, (s->n_experts + 2) * sizeof *begin);
     for (size_t i = 0; i < n_pairs; i++) begin[run->scratch->expert_of[i] + 2]++;
     for (uint32_t e = 2; e < s->n_experts + 2; e++) begin[e] += begin[e - 1];
@@ -86,6 +89,7 @@ static void quantize_pairs(const flm_run *run, const flm_moe_op *s, const flm_ma
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
         const size_t from_pair = first > begin ? first : begin, to_pair = last < end ? last : end;
         for (size_t pair = from_pair, n; pair < to_pair; pair += n) {
+            /* Rows that follow each other are one job; picked rows are jobs of their own. */
             n = row_of ? 1 : to_pair - pair;
             flm_quantizer_of(run, w)(&(flm_inputs_job){.x = flm_row(run, from, row_of ? row_of[pair] : pair),
                                                        .x_stride = flm_stride(run, from),
@@ -116,7 +120,7 @@ void flm_run_expert_inputs(const flm_run *run, const flm_op *op, unsigned thread
         gather_pairs(run, s, thread, n_threads);
 }
 
-void flm_run_expert_quantize(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_quant(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
     const flm_moe_op *s = &op->as.moe;
     quantize_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, thread, n_threads);
 }

@@ -19,6 +19,7 @@ void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const fl
 static void rope_row(const flm_run *run, size_t r, size_t t) {
     const flm_rope_spec *rope = run->plan->ropes[r];
     const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+    /* The entry says which table of frequencies its sequence uses. */
     int use_long = item->long_rope && rope->long_from;
     const float *frequencies = use_long ? rope->long_frequencies : rope->frequencies;
     double scale = use_long ? rope->long_scale : rope->scale;
@@ -40,6 +41,7 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
         if (s->scale != 1.0f) k->scale(y, s->scale, s->tokens.cols);
     }
     if (!s->finish) return;
+    /* BRANCH is free here: no sublayer has run yet. */
     float *extra = flm_row(run, FLM_BUF_BRANCH, t);
     if (s->positions.rows) {
         k->product[s->positions.format].unpack_row(&s->positions, run->scratch->position[t], extra);

@@ -85,7 +85,7 @@ flm_op_fn flm_run_finish_qkv, flm_run_attend;
  * reads them in this step. Then no barrier is needed between the two operations. Precondition: the attend of the
  * same heads is the next operation. */
 int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned n_threads);
-flm_op_fn flm_run_route, flm_run_group, flm_run_expert_inputs, flm_run_expert_up, flm_run_expert_quantize,
+flm_op_fn flm_run_route, flm_run_group, flm_run_expert_inputs, flm_run_expert_up, flm_run_expert_quant,
     flm_run_expert_down, flm_run_combine;
 
 #endif

@@ -62,17 +62,20 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
         s->cosine[r] = carve(base, &used, &ok, r < PLAN_MAX(m, n_ropes) ? n_tokens * pairs : 0, sizeof(float));
         s->sine[r] = carve(base, &used, &ok, r < PLAN_MAX(m, n_ropes) ? n_tokens * pairs : 0, sizeof(float));
     }
+    /* Memory of a thread's own, one part for each thread. */
     s->attention_floats = flm_pad16(FLM_ATTENTION_SCRATCH(PLAN_MAX(m, max_head_dim)));
     s->private_rows = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
     s->row_blocks = carve(base, &used, &ok, threads * FLM_ROW_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
     s->tiles = carve(base, &used, &ok, threads * FLM_TILE_COUNTERS, sizeof(uint64_t));
+    /* Bookkeeping of a step: which entry, position and row of logits a token has. */
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->row_of_logit = carve(base, &used, &ok, n_logit_rows, sizeof(uint32_t));
     s->row_max = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_row_max));
     s->output_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
+    /* Bookkeeping of experts. */
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->token_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
@@ -84,6 +87,7 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
                                unsigned n_threads, flm_error *error) {
     flm_scratch *s = *scratch;
     if (s && n_tokens <= s->max_tokens && n_logit_rows <= s->max_logit_rows) return FLM_OK;
+    /* The new buffers are allocated before the old ones are freed, so a failure changes nothing. */
     if (!s) *scratch = s = flm_alloc(sizeof *s);
     if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
     n_tokens = n_tokens > s->max_tokens ? n_tokens : s->max_tokens;

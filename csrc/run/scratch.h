@@ -18,8 +18,8 @@
  *     group                   expert_begin,       all operations of experts up to combine
  *                             pair_of, token_of
  *     expert_inputs           QUANTIZED, GATHERED expert_up
- *     expert_up               GATE, UP            expert_quantize or expert_down
- *     expert_quantize         QUANTIZED           expert_down
+ *     expert_up               GATE, UP            expert_quant or expert_down
+ *     expert_quant            QUANTIZED           expert_down
  *     expert_down             EXPERT_OUT          combine, which writes BRANCH
  *     output                  HEAD, NORMED        linear head; source_kv (NORMED)
  *     linear head             HEAD2, LOGITS       the sampler, after the step */
