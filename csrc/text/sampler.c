@@ -77,14 +77,17 @@ static int allocate(flm_sampler *s, size_t capacity) {
     int ok = 1;
     s->options.biases = flm_copy_array(o->biases, o->n_biases, sizeof *o->biases, &ok);
     s->options.stop_tokens = flm_copy_array(o->stop_tokens, o->n_stop_tokens, sizeof *o->stop_tokens, &ok);
+    /* Stop strings are the text's business (text.h), not copied here. */
     s->options.stops = NULL;
     s->options.n_stops = 0;
+    /* Memory only for what is switched on; at most `capacity` distinct tokens can be seen. */
     if (o->repetition_penalty != 1.0f || o->presence_penalty != 0.0f || o->frequency_penalty != 0.0f) {
         s->counts = flm_alloc_array(s->vocab, sizeof *s->counts);
         s->seen = flm_alloc_array(capacity < s->vocab ? capacity : s->vocab, sizeof *s->seen);
         ok = ok && s->counts && s->seen;
     }
     if (o->no_repeat_ngram_size > 0 && o->no_repeat_ngram_size <= capacity) {
+        /* A power of two, so that a hash is reduced by a mask; about one chain for each position. */
         s->n_ngram_heads = 16;
         while (s->n_ngram_heads < capacity && s->n_ngram_heads < (1u << 30)) s->n_ngram_heads *= 2;
         s->ngram_heads = flm_alloc_array(s->n_ngram_heads, sizeof *s->ngram_heads);
@@ -130,12 +133,14 @@ void flm_sampler_accept(flm_sampler *s, const int32_t *tokens, size_t position, 
     int32_t token = tokens[position];
     s->n_written += written != 0;
     if (s->counts) {
+        /* A token enters `seen` at its first occurrence, so penalties visit each token once. */
         if (s->counts[token] == 0) s->seen[s->n_seen++] = token;
         s->counts[token] = (s->counts[token] | 1) + (written ? 2 : 0);
     }
     size_t before = s->options.no_repeat_ngram_size - (size_t)1;
     if (s->ngram_heads && position >= before) {
         uint32_t *head = ngram_head(s, tokens + position, before);
+        /* Newest first: the chain of a hash is walked from the latest position back. */
         s->ngram_next[position] = *head;
         *head = (uint32_t)position + 1;
     }
@@ -203,6 +208,7 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
                         "biases, penalties, no_repeat_ngram_size and min_tokens leave no token to choose");
     *token = (int32_t)best;
     if (s->inverse_temperature == 0.0f) return FLM_OK;
+    /* The caller's logits are never written: scores are scaled in the scratch. */
     if (s->inverse_temperature != 1.0f) {
         if (scores == logits) memcpy(scratch->scores, logits, s->vocab * sizeof *logits);
         scores = scratch->scores;

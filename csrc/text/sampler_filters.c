@@ -123,6 +123,8 @@ static size_t collect_top_p(const flm_sampler *s, const float *scores, float lar
     for (size_t i = 0;; i++) {
         size_t n = collect(scores, s->vocab, largest - DROPS[i], largest, c);
         double sum = sum_weights(c, n), wanted = (double)s->options.top_p * (i < LAST_DROP ? total : sum);
+        /* Below the last threshold the total is that of all tokens; at the last one, the sum that was collected
+         * itself, so that rounding cannot make it unreachable. */
         if (sum >= wanted) return select_best(c, n, wanted, 1);
     }
 }
@@ -145,6 +147,7 @@ static size_t filter_typical(const flm_sampler *s, flm_candidate *c, size_t n) {
 }
 
 static int32_t draw_candidate(const flm_candidate *c, size_t n, double uniform) {
+    /* Weights that are 0 are never drawn; if rounding leaves a rest, the last token with a weight is taken. */
     double left = uniform * sum_weights(c, n);
     int32_t token = c[0].token;
     for (size_t i = 0; i < n && left >= 0.0; i++) {
@@ -180,6 +183,7 @@ int32_t flm_draw(const flm_sampler *s, const flm_sampler_scratch *scratch, const
     float largest = scores[s->kernels->argmax(scores, s->vocab)];
     int top_p = o->top_p < 1.0f, typical = o->typical_p < 1.0f;
     size_t n;
+    /* The first active filter collects its candidates from the vocabulary; the later ones work on the candidates. */
     if (o->top_k > 0 && o->top_k < s->vocab) {
         n = collect_top_k(s, scores, largest, c);
         if (top_p) n = select_best(c, n, (double)o->top_p * sum_weights(c, n), 1);

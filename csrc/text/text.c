@@ -88,6 +88,7 @@ static flm_status copy_stops(flm_text *text, const flm_bytes *stops, size_t n_st
             !valid_utf8(stops[i].data, stops[i].n_bytes))
             return flm_fail(error, FLM_ERR_ARGUMENT, "stop string %zu is not UTF-8 or too long", i);
     }
+    /* Lengths come from the caller: every sum and product is checked. */
     int ok = flm_mul(n_stops, sizeof(flm_stop_string), &structs) && flm_mul(total, sizeof(uint32_t), &numbers) &&
              flm_add(structs, numbers, &size) && flm_add(size, total, &size);
     unsigned char *block = ok ? flm_alloc(size) : NULL;
@@ -189,6 +190,7 @@ int flm_text_push(flm_text *text, int32_t token) {
     size_t n;
     const uint8_t *bytes = flm_detok_bytes(text->detok, token, &n);
     if (!bytes || text->stopped) return text->stopped;
+    /* SentencePiece vocabularies put a space before the first word of a text. */
     size_t i = text->strip_space && bytes[0] == ' ';
     text->strip_space = 0;
     for (; i < n && !text->stopped; i++) feed(text, bytes[i]);
