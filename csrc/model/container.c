@@ -68,6 +68,7 @@ static int follows(uint64_t end, uint64_t offset) {
 }
 
 static flm_status read_table(container *c, const file_header *header) {
+    /* Sections must follow each other without gaps, so every byte of the file belongs to something that is checked. */
     uint64_t end = sizeof *header + header->n_sections * sizeof(file_section);
     for (uint32_t i = 0; i < header->n_sections; i++) {
         file_section s;
@@ -99,6 +100,7 @@ static flm_status read_header(container *c, const flm_crc32 *tables) {
     if (header.file_bytes != c->n_bytes)
         return flm_fail(c->error, FLM_ERR_FORMAT, "has %zu bytes instead of %llu: it was cut short or added to",
                         c->n_bytes, (unsigned long long)header.file_bytes);
+    /* Bounds the table before its size is computed. */
     if (header.n_sections > MAX_SECTIONS || header.n_sections > (c->n_bytes - sizeof header) / sizeof(file_section))
         return flm_fail(c->error, FLM_ERR_FORMAT, "cannot have %u sections", (unsigned)header.n_sections);
     size_t table_end = sizeof header + header.n_sections * sizeof(file_section);
@@ -160,6 +162,7 @@ static flm_status bind_tensor(const container *c, flm_model *model, size_t i, ui
                         slot->name, (unsigned)t.rows, (unsigned)t.cols, (unsigned long long)t.bytes,
                         (unsigned)slot->rows, (unsigned)slot->cols, (unsigned long long)slot->bytes);
     const file_section *payload = &c->sections[SECTION_PAYLOAD];
+    /* The payload's end is known to be inside of the file; compared without sums that could overflow. */
     uint64_t payload_end = payload->offset + payload->bytes;
     if (!follows(*end, t.offset) || t.offset > payload_end || t.bytes > payload_end - t.offset)
         return flm_fail(c->error, FLM_ERR_FORMAT,

@@ -1,3 +1,5 @@
+/* The table of token bytes, copied from the caller or from a .flm file after it has been validated: both are
+ * untrusted. */
 #include "detok.h"
 
 #include <string.h>

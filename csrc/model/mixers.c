@@ -12,6 +12,7 @@ static void read_rope(flm_reader *r, flm_rope_spec *rope, uint32_t head_dim) {
     rope->long_frequencies = flm_read_floats(r, "rope long frequencies", &n_long, head_dim / 2);
     rope->long_scale = flm_read_float(r, "rope long_scale");
     flm_read_close(r, record);
+    /* A rope record that is present must rotate something; both tables belong to the same dimensions. */
     if (rope->n_pairs == 0) flm_read_bad(r, "rope frequencies", "are missing");
     if (rope->long_from && n_long != rope->n_pairs)
         flm_read_bad(r, "rope long frequencies", "are not as many as the others");

@@ -21,6 +21,7 @@ static flm_status take_options(flm_model *m, const flm_model_options *o, flm_err
     m->kv_bytes_cap = o->kv_bytes;
     m->prefix_cache = !o->prefix_cache;
     m->max_context = o->context ? o->context : m->spec.context;
+    /* With a table of positions the context cannot be longer than the shorter table. */
     uint32_t encoder = m->spec.encoder.embed.positions, decoder = m->spec.decoder.embed.positions;
     uint32_t positions = encoder && (!decoder || encoder < decoder) ? encoder : decoder;
     if (positions && m->max_context > positions)

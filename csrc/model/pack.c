@@ -43,8 +43,10 @@ void flm_pack_team(void *argument, unsigned thread, unsigned n_threads) {
     flm_pack_job *job = argument;
     const flm_slot *slot = job->slot;
     size_t row_bytes = flm_dtype_bytes(job->dtype) * slot->cols;
+    /* Each thread reports in its own element; a thread without rows reports success. */
     job->all_finite[thread] = 1;
     if (slot->is_matrix) {
+        /* The thread's range of strips, as rows of the job. */
         size_t strips = flm_strips(job->n_rows), first = strips * thread / n_threads * FLM_STRIP;
         size_t last = strips * (thread + 1) / n_threads * FLM_STRIP;
         if (last > job->n_rows) last = job->n_rows;

@@ -53,6 +53,7 @@ static void read_relative(flm_reader *r, flm_stack_spec *stack) {
     stack->relative_max_distance = flm_read_int(r, "relative max_distance", 1, FLM_MAX_BUCKETS);
     stack->relative_bidirectional = flm_read_flag(r, "relative bidirectional");
     flm_read_close(r, record);
+    /* Half of the buckets of a side are exact distances; the logarithmic half needs a larger maximum than those. */
     uint32_t sides = stack->relative_bidirectional ? 2 : 1;
     if (stack->relative_max_distance <= stack->relative_buckets / sides / 2)
         flm_read_bad(r, "relative max_distance", "is not above half of the buckets");
@@ -170,6 +171,7 @@ flm_status flm_spec_read(const void *blob, size_t n_bytes, flm_spec *spec, flm_e
     flm_record record;
     memset(spec, 0, sizeof *spec);
     r.end = r.at + n_bytes / 4 * 4;
+    /* Magic, version and the length of the record that holds everything. */
     if (n_bytes < 12 || flm_read_int(&r, "magic", 0, UINT32_MAX) != FLM_SPEC_MAGIC)
         return flm_fail(error, FLM_ERR_FORMAT, "spec: not a model spec");
     uint32_t version = flm_read_int(&r, "version", 0, UINT32_MAX);

@@ -95,6 +95,7 @@ flm_slot *flm_model_find_slot(const flm_model *model, const char *name) {
 
 flm_status flm_model_check_formats(const flm_model *model, flm_error *error) {
     for (size_t i = 0; i < model->n_slots; i++) {
+        /* A file or a caller may choose formats tensor by tensor, so the rules of the list are checked at the end. */
         const flm_slot *slot = &model->slots[i], *with = &model->slots[slot->format_of];
         if (slot->format != with->format)
             return flm_fail(error, FLM_ERR_UNSUPPORTED,
