@@ -45,6 +45,7 @@ flm_status flm_page_table_reserve(flm_kv_pool *pool, flm_page_table *table, size
     size_t wanted = length / FLM_PAGE + (length % FLM_PAGE != 0), before = table->n_pages;
     if (!flm_page_table_grow(table, wanted)) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a page table");
     int ok = 1;
+    /* Existing pages that will be written become private; only the first may hold positions worth keeping. */
     for (size_t i = from / FLM_PAGE; ok && i < before && i < wanted; i++)
         ok = make_private(pool, table, i, i == from / FLM_PAGE && from % FLM_PAGE != 0);
     while (ok && table->n_pages < wanted) {

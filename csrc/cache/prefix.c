@@ -31,6 +31,7 @@ static uint32_t look_up(const flm_kv_pool *pool, uint64_t parent, uint64_t salt,
 /* A table that cannot grow only ends the search: what was found stays valid. */
 size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens,
                        uint64_t salt) {
+    /* At least one token is left to compute: its logits are wanted. */
     size_t limit = n_tokens ? (n_tokens - 1) / FLM_PAGE : 0;
     uint64_t parent = 0;
     for (size_t i = 0; i < limit; i++, tokens += FLM_PAGE) {
