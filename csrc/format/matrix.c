@@ -132,6 +132,7 @@ static int store_columns(flm_format format, unsigned char *strip, size_t at, siz
     }
     for (size_t k = 0; k < n; k++)
         for (size_t r = 0; r < FLM_STRIP; r++) {
+            /* matrix.h: F16 lines hold columns one after the other, bfloat16 lines hold pairs. */
             size_t lane = format == FLM_FORMAT_F16 ? k * FLM_STRIP + r : (k & ~(size_t)1) * FLM_STRIP + 2 * r + (k & 1);
             line[lane] = halves[r][k];
         }
@@ -151,6 +152,7 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
             for (size_t r = 0; r < present; r++) {
                 widen(rows[r], values, dtype, (row + r) * cols + at, n);
                 finite &= all_finite(rows[r], n);
+                /* The last column of an odd number has a pair of zeros. */
                 if (n % 2) rows[r][n] = 0.0f;
             }
             finite &= store_columns(format, strip, at, format == FLM_FORMAT_F32 ? n : n + n % 2, rows);
@@ -159,8 +161,8 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
     return finite;
 }
 
-int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
-                        size_t n_rows, size_t cols, float *columns) {
+int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values,
+                        flm_dtype dtype, size_t n_rows, size_t cols, float *columns) {
     const size_t strip_bytes = flm_strip_bytes(format, cols), padded = flm_padded_cols(cols);
     int finite = 1;
     for (size_t row = 0; row < n_rows && finite; row += FLM_STRIP) {

@@ -43,8 +43,8 @@ typedef void flm_quantize_strip_fn(unsigned char *strip, const float *rows, size
 
 /* As flm_matrix_pack, with each strip written by quantize. columns: scratch memory of 16 * padded_cols floats. Stops
  * at the first strip with a value that is not finite. */
-int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values, flm_dtype dtype,
-                        size_t n_rows, size_t cols, float *columns);
+int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values,
+                        flm_dtype dtype, size_t n_rows, size_t cols, float *columns);
 
 float flm_f16_to_f32(uint16_t h);
 uint16_t flm_f32_to_f16(float f);
