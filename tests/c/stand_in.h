@@ -165,7 +165,7 @@ static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
     m->kernels = c->kernels;
     m->spec.vocab = VOCAB;
     m->spec.hidden = 1;
-    m->spec.has_head = 1;
+    m->spec.n_head = 1;
     m->max_context = CONTEXT;
     m->kv_bytes_cap = kv_pages * FLM_PAGE * sizeof(uint64_t);
     m->prefix_cache = prefix;
