@@ -174,7 +174,7 @@ static void free_stage(stage *s) {
     flm_session_destroy(s->session);
     flm_session_destroy(s->other);
     check_all_free(s->model->engine->decoder_pool);
-    check_all_free(s->model->engine->memory_pool);
+    check_all_free(s->model->engine->cross_pool);
     check_all_free(s->model->engine->encoder_pool);
     flm_model_destroy(s->model);
     flm_context_destroy(s->context);

@@ -260,7 +260,7 @@ static bytes take_made(stage *s) {
     bytes answer = {0};
     flm_session *session = s->made_session;
     if (s->made_model) session = new_session(s->made_model);
-    if (session && crosses(s) && session->n_memory == 0)
+    if (session && crosses(s) && session->n_cross == 0)
         CHECK(flm_session_encode(session, (int32_t[]){5}, 1, NULL, NULL) == FLM_OK);
     if (session) answer = answer_of(s->made_model ? s->made_model : s->model, session);
     flm_session_destroy(session);
