@@ -124,9 +124,13 @@ static void admit_waiting(flm_engine *e) {
 /* Pages are reserved when a request reaches them, from those that its admission promised: this cannot fail for want of
  * pages, only for want of memory for the page table. */
 static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
-    if (to <= r->writable) return FLM_OK;
-    flm_status status = flm_session_reserve(r->session, from, to, &r->error);
-    r->writable = (size_t)r->session->self.n_pages * FLM_PAGE;
+    flm_session *s = r->session;
+    if (to <= r->writable && from >= s->n_touched) {
+        s->n_touched = to;
+        return FLM_OK;
+    }
+    flm_status status = flm_session_reserve(s, from, to, &r->error);
+    r->writable = (size_t)s->self.n_pages * FLM_PAGE;
     return status;
 }
 

@@ -83,6 +83,7 @@ static size_t find_prefix(flm_session *session, size_t n) {
     flm_session_forget(session, 0);
     session->n_computed =
         flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, (uint64_t)session->long_rope);
+    session->n_touched = session->n_computed;
     return session->n_computed;
 }
 
@@ -115,6 +116,17 @@ void flm_session_release(flm_session *session) {
     session->admitted = 0;
 }
 
+/* Positions from `from` on that were rewound, or written by a step that was abandoned, are stale. Their pages are this
+ * session's alone by now. */
+static void clear_stale(flm_session *session, size_t from) {
+    for (size_t at = from, end; at < session->n_touched; at = end) {
+        const size_t page = at / FLM_PAGE * FLM_PAGE;
+        end = session->n_touched - page < FLM_PAGE ? session->n_touched : page + FLM_PAGE;
+        flm_step_clear(session->model, session->self.pages[page / FLM_PAGE], (uint32_t)(at - page),
+                       (uint32_t)(end - page));
+    }
+}
+
 flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error) {
     flm_engine *engine = session->model->engine;
     if (!engine->decoder_pool) return FLM_OK;
@@ -124,7 +136,10 @@ flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm
     if (taken > session->promised) taken = session->promised;
     session->promised -= taken;
     engine->promised -= taken;
-    return status;
+    if (status) return status;
+    clear_stale(session, from);
+    session->n_touched = to;
+    return FLM_OK;
 }
 
 /* Inside the gate: until no request is leaving the session. Outside of it after an error. */
@@ -201,6 +216,7 @@ static flm_status copy_session(flm_session *dst, const flm_session *src, flm_err
     if (src->n_tokens) memcpy(dst->tokens, src->tokens, src->n_tokens * sizeof *src->tokens);
     dst->n_tokens = src->n_tokens;
     dst->n_computed = src->n_computed;
+    dst->n_touched = src->n_touched;
     dst->n_cross = src->n_cross;
     dst->long_rope = src->long_rope;
     return FLM_OK;
@@ -273,7 +289,10 @@ flm_status flm_session_grow(flm_session *session, size_t n, flm_error *error) {
 void flm_session_forget(flm_session *session, size_t n) {
     session->n_computed = n;
     flm_kv_pool *pool = session->model->engine->decoder_pool;
-    if (pool) flm_page_table_truncate(pool, &session->self, n);
+    if (!pool) return;
+    flm_page_table_truncate(pool, &session->self, n);
+    const size_t kept = (size_t)session->self.n_pages * FLM_PAGE;
+    if (session->n_touched > kept) session->n_touched = kept;
 }
 
 void flm_session_keep_prefix(flm_session *session) {
@@ -290,7 +309,8 @@ static int is_sound(const flm_session *s, size_t *promised, uint64_t *users) {
     *users += s->self.n_pages;
     return (!at_rest || s->n_computed <= s->n_tokens) && s->n_computed <= s->capacity && s->references > 0 &&
            (s->admitted || s->promised == 0) &&
-           (!s->model->engine->decoder_pool || s->n_computed <= (size_t)s->self.n_pages * FLM_PAGE);
+           (!s->model->engine->decoder_pool ||
+            (s->n_computed <= s->n_touched && s->n_touched <= (size_t)s->self.n_pages * FLM_PAGE));
 }
 
 int flm_sessions_are_sound(const flm_engine *engine) {

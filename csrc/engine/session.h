@@ -14,6 +14,7 @@ struct flm_session {
     size_t capacity, n_tokens;
     size_t n_computed;           /* tokens whose keys and values are in pages; the rest are run by the next call */
     flm_page_table self;         /* the decoder's pages */
+    size_t n_touched;            /* positions of them that steps may have written: past n_computed they are stale */
     flm_page_table cross_kv;     /* of the encoded source, for cross-attention */
     uint32_t n_cross;            /* encoder positions; 0: not encoded */
     int long_rope;               /* the pages hold keys rotated by the long twins */
@@ -53,7 +54,7 @@ typedef struct flm_admission {
 int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits);
 /* The end of an admission: give back what was promised but not taken. Nothing if it was not admitted. */
 void flm_session_release(flm_session *session);
-/* Make positions [from, to) writable with pages that were promised. */
+/* Make positions [from, to) writable with pages that were promised; what is stale from `from` on is cleared. */
 flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error);
 /* Let the prefix index know the full pages. */
 void flm_session_keep_prefix(flm_session *session);

@@ -1,5 +1,6 @@
 /* Attention as a sublayer: finish_qkv (norms, rope, storing keys and values) and attend. */
 #include "../base/sanitizer.h"
+#include "../model/spec_read.h"
 #include "run.h"
 
 enum { TOKEN_TILE = 16 }; /* tokens of one attention job: enough to share loads of keys and values */
@@ -27,6 +28,21 @@ static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, 
     finish_head(run, s, &s->k_norm, k, t);
     run->kernels->kv_store(keys, values, run->model->kv_dtype, run->scratch->position[t] % FLM_PAGE, k,
                            flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
+}
+
+void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to) {
+    static const float zeros[FLM_MAX_HEAD_DIM];
+    const flm_plan *plan = model->decoder_plan;
+    for (size_t i = 0; i < plan->n_ops; i++) {
+        const flm_attention_op *s = &plan->ops[i].as.attention;
+        if (plan->ops[i].kind != FLM_OP_FINISH_QKV || s->cross) continue;
+        for (uint32_t head = 0; head < s->kv_heads; head++) {
+            unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
+            unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
+            for (uint32_t slot = from; slot < to; slot++)
+                model->kernels->kv_store(keys, values, model->kv_dtype, slot, zeros, zeros, s->head_dim);
+        }
+    }
 }
 
 /* Norms over a whole projection, by token. They come first, with a barrier, because a head needs its whole row's

@@ -51,6 +51,11 @@ typedef struct flm_step {
     const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime */
 } flm_step;
 
+/* Zero the keys and values of positions [from, to) of a decoder's page, as in a page that is new. Attention reads whole
+ * steps of positions and gives those past the end the weight 0: it must not meet a stale NaN there, for 0 * NaN is NaN.
+ */
+void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to);
+
 /* Tokens [from, from + n) of an entry, as an entry of its own. hidden: the model's hidden width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 

@@ -69,6 +69,11 @@ static uint64_t *value_at(const flm_page_table *table, size_t position) {
     return (uint64_t *)(void *)table->pages[position / FLM_PAGE] + position % FLM_PAGE;
 }
 
+void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to) {
+    (void)model;
+    memset(page + from * sizeof(uint64_t), 0xFF, (to - from) * sizeof(uint64_t)); /* seen if it was still needed */
+}
+
 flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     (void)encoder;
     uint32_t row = 0, tokens = 0;

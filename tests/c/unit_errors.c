@@ -4,6 +4,7 @@
  *
  * usage: unit_errors MODEL.flm [can fork]; see faults.h for how to build it. */
 #define _GNU_SOURCE
+#include <math.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,6 +79,16 @@ static flm_status forward(stage *s, flm_error *error) {
     size_t n = s->n_tokens ? s->n_tokens : 540;
     flm_status status = forward_all(s->model, s->session, n, 300, &s->poll, &s->written, error);
     if (!status && decodes(s)) CHECK(flm_session_rewind(s->session, n, NULL) == FLM_OK);
+    return status;
+}
+
+/* Less than a page, without a look at what comes out. */
+static flm_status append_few(stage *s, flm_error *error) {
+    int32_t tokens[5];
+    flm_item item = {.session = s->session, .tokens = tokens, .n_tokens = 5};
+    number(tokens, 5, 900);
+    flm_status status = flm_forward(s->model, &item, 1, NULL, error);
+    if (!status) CHECK(flm_session_rewind(s->session, 5, NULL) == FLM_OK);
     return status;
 }
 
@@ -169,6 +180,26 @@ static void fill(stage *s) {
     CHECK(flm_request_wait(s->held, 0, NULL, NULL, NULL) == FLM_OK);
 }
 
+/* The weights of the first norm of the main stack, in the mapped file. */
+static float *norm_of(const flm_model *model) {
+    flm_tensor t;
+    for (size_t i = 0; i < flm_model_tensor_count(model); i++) {
+        CHECK(flm_model_tensor(model, i, &t, NULL) == FLM_OK);
+        if (!t.is_matrix && strstr(t.name, "decoder") && strstr(t.name, "norm")) return (float *)(uintptr_t)t.data;
+    }
+    CHECK(!"a norm");
+    return NULL;
+}
+
+static float sound_weight;
+static void poison_with(stage *s, float value) {
+    if (!strikes_once(s)) return;
+    sound_weight = *norm_of(s->model);
+    *norm_of(s->model) = value;
+}
+static void poison_nan(stage *s) { poison_with(s, NAN); }
+static void poison_infinity(stage *s) { poison_with(s, -INFINITY); }
+
 static void damage(stage *s) { damages = strikes_once(s); }
 
 /* In a child of the leader all calls say so, destroying does nothing, and a new context works. */
@@ -204,6 +235,8 @@ static void fork_on_poll(stage *s) { s->on_poll = fork_process; }
 static void end_fault(stage *s) {
     if (s->held) flm_request_destroy(s->held);
     flm_session_destroy(s->holder);
+    if (sound_weight != 0.0f) *norm_of(s->model) = sound_weight;
+    sound_weight = 0.0f;
     s->held = NULL, s->holder = NULL;
     s->on_poll = NULL;
     s->n_tokens = 0;
@@ -235,16 +268,22 @@ static const struct pair {
     {"forward stopped", ALL, forward, stop_on_poll, FLM_ERR_CANCELLED, 7},
     {"forward too long", ALL, forward, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
     {"forward full", DECODERS, forward, fill, FLM_ERR_MEMORY, 1},
+    {"forward nan", DECODERS, forward, poison_nan, FLM_ERR_NUMERIC, 1},
+    {"forward infinity", DECODERS, forward, poison_infinity, FLM_ERR_NUMERIC, 1},
     {"forward forked", ALL, forward, fork_on_poll, FLM_OK, 23},
+    {"append nan", DECODERS, append_few, poison_nan, FLM_OK, 1},
     {"both allocation", ALL, forward_both, fail_allocation, FLM_ERR_MEMORY, 1},
     {"both stopped", ALL, forward_both, stop_on_poll, FLM_ERR_CANCELLED, 7},
     {"both too long", ALL, forward_both, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
     {"both full", DECODERS, forward_both, fill, FLM_ERR_MEMORY, 1},
+    {"both nan", DECODERS, forward_both, poison_nan, FLM_ERR_NUMERIC, 1},
     {"generate allocation", DECODERS, generate, fail_allocation, FLM_ERR_MEMORY, 1},
     {"generate stopped", DECODERS, generate, stop_on_poll, FLM_ERR_CANCELLED, 13},
     {"generate cancelled", DECODERS, generate, cancel_on_poll, FLM_ERR_CANCELLED, 13},
     {"generate cancelled first", DECODERS, generate, cancel_first, FLM_ERR_CANCELLED, 1},
     {"generate too long", DECODERS, generate, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
+    {"generate nan", DECODERS, generate, poison_nan, FLM_ERR_NUMERIC, 1},
+    {"generate infinity", DECODERS, generate, poison_infinity, FLM_ERR_NUMERIC, 1},
     {"generate forked", DECODERS, generate, fork_on_poll, FLM_OK, 53},
 };
 enum { N_PAIRS = sizeof pairs / sizeof *pairs };
