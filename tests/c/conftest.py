@@ -206,14 +206,14 @@ def long_files(tmp_path_factory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def chunked_files(tmp_path_factory) -> dict[str, Path]:
-    """Each of `small_specs` with room for prompts that are read in several chunks, in float32 and int8."""
+    """Each of `small_specs` with room for prompts that are read in several chunks, in float32 and quantised."""
     folder, specs = tmp_path_factory.mktemp("chunked"), small_specs()
     files = {}
     for name, spec in specs.items():
         spec = replace(spec, context=640)
         if spec.encoder and spec.encoder.embed.positions:
             spec = replace(spec, encoder=replace(spec.encoder, embed=replace(spec.encoder.embed, positions=640)))
-        for format in ("float32", "int8"):
+        for format in ("float32", "int8", "int4"):
             path = folder / f"{name}_{format}.flm"
             files[path.stem] = write_flm(path, spec, random_weight, format=format, vocabulary=letters(40))
     return files
