@@ -131,7 +131,7 @@ static inline const flm_stack_spec *flm_spec_main(const flm_spec *spec) {
     return spec->decoder.n_layers ? &spec->decoder : &spec->encoder;
 }
 
-/* Query heads of a stack's self-attention; 0: its layers differ. */
+/* Query heads of self-attention in each layer of a stack; 0: the layers differ. */
 uint32_t flm_spec_heads(const flm_stack_spec *stack);
 
 #endif

@@ -117,6 +117,7 @@ def small_specs() -> dict[str, ModelSpec]:
     plain = FeedForward(24, Activation.GELU, bias=True, out_bias=True)
     decoder = _layer(_attention(rope=rope, window=5, softcap=20.0, q_norm=RMS, k_norm=RMS), gated)
     alibi = _attention(alibi=(0.5, 0.25, 0.125, 0.0625), qkv_bias=True, out_bias=True)
+    other = _attention(kv_heads=4, rope=rope)
     experts = MixtureOfExperts(4, 2, 16, Activation.SILU)
     relative = RelativeBias(4, 8, 16, bidirectional=True)
     two_way = _attention(causal=False, kv_heads=4, relative_bias=True)
@@ -131,6 +132,9 @@ def small_specs() -> dict[str, ModelSpec]:
             width=16,
             decoder=Stack((_layer(alibi, experts, norm=LAYER),), LAYER, embed=Embed(norm=LAYER)),
             head=(Logits(tied=False, bias=True),),
+        ),
+        "twins": ModelSpec(
+            40, 32, 64, decoder=Stack((_layer(alibi, other, gated),) * 2, RMS), head=(Logits(tied=True),)
         ),
         "t5": ModelSpec(
             40,
@@ -161,7 +165,7 @@ def small_blobs() -> list[bytes]:
 def small_files(tmp_path_factory) -> dict[str, Path]:
     """A .flm file for each of `small_specs`, in all formats in turn, and some in quantised ones."""
     folder, specs = tmp_path_factory.mktemp("small"), small_specs()
-    formats = {"llama": "float32", "moe": "bfloat16", "t5": "float16", "bert": "float32"}
+    formats = {"llama": "float32", "moe": "bfloat16", "twins": "float32", "t5": "float16", "bert": "float32"}
     quantized = [("llama", "int8"), ("moe", "int4"), ("bert", "int4"), ("moe", "int8")]
 
     def written(name: str, spec: str, format: str) -> Path:

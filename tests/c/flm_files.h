@@ -21,7 +21,7 @@ typedef struct blob {
 } blob;
 
 enum { HEADER = 64, SECTION = 24, TENSOR = 104, CRC_AT = 24 };
-enum { MOST_WIDTH = 4096 };
+enum { MOST_FLOATS = 1 << 20 };
 enum { SPEC = 1, INDEX = 2, PAYLOAD = 3, VOCABULARY = 4 };
 
 static inline uint64_t get(const blob *b, size_t at, size_t width) {
@@ -72,13 +72,36 @@ static inline void repair_checksums(blob *b) {
     put(b, CRC_AT, 4, crc32_of(crc, b->data + CRC_AT + 4, HEADER - CRC_AT - 4 + sections(b) * SECTION));
 }
 
-static inline flm_status encode_only(flm_model *model, flm_session *session, const flm_model_info *info,
-                                     flm_error *error) {
-    const int32_t tokens[3] = {0, 1, 0};
-    static float hidden[3 * MOST_WIDTH];
-    flm_item item = {.session = session, .tokens = tokens, .n_tokens = 3};
-    item.hidden = info->width <= MOST_WIDTH ? hidden : NULL;
-    return flm_forward(model, &item, 1, NULL, error);
+/* Floats for [a, b, c, d], exactly; NULL for none and for many. */
+static inline float *room_for(uint64_t a, uint64_t b, uint64_t c, uint64_t d) {
+    const uint64_t sizes[4] = {a, b, c, d};
+    uint64_t n = 1;
+    for (int i = 0; i < 4; i++) {
+        if (sizes[i] > MOST_FLOATS || n * sizes[i] > MOST_FLOATS) return NULL;
+        n *= sizes[i];
+    }
+    return n ? malloc(n * sizeof(float)) : NULL;
+}
+
+/* Everything that a call can report of some tokens. */
+static inline flm_status report_all(flm_model *model, flm_session *session, const flm_model_info *info,
+                                    flm_error *error) {
+    enum { N = 3 };
+    const int32_t tokens[N] = {0, 1, 0};
+    const int has_logits = info->kind != FLM_KIND_ENCODER;
+    flm_item item = {.session = session, .tokens = tokens, .n_tokens = N};
+    item.logits = has_logits ? room_for(1, 1, N, info->vocab) : NULL;
+    item.rows = item.logits ? FLM_ROWS_ALL : FLM_ROWS_NONE;
+    item.hidden = room_for(1, 1, N, info->width);
+    item.hidden_states = room_for((uint64_t)info->layers + 1, 1, N, info->width);
+    item.attentions =
+        room_for(info->layers, info->heads, N, N + (has_logits ? (uint64_t)flm_session_length(session) : 0));
+    const flm_status status = flm_forward(model, &item, 1, NULL, error);
+    free(item.logits);
+    free(item.hidden);
+    free(item.hidden_states);
+    free(item.attentions);
+    return status;
 }
 
 /* Run the model a little, in one of several ways; what comes out must be in range. */
@@ -96,9 +119,7 @@ static inline flm_status use_model(flm_model *model, uint64_t way, flm_error *er
     sampling.ignore_eos = way >> 1 & 1;
     sampling.logprobs = (int32_t)((way >> 2) % 3) - 1;
     flm_status status = flm_session_create(model, &session, error);
-    if (status == FLM_OK && info.kind == FLM_KIND_ENCODER) {
-        status = encode_only(model, session, &info, error);
-    } else if (status == FLM_OK) {
+    if (status == FLM_OK && info.kind != FLM_KIND_ENCODER) {
         if (info.kind == FLM_KIND_ENCODER_DECODER) status = flm_session_encode(session, prompt, 3, NULL, error);
         if (status == FLM_OK) status = flm_request_create(session, prompt, 3, &sampling, &request, error);
         if (status == FLM_OK) status = flm_request_wait(request, 1, NULL, &progress, error);
@@ -109,6 +130,7 @@ static inline flm_status use_model(flm_model *model, uint64_t way, flm_error *er
         }
     }
     flm_request_destroy(request);
+    if (status == FLM_OK) status = report_all(model, session, &info, error);
     flm_session_destroy(session);
     return status;
 }

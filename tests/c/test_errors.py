@@ -8,7 +8,7 @@ from support import CSRC, ROOT
 
 WRAP = ["-Wl,--wrap=calloc,--wrap=mmap,--wrap=pthread_create,--wrap=flm_now"]
 FILES = [f"{name}_{format}" for name in ("llama", "moe", "t5", "bert") for format in ("float32", "int8")]
-FILES += ["moe_int4", "bert_int4"]
+FILES += ["moe_int4", "bert_int4", "twins_float32"]
 
 
 def run(build_c, sanitizer, name, *arguments):
