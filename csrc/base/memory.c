@@ -112,9 +112,7 @@ void *flm_reserve(size_t n_bytes) {
 }
 
 void flm_release(void *range, size_t n_bytes) {
-    if (!range) return;
-    FLM_UNPOISON(range, n_bytes); /* the system may reuse these addresses for another mapping */
-    munmap(range, range_bytes(n_bytes));
+    if (range) munmap(range, range_bytes(n_bytes));
 }
 
 int flm_populate(void *range, size_t n_bytes) {

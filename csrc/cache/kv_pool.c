@@ -51,6 +51,9 @@ flm_status flm_kv_pool_create(size_t page_bytes, size_t max_pages, flm_kv_pool *
 
 void flm_kv_pool_destroy(flm_kv_pool *pool) {
     if (!pool) return;
+    /* The system may reuse these addresses for another mapping. Pages that were never taken are not poisoned: to
+     * unpoison them would fill the shadow memory of the whole reserve. */
+    FLM_UNPOISON(pool->base, pool->stride * pool->n_fresh);
     flm_release(pool->base, pool->stride * pool->n_pages);
     flm_release(pool->pages, sizeof(flm_kv_page) * pool->n_pages);
     flm_release(pool->buckets, sizeof *pool->buckets * pool->n_buckets);
