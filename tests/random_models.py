@@ -80,6 +80,18 @@ def create(context: _core.Context, spec: ModelSpec, format: str, **options: Any)
     return model
 
 
+def fill(model: _core.Model, seed: int = 0) -> None:
+    """Load all tensors; the same shapes and seed give the same weights."""
+    rng = np.random.default_rng(seed)
+    for i, t in enumerate(model.tensors()):
+        values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)
+        if t.is_matrix:
+            values *= np.float32(t.cols**-0.5)
+        else:
+            values = values * np.float32(0.2) + np.float32("norm.weight" in t.name)
+        model.load_rows(i, 0, values)
+
+
 def build(
     spec: ModelSpec,
     *,
@@ -94,14 +106,7 @@ def build(
     """A finished model; the same spec and seed give the same weights."""
     context = _core.Context(threads, isa)
     model = create(context, spec, format, kv_dtype=kv, kv_bytes=kv_bytes, prefix_cache=prefix)
-    rng = np.random.default_rng(seed)
-    for i, t in enumerate(model.tensors()):
-        values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)
-        if t.is_matrix:
-            values *= np.float32(t.cols**-0.5)
-        else:
-            values = values * np.float32(0.2) + np.float32("norm.weight" in t.name)
-        model.load_rows(i, 0, values)
+    fill(model, seed)
     model.finish()
     return context, model
 

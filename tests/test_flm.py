@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 from models import TINY, Shape, save_llama
-from random_models import build, create, exotic_spec, plain_spec, run
+from random_models import build, create, exotic_spec, fill, plain_spec, run
 from refusals import refused
 
 import fastlm
 from fastlm import _core
-from fastlm.arch.spec import Activate, Activation, Dense, Logits, ModelSpec, decode, encode
+from fastlm.arch.spec import Activate, Activation, Dense, Logits, decode, encode
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
 from fastlm.saving import save
 from fastlm.weights import container
@@ -171,18 +171,6 @@ def mixed_format(name: str) -> str:
     return next((format for part, format in MIXED.items() if part in name), "float32")
 
 
-def fill(model: _core.Model, spec: ModelSpec) -> None:
-    _, plain = build(spec, threads=1)
-    rng = np.random.default_rng(0)
-    for i, t in enumerate(plain.tensors()):
-        values = rng.standard_normal((t.rows, t.cols), dtype=np.float32)
-        if t.is_matrix:
-            values *= np.float32(t.cols**-0.5)
-        else:
-            values = values * np.float32(0.2) + np.float32("norm.weight" in t.name)
-        model.load_rows(i, 0, values)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_matrix_has_a_format_of_its_own(tmp_path: Path, threads: int) -> None:
     spec, context = exotic_spec(), _core.Context(threads)
@@ -190,7 +178,7 @@ def test_every_matrix_has_a_format_of_its_own(tmp_path: Path, threads: int) -> N
     for i, t in enumerate(model.tensors()):
         if t.is_matrix:
             model.set_format(i, mixed_format(t.name))
-    fill(model, spec)
+    fill(model)
     model.finish()
     formats = {t.name: t.format for t in model.tensors() if t.is_matrix}
     assert formats == {name: mixed_format(name) for name in formats} and len(set(formats.values())) == 5
@@ -220,7 +208,7 @@ def test_formats_that_kernels_cannot_run_together(name: str, format: str, why: s
     spec = exotic_spec()
     model = create(_core.Context(1), spec, "float32")
     model.set_format([t.name for t in model.tensors()].index(name), format)
-    fill(model, spec)
+    fill(model)
     with pytest.raises(UnsupportedError, match=f"{name} has format"):
         model.finish()
     with pytest.raises(UnsupportedError, match=why):
@@ -234,7 +222,7 @@ def test_formats_are_chosen_before_rows_are_loaded() -> None:
         model.set_format(vector, "int8")
     with pytest.raises(ParameterError, match="no tensor"):
         model.set_format(10_000, "int8")
-    fill(model, plain_spec(64))
+    fill(model)
     with pytest.raises(fastlm.StateError, match="before any rows are loaded"):
         model.set_format(0, "int8")
 
