@@ -41,7 +41,7 @@ def test_no_such_folder(tmp_path: Path) -> None:
         fastlm.load(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", 7, 3.5, b"", [], object()], ids=repr)
+@pytest.mark.parametrize("path", ["", "a\0b", 7, 3.5, b"", [], object()], ids=lambda path: type(path).__name__)
 def test_no_path(path: Any) -> None:
     with refused(ParameterError, "path"):
         fastlm.load(path)

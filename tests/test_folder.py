@@ -246,7 +246,7 @@ def test_a_folder_that_may_not_be_entered(make):
         (b'{"a": ' + b"[" * 64 + b"]" * 64 + b"}", "nested too deeply"),
         (b'{"a": ' * 200_000, "nested too deeply"),
         (b'{"a": "\\ud800"}', "surrogate"),
-        (b'{"a": ' + b"1" * 21 + b"}", "a number has 21 digits"),
+        (b'{"a": ' + b"1" * 65 + b"}", "a number has 65 digits"),
         (LFS.encode(), "git lfs pull"),
     ],
 )
@@ -257,6 +257,13 @@ def test_bad_json(make, content, text):
     with pytest.raises(ModelFormatError, match=r"config\.json") as caught:
         found.config()
     assert text in str(caught.value)
+
+
+def test_the_longest_length_of_transformers(make):
+    """It stands in the tokenizer_config.json of most models whose tokenizer sets no limit."""
+    config = {"model_max_length": 1000000000000000019884624838656}
+    path = make(config__json="{}", model__safetensors="x", tokenizer_config__json=json.dumps(config))
+    assert locate(path).read_json("tokenizer_config.json") == config
 
 
 def test_json_that_is_allowed(make):

@@ -10,7 +10,7 @@ from fastlm.errors import ModelFileError, ModelFormatError
 
 MAX_JSON_BYTES = 16 << 20  # config files are a few kilobytes; a shard index of 100,000 tensors is 10 MB
 _MAX_DEPTH = 64
-_MAX_DIGITS = 20  # of an integer: 64 bits and a sign
+_MAX_DIGITS = 64  # of an integer; transformers writes int(1e30), 31 digits, for a text without a longest length
 
 _LFS_PREFIX = b"version https://git-lfs"
 
@@ -62,7 +62,7 @@ def parse_object(data: bytes, where: str, *, unique: bool = False) -> dict[str, 
     Raises
     ------
     ModelFormatError
-        Not UTF-8, not JSON, not an object, an integer of more than 20 digits, nesting deeper than 64, half of a
+        Not UTF-8, not JSON, not an object, an integer of more than 64 digits, nesting deeper than 64, half of a
         surrogate pair in a string, or a repeated name.
     """
     try:
