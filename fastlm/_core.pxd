@@ -211,7 +211,7 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_session_fork(flm_session *, flm_session **, flm_error *)
     flm_status flm_session_rewind(flm_session *, size_t, flm_error *)
     size_t flm_session_length(const flm_session *)
-    const int32_t *flm_session_tokens(const flm_session *)
+    size_t flm_session_copy_tokens(const flm_session *, int32_t *, size_t)
     void flm_session_destroy(flm_session *)
     flm_status flm_session_encode(flm_session *, const int32_t *, size_t, const flm_poll *, flm_error *)
     flm_status flm_forward(flm_model *, flm_item *, size_t, const flm_poll *, flm_error *)

@@ -61,11 +61,16 @@ cdef class Session(_Handle):
 
     @property
     def tokens(self):
-        cdef size_t i, n = self.length
-        self.hold()
-        found = [flm_session_tokens(self.handle)[i] for i in range(n)]
-        self.release()
-        return found
+        """A copy; another thread may make the sequence longer meanwhile."""
+        cdef size_t length = self.length, capacity = 0
+        cdef int32_t[::1] found
+        while capacity < length:
+            capacity = length
+            found = np.empty(capacity, np.int32)
+            self.hold()
+            with nogil: length = flm_session_copy_tokens(self.handle, &found[0], capacity)
+            self.release()
+        return np.asarray(found)[:length].tolist() if capacity else []
 
     def encode(self, const int32_t[::1] ids, cancel=None):
         cdef flm_error error

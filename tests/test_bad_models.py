@@ -6,17 +6,21 @@ import copy
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from models import DTYPES, as_stored, save_llama
+from random_models import llama_spec
 from refusals import little_work
 from safetensors_files import pack
 
 import fastlm
+from fastlm import _core
 from fastlm.arch.registry import FAMILIES
+from fastlm.arch.spec import encode
 from fastlm.errors import FastlmError, ModelFormatError
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -170,3 +174,16 @@ def test_a_start_token_outside_of_the_vocabulary(name: str, rows: int, tmp_path:
         (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": start}))
         with fastlm.load(tmp_path) as model, pytest.raises(FastlmError, match="decoder_start_token_id"):
             model.generate([1] * rows)
+
+
+def test_a_decoder_that_looks_ahead() -> None:
+    """Its logits would depend on how a prompt is cut."""
+    spec = llama_spec(32, 1, 2, 2, 64, 40, tied=True)
+    assert spec.decoder is not None
+    (layer,) = spec.decoder.layers
+    attention, *others = layer.sublayers
+    mixer = replace(attention.mixer, causal=False)
+    layers = (replace(layer, sublayers=(replace(attention, mixer=mixer), *others)),)
+    ahead = replace(spec, decoder=replace(spec.decoder, layers=layers))
+    with pytest.raises(ModelFormatError, match="causal must be set in a decoder"):
+        _core.Model.create(_core.Context(1), encode(ahead), format="float32")

@@ -33,7 +33,17 @@ CASES = {
     "unit_gate": ["order", "itself"],
     "unit_engine": ["sessions", "limits", "batch"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
-    "unit_faults": ["no_room", "in_vain", "polls", "own_call", "left", "allocations"],
+    "unit_faults": [
+        "no_room",
+        "in_vain",
+        "polls",
+        "own_call",
+        "left",
+        "allocations",
+        "waits_all",
+        "waiting",
+        "read_beside",
+    ],
 }
 
 

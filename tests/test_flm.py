@@ -132,6 +132,22 @@ def test_a_file_that_is_replaced_while_it_is_read(saved: Callable[..., Path], mo
         assert [a.shape for a in model.forward([1, 2, 3], attentions=True).attentions or ()] == [(12, 3, 3)] * 2
 
 
+def test_a_file_that_is_away_while_it_is_read(saved: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one has its name in between, and C may have read that."""
+    path = saved("model", TINY)
+    read = container.read
+
+    def read_and_move(path: Any) -> container.Contents:
+        contents = read(path)
+        path.replace(path.with_suffix(".away"))
+        path.with_suffix(".away").replace(path)
+        return contents
+
+    monkeypatch.setattr(container, "read", read_and_move)
+    with pytest.raises(ModelFileError, match=r"model\.flm: was replaced while it was read"):
+        fastlm.load(path)
+
+
 @pytest.mark.parametrize("heads", [1, 3, 5, 8])
 def test_attentions_have_as_many_heads_as_are_written(heads: int) -> None:
     _, model = build(plain_spec(256), threads=1)

@@ -45,7 +45,11 @@ flm_status flm_batch_pause(flm_engine *e, flm_watch *watch, flm_error *error) {
     }
     if (status || !flm_gate_has_others(e->gate)) return status;
     flm_gate_resign(e->gate);
-    status = flm_gate_take_lead(e->gate, watch->poll, error);
+    return flm_batch_lead(e, watch, error);
+}
+
+flm_status flm_batch_lead(flm_engine *e, flm_watch *watch, flm_error *error) {
+    flm_status status = flm_gate_take_lead(e->gate, watch->poll, error);
     watch->leads = !status;
     return status;
 }
@@ -64,8 +68,6 @@ static void clear_attentions(const flm_part *part) {
 }
 
 static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
-    if (!item->session || item->session->model != m)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is NULL or of another model");
     if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
     if (item->rows > FLM_ROWS_ALL) return flm_fail(error, FLM_ERR_ARGUMENT, "an item's rows is not an flm_rows");
     if (item->attentions && !flm_spec_heads(flm_spec_main(&m->spec)))
@@ -114,23 +116,30 @@ static flm_status admit_part(flm_part *part, flm_error *error) {
 
 /* Claims the item's session, so that nothing else uses it and a poll that destroys it does not free it. An error leaves
  * it unclaimed and as it was. */
-static flm_status begin_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
-    flm_session *s = item->session;
-    flm_status status = check_item(model, item, error);
+static flm_status claim_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
+    if (!item->session || item->session->model != model)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is NULL or of another model");
+    flm_status status = flm_session_wait_until_left(item->session, error);
+    if (!status) status = check_item(model, item, error);
     if (status) return status;
-    if (s->busy)
+    if (item->session->busy)
         return flm_fail(error, FLM_ERR_STATE,
                         "a session is in use by a request or another call, or is in two items of this one");
-    *part = (flm_part){.session = s, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
-    flm_session_claim(s);
-    if (model->decoder_plan) status = admit_part(part, error);
-    if (status) flm_session_give_up(s);
-    return status;
+    *part = (flm_part){.session = item->session,
+                       .item = item,
+                       .tokens = item->tokens,
+                       .types = item->types,
+                       .end = item->n_tokens};
+    flm_session_claim(item->session);
+    return FLM_OK;
 }
 
 /* All or nothing: lengths grow if every part is complete. Otherwise what was computed of the old tokens stays, and what
- * was computed of the new ones is forgotten. */
-static void end_parts(flm_part *parts, size_t n_parts, flm_status status) {
+ * was computed of the new ones is forgotten. A session that a poll has destroyed meanwhile makes it an error. */
+static flm_status end_parts(flm_part *parts, size_t n_parts, flm_status status, flm_error *error) {
+    for (size_t i = 0; i < n_parts && !status; i++)
+        if (flm_session_is_destroyed(parts[i].session))
+            status = flm_fail(error, FLM_ERR_STATE, "a session was destroyed while it was computed");
     for (size_t i = 0; i < n_parts; i++) {
         flm_session *s = parts[i].session;
         flm_session_release(s);
@@ -142,6 +151,7 @@ static void end_parts(flm_part *parts, size_t n_parts, flm_status status) {
         }
         flm_session_give_up(s);
     }
+    return status;
 }
 
 /* How many tokens of a part a step takes that has room for n_tokens and n_rows rows of logits. */
@@ -229,20 +239,33 @@ static flm_status decode_parts(flm_engine *e, flm_part *parts, size_t n_parts, f
     return status;
 }
 
+/* Inside the gate, leading, with all sessions claimed. */
+static flm_status run_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
+    if (!e->model->decoder_plan) return flm_encode_parts(e, parts, n_parts, watch, error);
+    flm_status status = FLM_OK;
+    for (size_t i = 0; i < n_parts && !status; i++) status = admit_part(&parts[i], error);
+    return status ? status : decode_parts(e, parts, n_parts, watch, error);
+}
+
+/* Sessions are claimed before this thread waits for the lead: while it waits it asks its poll. */
 static flm_status forward(flm_model *model, flm_part *parts, flm_item *items, size_t n_items, const flm_poll *poll,
                           flm_error *error) {
     flm_engine *e = model->engine;
-    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0, .leads = 1};
-    flm_status status = flm_gate_enter_leading(e->gate, poll, error);
+    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0};
+    flm_status status = flm_gate_enter(e->gate, error);
     if (status) return status;
     size_t n_parts = 0;
+    status = flm_gate_may_wait(e->gate, error);
     while (n_parts < n_items && !status) {
-        status = begin_part(&parts[n_parts], model, &items[n_parts], error);
+        status = claim_part(&parts[n_parts], model, &items[n_parts], error);
         n_parts += !status;
     }
-    if (!status) status = (model->decoder_plan ? decode_parts : flm_encode_parts)(e, parts, n_parts, &watch, error);
-    if (!flm_batch_inside(&watch, status)) return status;
-    end_parts(parts, n_parts, status);
+    if (!status) {
+        status = flm_batch_lead(e, &watch, error);
+        if (!status) status = run_parts(e, parts, n_parts, &watch, error);
+        if (!flm_batch_inside(&watch, status)) return status;
+    }
+    status = end_parts(parts, n_parts, status, error);
     FLM_INVARIANT(flm_sessions_are_sound(e));
     flm_batch_leave(e, &watch);
     return status;

@@ -30,6 +30,8 @@ flm_status flm_encode_parts(flm_engine *engine, flm_part *parts, size_t n_parts,
 
 /* Run the step that engine->items holds, without the lock meanwhile. */
 flm_status flm_batch_run(flm_engine *engine, int encoder, flm_step *step, flm_watch *watch, flm_error *error);
+/* Inside the gate: wait for the lead. After an error the place of the caller is as after flm_gate_take_lead. */
+flm_status flm_batch_lead(flm_engine *engine, flm_watch *watch, flm_error *error);
 /* Between steps: ask the poll, and let others lead who wait. An error leaves the place of the caller as
  * flm_gate_take_lead does, and watch->leads at 0 if it does not lead any more. */
 flm_status flm_batch_pause(flm_engine *engine, flm_watch *watch, flm_error *error);

@@ -69,15 +69,20 @@ flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_
     flm_engine *e = session->model->engine;
     flm_page_table cross_kv = {0};
     flm_part part = {.session = session, .tokens = tokens, .end = n_tokens, .cross_kv = &cross_kv};
-    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0, .leads = 1};
-    status = flm_gate_enter_leading(e->gate, poll, error);
+    flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0};
+    status = flm_gate_enter(e->gate, error);
     if (status) return status;
-    if (session->busy) {
+    status = flm_gate_may_wait(e->gate, error);
+    if (!status) status = flm_session_wait_until_left(session, error);
+    if (!status && session->busy)
         status = flm_fail(error, FLM_ERR_STATE, "the session is in use by a request or another call");
-    } else {
-        flm_session_claim(session);
-        status = flm_encode_parts(e, &part, 1, &watch, error);
+    if (!status) {
+        flm_session_claim(session); /* before this thread waits for the lead: meanwhile it asks its poll */
+        status = flm_batch_lead(e, &watch, error);
+        if (!status) status = flm_encode_parts(e, &part, 1, &watch, error);
         if (!flm_batch_inside(&watch, status)) return status;
+        if (!status && flm_session_is_destroyed(session))
+            status = flm_fail(error, FLM_ERR_STATE, "the session was destroyed while its source was encoded");
         if (!status) adopt_cross_kv(session, &cross_kv, n_tokens);
         if (e->cross_pool) flm_page_table_truncate(e->cross_pool, &cross_kv, 0);
         flm_session_give_up(session);

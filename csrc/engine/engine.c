@@ -98,14 +98,6 @@ void flm_engine_destroy(flm_engine *engine) {
     flm_free(engine);
 }
 
-void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes) {
-    *kv_bytes = *scratch_bytes = 0;
-    if (!engine || flm_gate_enter(engine->gate, NULL)) return;
-    *kv_bytes = engine->kv_bytes;
-    *scratch_bytes = engine->scratch_bytes;
-    flm_gate_leave(engine->gate);
-}
-
 /* Sizes are rounded up to powers of two, so that buffers grow seldom, but not past what steps normally have. */
 static uint32_t round_up(uint32_t n, uint32_t usual) {
     uint32_t rounded = 16;

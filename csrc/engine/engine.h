@@ -46,8 +46,6 @@ typedef struct flm_engine {
 /* Gate held, for the models of a context share its memory. */
 flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *error);
 void flm_engine_destroy(flm_engine *engine);
-/* Most bytes that pages may take, and the bytes of step buffers; engine may be NULL. Enters the gate. */
-void flm_engine_memory(const flm_engine *engine, uint64_t *kv_bytes, uint64_t *scratch_bytes);
 
 /* Who may stop a step, asked while it runs. */
 typedef struct flm_watch {

@@ -131,15 +131,16 @@ flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *
     flm_gate *gate = request->engine->gate;
     flm_status status = flm_gate_enter(gate, error);
     if (status) return status;
-    if (request->awaited)
+    if (request->awaited) {
         status = flm_fail(error, FLM_ERR_STATE, "another call waits for this request");
-    else if (!flm_request_satisfied(request))
-        status = flm_gate_may_wait(gate, error);
+    } else {
+        request->wait_all = wait_all;
+        if (!flm_request_satisfied(request)) status = flm_gate_may_wait(gate, error);
+    }
     if (status) {
         flm_gate_leave(gate);
         return status;
     }
-    request->wait_all = wait_all;
     request->awaited = 1;
     request->references++;
     return wait_inside(request, poll, progress, error);

@@ -194,7 +194,8 @@ void flm_model_destroy(flm_model *model) {
     flm_model_free(model);
 }
 
-void flm_model_info_get(const flm_model *model, flm_model_info *info) {
+/* Inside the gate, since finishing a model changes it. */
+static void read_info(const flm_model *model, flm_model_info *info) {
     const flm_spec *s = &model->spec;
     *info = (flm_model_info){.kind = !s->encoder.n_layers  ? FLM_KIND_DECODER
                                      : s->decoder.n_layers ? FLM_KIND_ENCODER_DECODER
@@ -211,6 +212,15 @@ void flm_model_info_get(const flm_model *model, flm_model_info *info) {
                              .weight_bytes = flm_model_weight_bytes(model)};
     for (size_t i = 0; i < model->n_slots; i++)
         info->parameters += (uint64_t)model->slots[i].rows * model->slots[i].cols;
+    if (!model->finished) return;
     info->kv_bytes_per_token = flm_plan_page_bytes(model, !s->decoder.n_layers) / FLM_PAGE;
-    flm_engine_memory(model->engine, &info->kv_bytes, &info->scratch_bytes);
+    info->kv_bytes = model->engine->kv_bytes;
+    info->scratch_bytes = model->engine->scratch_bytes;
+}
+
+void flm_model_info_get(const flm_model *model, flm_model_info *info) {
+    flm_gate *gate = &model->context->gate;
+    const int inside = flm_gate_enter(gate, NULL) == FLM_OK;
+    read_info(model, info);
+    if (inside) flm_gate_leave(gate);
 }

@@ -142,8 +142,7 @@ flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm
     return FLM_OK;
 }
 
-/* Inside the gate: until no request is leaving the session. Outside of it after an error. */
-static flm_status wait_until_left(flm_session *session, flm_error *error) {
+flm_status flm_session_wait_until_left(flm_session *session, flm_error *error) {
     flm_gate *gate = gate_of(session);
     flm_status status = session->leaving ? flm_gate_may_wait(gate, error) : FLM_OK;
     if (!status && session->leaving) {
@@ -155,19 +154,19 @@ static flm_status wait_until_left(flm_session *session, flm_error *error) {
         session->waiter = NULL;
         flm_waiter_destroy(gate, &waiter);
     }
-    if (status) flm_gate_leave(gate);
     return status;
 }
 
 flm_status flm_session_enter(flm_session *session, flm_error *error) {
     flm_status status = flm_gate_enter(gate_of(session), error);
-    if (!status) status = wait_until_left(session, error);
     if (status) return status;
+    status = flm_session_wait_until_left(session, error);
     FLM_INVARIANT(flm_sessions_are_sound(session->model->engine));
-    if (!session->busy) return FLM_OK;
-    flm_gate_leave(gate_of(session));
-    return flm_fail(error, FLM_ERR_STATE,
-                    "the session is in use by a request or another call: destroy the request first");
+    if (!status && session->busy)
+        status = flm_fail(error, FLM_ERR_STATE,
+                          "the session is in use by a request or another call: destroy the request first");
+    if (status) flm_gate_leave(gate_of(session));
+    return status;
 }
 
 void flm_session_claim(flm_session *session) {
@@ -262,6 +261,15 @@ size_t flm_session_length(const flm_session *session) {
 }
 
 const int32_t *flm_session_tokens(const flm_session *session) { return session->tokens; }
+
+size_t flm_session_copy_tokens(const flm_session *session, int32_t *tokens, size_t capacity) {
+    flm_gate *gate = gate_of(session);
+    const int inside = flm_gate_enter(gate, NULL) == FLM_OK;
+    const size_t length = session->n_tokens, n = length < capacity ? length : capacity;
+    if (n) memcpy(tokens, session->tokens, n * sizeof *tokens);
+    if (inside) flm_gate_leave(gate);
+    return length;
+}
 
 flm_status flm_session_check(const flm_session *session, const int32_t *tokens, size_t n, flm_error *error) {
     uint32_t vocab = session->model->spec.vocab, context = session->model->max_context;

@@ -30,9 +30,13 @@ struct flm_session {
 
 /* Enter the gate and make sure nothing else uses the session; waits for a request that is leaving. */
 flm_status flm_session_enter(flm_session *session, flm_error *error);
+/* Inside the gate: wait until no request is leaving the session. FLM_ERR_STATE: this thread runs its step. */
+flm_status flm_session_wait_until_left(flm_session *session, flm_error *error);
 /* Use the session, which is not busy, for a request or a call; give it up again. Gate held. */
 void flm_session_claim(flm_session *session);
 void flm_session_give_up(flm_session *session);
+/* A claimed session whose caller has destroyed it: it goes when it is given up. */
+static inline int flm_session_is_destroyed(const flm_session *session) { return session->references == 1; }
 /* Check ids and room in the context for n more tokens. */
 flm_status flm_session_check(const flm_session *session, const int32_t *tokens, size_t n, flm_error *error);
 /* Room for n tokens in all. */

@@ -58,7 +58,8 @@ FLM_API const char *flm_status_name(flm_status status);
  * answer ends that call with FLM_ERR_CANCELLED. The asking thread may be in the midst of a step that it
  * runs for others. A poll may create, fork, rewind, cancel and destroy sessions and requests, also those
  * of the very call that asks it (that call then ends with FLM_ERR_STATE), and create requests. It must not
- * destroy the model or the context of that call. What would wait for a step fails with FLM_ERR_STATE while
+ * destroy the model or the context of that call; and a child process that it forks must not return from it, for it
+ * has none of the threads of the step. What would wait for a step fails with FLM_ERR_STATE while
  * this thread runs one: flm_request_wait, flm_forward, flm_session_encode, loading and finishing a model of
  * the same context. */
 typedef struct flm_poll {
@@ -119,7 +120,8 @@ typedef struct flm_model_options {
     flm_format format;     /* of matrices, unless flm_model_set_format says otherwise; flm_model_open ignores it */
     flm_dtype kv_dtype;    /* F32, BF16 or I8; 0: F32 for F32 matrices, else BF16 */
     uint32_t context;      /* longest sequence in tokens; 0: what the spec says */
-    uint64_t kv_bytes;     /* cap on the memory of KV pages; 0: chosen from the machine's memory */
+    uint64_t kv_bytes;     /* cap on the memory of a decoder's KV pages; 0: chosen from the machine's memory. An
+                              encoder has pages for one sequence of full length and some more besides */
     uint32_t verify;       /* flm_model_open: 1 also checks the payload's checksum */
     uint32_t prefix_cache; /* 0: on, 1: off */
 } flm_model_options;
@@ -200,6 +202,9 @@ FLM_API flm_status flm_session_fork(flm_session *session, flm_session **fork, fl
 FLM_API flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error); /* drop the last n */
 FLM_API size_t flm_session_length(const flm_session *session);
 FLM_API const int32_t *flm_session_tokens(const flm_session *session); /* [length] until the next call on it */
+/* Copy the first `capacity` tokens, or all if there are fewer; returns the length. Unlike the pointer it may be asked
+ * for while another thread's call uses the session. */
+FLM_API size_t flm_session_copy_tokens(const flm_session *session, int32_t *tokens, size_t capacity);
 /* A call or a request that uses the session keeps it until it ends. */
 FLM_API void flm_session_destroy(flm_session *session);
 

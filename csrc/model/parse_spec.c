@@ -83,6 +83,8 @@ static void check_stack(flm_reader *r, const flm_stack_spec *stack, int cross_al
             if (s->kind != FLM_MIXER_ATTENTION) continue;
             if (s->mixer.attention.cross && !cross_allowed)
                 flm_read_bad(r, "cross-attention", "has no encoder to look at");
+            if (!s->mixer.attention.cross && !s->mixer.attention.causal && stack == &r->spec->decoder)
+                flm_read_bad(r, "causal", "must be set in a decoder: a token may not depend on later ones");
             if (s->mixer.attention.relative_bias && stack->relative_heads != s->mixer.attention.heads)
                 flm_read_bad(r, "relative_bias", "needs a table with the same number of heads");
         }

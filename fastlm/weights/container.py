@@ -219,8 +219,8 @@ def _sync_folder(folder: Path) -> None:
 
 
 def identity_of(found: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from one that takes its name."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    """What tells a file from one that takes its name, and from itself before it was away: a rename sets ctime."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read_at(file: BinaryIO, offset: int, n_bytes: int, where: str) -> bytes:

@@ -113,7 +113,16 @@ def test_every_allocation_may_fail(build_c, small_files):
     assert min(map(int, re.findall(r"\d+", text))) > 20
 
 
-MODEL_CASES = ["fallback", "coverage", "finish_again", "two_loaders", "verify_beside", "shares", "options"]
+MODEL_CASES = [
+    "fallback",
+    "coverage",
+    "finish_again",
+    "two_loaders",
+    "verify_beside",
+    "shares",
+    "info_beside",
+    "options",
+]
 
 
 @pytest.mark.parametrize("case", MODEL_CASES)

@@ -190,8 +190,39 @@ static void own_call(void) {
     poll.ask = destroy_session;
     step_microseconds = 30000;
     flm_item item = {.session = v.mine, .tokens = tokens, .n_tokens = 200};
-    CHECK(flm_forward(m, &item, 1, &poll, &error) == FLM_OK && v.asked > 0);
+    CHECK(flm_forward(m, &item, 1, &poll, &error) == FLM_ERR_STATE && v.asked > 0 && strstr(error.text, "destroyed"));
     step_microseconds = 0;
+    free_all(m, c);
+}
+
+/* On the thread that leads: a request that has a token to show, but is not at its end. */
+static int wait_for_all(void *user) {
+    visit *v = user;
+    flm_error error = {0};
+    flm_progress p;
+    if (v->other->n_written == 0 || v->asked++) return 0;
+    CHECK(flm_request_wait(v->other, 1, NULL, &p, &error) == FLM_ERR_STATE && strstr(error.text, "poll"));
+    CHECK(flm_request_wait(v->other, 0, NULL, &p, &error) == FLM_OK && p.n_tokens > 0);
+    return 0;
+}
+
+/* What a wait in a poll would wait for is what it asks for now, not what an earlier one has asked for. */
+static void waits_all(void) {
+    flm_context *c = new_context();
+    flm_model *m = new_model(c, 0, 1);
+    flm_sampling many = sampling_of(100, 1);
+    visit v = {.m = m, .session = new_session(m), .mine = new_session(m)};
+    flm_poll poll = {wait_for_all, &v};
+    flm_progress p;
+    CHECK(flm_request_create(v.session, (int32_t[]){1, 2, 3}, 3, &many, &v.other, NULL) == FLM_OK);
+    CHECK(flm_request_create(v.mine, (int32_t[]){4, 5, 6}, 3, &many, &v.own, NULL) == FLM_OK);
+    step_microseconds = 12000;
+    CHECK(flm_request_wait(v.own, 1, &poll, &p, NULL) == FLM_OK && v.asked > 0);
+    step_microseconds = 0;
+    flm_request_destroy(v.own);
+    flm_request_destroy(v.other);
+    flm_session_destroy(v.mine);
+    flm_session_destroy(v.session);
     free_all(m, c);
 }
 
@@ -237,6 +268,71 @@ static void left(void) {
     running = 0;
     step_microseconds = 0;
     pthread_join(leader, NULL);
+    free_all(m, c);
+}
+
+/* While the call still waits for the lead. */
+static int use_session(void *user) {
+    visit *v = user;
+    flm_error error = {0};
+    flm_request *r;
+    flm_sampling few = sampling_of(4, 1);
+    if (v->asked++) return 0;
+    CHECK(flm_request_create(v->mine, (int32_t[]){1, 2}, 2, &few, &r, &error) == FLM_ERR_STATE);
+    CHECK(flm_session_rewind(v->mine, 0, &error) == FLM_ERR_STATE);
+    return 0;
+}
+
+/* Another thread leads when the poll of a call is asked: the call has its session already. */
+static void waiting(void) {
+    flm_context *c = new_context();
+    flm_model *m = new_model(c, 0, 1);
+    flm_error error;
+    int32_t tokens[40];
+    uint32_t random = 26;
+    pthread_t leader;
+    random_tokens(&random, tokens, 40);
+    visit v = {.m = m};
+    int (*const asks[])(void *) = {use_session, destroy_session};
+    for (int i = 0; i < 2; i++) {
+        flm_poll poll = {asks[i], &v};
+        flm_item item = {.tokens = tokens, .n_tokens = 40};
+        running = 1;
+        step_microseconds = 60000;
+        CHECK(pthread_create(&leader, NULL, keep_running, m) == 0);
+        for (v.asked = 0; v.asked == 0;) {
+            item.session = v.mine = new_session(m);
+            CHECK(flm_forward(m, &item, 1, &poll, &error) == (i && v.asked ? FLM_ERR_STATE : FLM_OK));
+            if (!i || !v.asked) flm_session_destroy(v.mine);
+        }
+        running = 0;
+        step_microseconds = 0;
+        pthread_join(leader, NULL);
+    }
+    free_all(m, c);
+}
+
+static void *read_tokens(void *session) {
+    int32_t tokens[CONTEXT];
+    for (size_t n = 0; n < 300;) {
+        n = flm_session_copy_tokens(session, tokens, CONTEXT);
+        for (size_t i = 0; i < n; i++) CHECK(tokens[i] == (int32_t)i % VOCAB);
+    }
+    return NULL;
+}
+
+/* A session's tokens are read while a call makes it longer. */
+static void read_beside(void) {
+    flm_context *c = new_context();
+    flm_model *m = new_model(c, 0, 1);
+    flm_session *s = new_session(m);
+    pthread_t reader;
+    CHECK(pthread_create(&reader, NULL, read_tokens, s) == 0);
+    for (int32_t i = 0; i < 300; i++) CHECK(forward(m, s, (int32_t[]){i % VOCAB}, 1) == FLM_OK);
+    pthread_join(reader, NULL);
+    int32_t few[2];
+    CHECK(flm_session_copy_tokens(s, few, 2) == 300 && few[1] == 1);
+    flm_session_destroy(s);
     free_all(m, c);
 }
 
@@ -289,7 +385,8 @@ static void allocations(void) {
 int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"no_room", no_room},   {"in_vain", in_vain}, {"polls", polls},
-        {"own_call", own_call}, {"left", left},       {"allocations", allocations},
+        {"own_call", own_call}, {"left", left},       {"allocations", allocations}, {"waits_all", waits_all},
+        {"waiting", waiting},   {"read_beside", read_beside},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fastlm.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -281,6 +282,32 @@ static void options(void) {
     flm_context_destroy(context);
 }
 
+static atomic_int finishing;
+
+static void *ask_for_info(void *model) {
+    flm_model_info info;
+    do {
+        flm_model_info_get(model, &info);
+        CHECK(info.vocab > 0 && (info.kv_bytes == 0) == (info.kv_bytes_per_token == 0));
+    } while (finishing);
+    return NULL;
+}
+
+/* A model is looked at while it is finished. */
+static void info_beside(void) {
+    flm_context *context = new_context(1);
+    flm_model *model = new_model(context, FLM_FORMAT_F32);
+    pthread_t asker;
+    load_all(model);
+    finishing = 1;
+    CHECK(pthread_create(&asker, NULL, ask_for_info, model) == 0);
+    CHECK(flm_model_finish(model, NULL) == FLM_OK);
+    finishing = 0;
+    pthread_join(asker, NULL);
+    flm_model_destroy(model);
+    flm_context_destroy(context);
+}
+
 /* Models of one context that are given no limit share half of the memory; the last may still have one sequence. */
 static void shares(void) {
     enum { N = 4 };
@@ -311,6 +338,7 @@ int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"fallback", fallback},       {"coverage", coverage},           {"finish_again", finish_again},
         {"two_loaders", two_loaders}, {"verify_beside", verify_beside}, {"shares", shares},
+        {"info_beside", info_beside},
         {"options", options}};
     CHECK(argc == 4);
     FILE *file = fopen(argv[2], "rb");
