@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,6 +70,14 @@ def stories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_public_model(tmp_path_factory.mktemp("stories"))
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process is in here with the same file, which is made if need be."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def build_c(request: pytest.FixtureRequest) -> BuildC:
     """Programs from objects that stay in pytest's cache folder: programs built with the same flags share them."""
@@ -81,7 +91,9 @@ def build_c(request: pytest.FixtureRequest) -> BuildC:
         kind = f"{name}-{hashlib.sha256(chr(0).join(command).encode()).hexdigest()[:8]}"
         digest = hashlib.sha256(b"".join([extra, *(path.read_bytes() for path in files)])).hexdigest()
         result = folder / f"{kind}-{digest[:16]}{suffix}"
-        if not result.exists():
+        with locked(folder / f"{kind}.lock"):  # by one of the processes that run tests
+            if result.exists():
+                return result
             for old in folder.glob(f"{kind}-*{suffix}"):
                 old.unlink(missing_ok=True)
             partial = folder / f"{kind}.{os.getpid()}{suffix}"
