@@ -1,0 +1,244 @@
+"""Statements of a template as Python functions: each takes the meter, the variables in sight and the text so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.exceptions import TemplateAssertionError, TemplateRuntimeError
+
+from fastlm.tokenizer.jinja.expressions import CAPTURED, OUTER, Expression, Expressions, Scope
+from fastlm.tokenizer.jinja.functions import name_of_attribute
+from fastlm.tokenizer.jinja.meter import STEP, Exhausted, Meter, Namespace, elements, text
+
+MAX_BODIES = 20  # in each other: as many as Python's own
+NEXT, BREAK, CONTINUE = range(3)  # how a body goes on after a statement
+
+Statement = Callable[[Meter, Scope, list[str]], int]
+Target = Callable[[Meter, Scope, Any], None]
+
+
+def _assign_name(name: str) -> Target:
+    def assign(meter: Meter, scope: Scope, value: Any) -> None:
+        scope[name] = value
+
+    return assign
+
+
+def _assign_attribute(owner: Expression, name: str) -> Target:
+    name_of_attribute(name)
+
+    def assign(meter: Meter, scope: Scope, value: Any) -> None:
+        found = owner(meter, scope)
+        if not isinstance(found, Namespace):
+            raise TemplateRuntimeError("cannot assign attribute on non-namespace object")
+        found.attributes[name] = value
+
+    return assign
+
+
+class Statements(Expressions):
+    """Turns the nodes of statements into functions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._in_loop = False
+
+    def body(self, statements: Sequence[nodes.Node]) -> Statement:
+        """The function of statements that run one after the other, which pays for itself."""
+        before, self.work = self.work, 2 * STEP
+        steps = tuple([self._statement(node) for node in statements])
+        work, self.work = self.work, before
+
+        def run(meter: Meter, scope: Scope, out: list[str]) -> int:
+            meter.left -= work
+            if meter.left < 0:
+                raise Exhausted
+            for step in steps:
+                then = step(meter, scope, out)
+                if then:
+                    return then
+            return NEXT
+
+        return run
+
+    def _inner_body(self, statements: Sequence[nodes.Node]) -> Statement:
+        """The function of a body that has variables of its own."""
+        if self.depth == MAX_BODIES:
+            raise TemplateAssertionError(f"more than {MAX_BODIES} blocks in each other", statements[0].lineno)
+        return self._inside(lambda: self.body(statements))  # type: ignore[no-any-return]
+
+    def _inside(self, translate: Callable[[], Any]) -> Any:
+        """What `translate` gives where one more body has variables of its own."""
+        self.depth += 1
+        made = translate()
+        self.depth -= 1
+        return made
+
+    def _statement(self, node: nodes.Node) -> Statement:
+        self.work += STEP
+        translate = getattr(self, f"_{type(node).__name__}", None)
+        if translate is None or isinstance(node, nodes.Expr):
+            raise TemplateAssertionError(f"{type(node).__name__} is no part of a chat template", node.lineno)
+        return translate(node)  # type: ignore[no-any-return]
+
+    def _reading(self, translate: Callable[[], Any]) -> tuple[Any, set[str]]:
+        """What `translate` gives, and the variables that it found to be read."""
+        before, self.names = self.names, set()
+        made = translate()
+        found, self.names = self.names, before | self.names
+        return made, found
+
+    # ---- text ---------------------------------------------------------------------------------
+
+    def _Output(self, node: nodes.Output) -> Statement:
+        pieces: list[str | Expression] = []
+        for child in node.nodes:
+            if isinstance(child, nodes.TemplateData):
+                self.work += len(child.data)
+                pieces.append(child.data)
+            else:
+                pieces.append(self.expression(child))
+
+        def write(meter: Meter, scope: Scope, out: list[str]) -> int:
+            for piece in pieces:
+                if isinstance(piece, str):
+                    out.append(piece)
+                    continue
+                value = piece(meter, scope)
+                if type(value) is not str:
+                    value = text(meter, value)
+                meter.left -= len(value)
+                if meter.left < 0:
+                    raise Exhausted
+                out.append(value)
+            return NEXT
+
+        return write
+
+    def _written(self, statements: Sequence[nodes.Node]) -> Callable[[Meter, Scope], str]:
+        """The function of a body whose text is a value."""
+        body = self._inner_body(statements)
+
+        def write(meter: Meter, scope: Scope) -> str:
+            out: list[str] = []
+            body(meter, scope, out)
+            made = "".join(out)
+            meter.pay(len(made))
+            return made
+
+        return write
+
+    def _FilterBlock(self, node: nodes.FilterBlock) -> Statement:
+        value = self._captured(node.body, node.filter)
+
+        def write(meter: Meter, scope: Scope, out: list[str]) -> int:
+            made = text(meter, value(meter, scope))
+            meter.pay(len(made))
+            out.append(made)
+            return NEXT
+
+        return write
+
+    def _captured(self, statements: Sequence[nodes.Node], how: nodes.Filter | None) -> Expression:
+        """The text of a block, filtered."""
+        write = self._outside_loops(lambda: self._written(statements))
+        change = None if how is None else self.expression(how)
+
+        def value(meter: Meter, scope: Scope) -> Any:
+            inner: Scope = {OUTER: scope}
+            inner[CAPTURED] = write(meter, inner)
+            return inner[CAPTURED] if change is None else change(meter, inner)
+
+        return value
+
+    def _outside_loops(self, translate: Callable[[], Any]) -> Any:
+        """What `translate` gives where break and continue have no loop."""
+        before, self._in_loop = self._in_loop, False
+        made = translate()
+        self._in_loop = before
+        return made
+
+    # ---- variables ----------------------------------------------------------------------------
+
+    def _target(self, node: nodes.Node) -> Target:
+        self.work += STEP
+        if isinstance(node, nodes.Name):
+            return _assign_name(node.name)
+        if isinstance(node, nodes.NSRef):
+            return _assign_attribute(self._Name(nodes.Name(node.name, "load")), node.attr)
+        if not isinstance(node, nodes.Tuple):
+            raise TemplateAssertionError("this cannot be assigned to", node.lineno)
+        targets = [self._target(item) for item in node.items]
+
+        def unpack(meter: Meter, scope: Scope, value: Any) -> None:
+            values = elements(meter, value)
+            if len(values) != len(targets):
+                raise ValueError(f"{len(values)} values for {len(targets)} variables")
+            for target, part in zip(targets, values, strict=True):
+                target(meter, scope, part)
+
+        return unpack
+
+    def _Assign(self, node: nodes.Assign) -> Statement:
+        value, target = self.expression(node.node), self._target(node.target)
+
+        def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
+            target(meter, scope, value(meter, scope))
+            return NEXT
+
+        return assign
+
+    def _AssignBlock(self, node: nodes.AssignBlock) -> Statement:
+        value, target = self._captured(node.body, node.filter), self._target(node.target)
+
+        def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
+            target(meter, scope, value(meter, scope))
+            return NEXT
+
+        return assign
+
+    def _With(self, node: nodes.With) -> Statement:
+        values = [self.expression(value) for value in node.values]
+        targets = [self._target(target) for target in node.targets]
+        body = self._inner_body(node.body)
+
+        def run(meter: Meter, scope: Scope, out: list[str]) -> int:
+            inner: Scope = {OUTER: scope}
+            for target, value in zip(targets, values, strict=True):
+                target(meter, inner, value(meter, scope))
+            return body(meter, inner, out)
+
+        return run
+
+    def _Scope(self, node: nodes.Scope | nodes.Block) -> Statement:
+        body = self._inner_body(node.body)
+        return lambda meter, scope, out: body(meter, {OUTER: scope}, out)
+
+    _Block = _Scope
+
+    # ---- branches and loops -------------------------------------------------------------------
+
+    def _If(self, node: nodes.If) -> Statement:
+        branches = [(self.expression(branch.test), self.body(branch.body)) for branch in (node, *node.elif_)]
+        otherwise = self.body(node.else_) if node.else_ else None
+
+        def choose(meter: Meter, scope: Scope, out: list[str]) -> int:
+            for test, body in branches:
+                if test(meter, scope):
+                    return body(meter, scope, out)
+            return NEXT if otherwise is None else otherwise(meter, scope, out)
+
+        return choose
+
+    def _Break(self, node: nodes.Stmt) -> Statement:
+        return self._leave(node, BREAK)
+
+    def _Continue(self, node: nodes.Stmt) -> Statement:
+        return self._leave(node, CONTINUE)
+
+    def _leave(self, node: nodes.Stmt, then: int) -> Statement:
+        if not self._in_loop:
+            raise TemplateAssertionError("break or continue outside of a loop", node.lineno)
+        return lambda meter, scope, out: then
