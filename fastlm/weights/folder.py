@@ -39,6 +39,15 @@ class CheckpointFolder(ModelSource):
         path = self.path / name
         return read_bytes(path, MAX_FILE_BYTES) if _is_there(path) else None
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        path = self.path / folder
+        if not _is_there(path):
+            return ()
+        try:
+            return tuple(sorted(entry.name for entry in path.iterdir()))
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         family = registry.read(config, self.path / "config.json")
         with Checkpoint(self.weights) as checkpoint:

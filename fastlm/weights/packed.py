@@ -24,6 +24,10 @@ class PackedFile(ModelSource):
     def read(self, name: str) -> bytes | None:
         return self.contents.files.get(name)
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        start = f"{folder}/"
+        return tuple(sorted(name.removeprefix(start) for name in self.contents.files if name.startswith(start)))
+
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         """Give the file to `builder`: it says itself what it is, so `config` is not asked."""
         built = builder.map(self.path)

@@ -50,6 +50,18 @@ class ModelSource(ABC):
             The file cannot be read.
         """
 
+    def names(self, folder: str) -> tuple[str, ...]:
+        """Names, in order, of the small files in a folder of the model, which `read` takes as "folder/name".
+
+        None is found by a form that has no folders.
+
+        Raises
+        ------
+        ModelFileError
+            The folder cannot be read.
+        """
+        return ()
+
     @abstractmethod
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         """Give the weights to `builder`: with the spec that `config` says and the weights complete, or as a file.
