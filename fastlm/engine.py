@@ -11,7 +11,7 @@ from fastlm.arch.spec import ModelSpec
 from fastlm.errors import StateError
 from fastlm.generation import Parameters, resolve
 from fastlm.running import Run
-from fastlm.tokenizer.chat import ChatTemplate
+from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.weights.source import ModelSource
@@ -33,7 +33,7 @@ class Engine:
         config.json and generation_config.json.
     prompts
         Text or ids -> checked ids, by the tokenizer.
-    template
+    templates
         Of conversations.
     """
 
@@ -45,7 +45,7 @@ class Engine:
     config: Mapping[str, object]
     defaults: Mapping[str, object]
     prompts: Prompts
-    template: ChatTemplate | None
+    templates: ChatTemplates | None
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""

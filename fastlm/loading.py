@@ -19,7 +19,7 @@ from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
 from fastlm.generation import not_honoured
 from fastlm.model import Model
-from fastlm.tokenizer.chat import load_template
+from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import load_tokenizer
 from fastlm.tokenizer.vocabulary import vocabulary
@@ -121,7 +121,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             config=config,
             defaults=generation_config,
             prompts=Prompts(tokenizer, spec.vocab),
-            template=load_template(source),
+            templates=load_templates(source),
         )
     )
 

@@ -92,16 +92,61 @@ class Model:
         return generate.batch(self.engine, prompts, params)
 
     def chat(
-        self, messages: Sequence[Mapping[str, Any]], *, template_kwargs: Mapping[str, Any] | None = None, **params: Any
+        self,
+        messages: Sequence[Any],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+        **params: Any,
     ) -> Completion:
-        """Answer a conversation ({"role": ..., "content": ...} each) by the model's chat template."""
+        """Answer a conversation by the model's chat template.
+
+        Parameters
+        ----------
+        messages
+            {"role": ..., "content": ...} each.
+        tools, documents
+            JSON schemas of functions that the answer may call, and texts ({"title": ..., "text": ...}) to answer from.
+        template_kwargs
+            What else `chat_prompt` takes: continue_final_message, chat_template, or variables of the template.
+        **params
+            As of `generate`.
+
+        Raises
+        ------
+        ParameterError
+            The template does not take these messages, or reads no such variable; or as `generate`.
+        ModelFormatError
+            The template is malformed.
+        """
         variables = {} if template_kwargs is None else template_kwargs
         if not isinstance(variables, Mapping):
             raise ParameterError(f"template_kwargs must be a mapping, not {shown(variables)}")
-        return self.generate(self.chat_prompt(messages, **variables), **params)
+        given = {name: value for name, value in (("tools", tools), ("documents", documents)) if value is not None}
+        return self.generate(chat.chat_ids(self.engine, messages, {**variables, **given}), **params)
 
-    def chat_prompt(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
-        """Token ids of a conversation, ready for the answer; the template writes all special tokens itself."""
+    def chat_prompt(self, /, messages: Sequence[Any], **variables: Any) -> list[int]:
+        """Token ids of a conversation, ready for the answer; the template writes all special tokens itself.
+
+        Parameters
+        ----------
+        messages
+            {"role": ..., "content": ...} each; objects with such fields (dataclasses, pydantic models) will do.
+        tools, documents
+            As of `chat`.
+        add_generation_prompt
+            False: without the start of the answer.
+        continue_final_message
+            True: without the end of the last message, so that the answer goes on with it; or the name of the field to
+            go on with, such as "reasoning_content".
+        chat_template
+            The name of one of the model's templates, where it has several ("tool_use" is taken where there are tools).
+        **variables
+            Others that the template reads, such as enable_thinking.
+
+        Raises as `chat`.
+        """
         return chat.chat_ids(self.engine, messages, variables)
 
     def session(self) -> Session:

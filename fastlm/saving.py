@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from fastlm.arch.spec import encode
 from fastlm.errors import ParameterError
 from fastlm.model import Model
+from fastlm.tokenizer.chat import template_files
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES
@@ -20,7 +21,7 @@ KEPT = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
-    "chat_template.jinja",
+    "chat_template.json",
 )
 
 
@@ -37,7 +38,7 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
             yield PackedTensor(t.name, t.rows, t.cols, t.is_matrix, t.format, core.tensor_data(i))
 
     words = Vocabulary(**vocabulary(engine.tokenizer, engine.config, engine.defaults, engine.vocab))
-    files = {name: data for name in KEPT if (data := source.read(name)) is not None}
+    files = {name: data for name in (*KEPT, *template_files(source)) if (data := source.read(name)) is not None}
     write(
         path,
         spec=encode(engine.spec),

@@ -9,9 +9,9 @@ from fastlm.engine import Engine
 from fastlm.errors import UnsupportedError
 
 
-def chat_ids(engine: Engine, messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> list[int]:
-    """See `Model.chat_prompt`."""
+def chat_ids(engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any]) -> list[int]:
+    """See `Model.chat_prompt`; the names of `variables` may be anything yet."""
     tokenizer = engine.prompts.needed_tokenizer()
-    if engine.template is None:
+    if engine.templates is None:
         raise UnsupportedError("this model has no chat template: use generate() with a prompt of your own")
-    return tokenizer.encode(engine.template.render(messages, **variables), special=False)
+    return tokenizer.encode(engine.templates.render(messages, variables), special=False)

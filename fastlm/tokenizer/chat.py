@@ -1,29 +1,31 @@
-"""Chat templates: Jinja from a model folder, which nobody vouches for, in an immutable sandbox with bounds."""
+"""Chat templates: which a model has, which one is meant, and what a conversation becomes by it."""
 
 from __future__ import annotations
 
-import datetime
-import functools
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fastlm.arguments import shown
-from fastlm.errors import ModelFormatError, ParameterError, UnsupportedError
+from fastlm.errors import FastlmError, ModelFormatError, ModelMemoryError, ParameterError
+from fastlm.tokenizer.conversation import Plain, cut, mark_end, plain_messages, plain_records
 from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from fastlm.tokenizer.jinja.template import Template
 
-MAX_TEMPLATE_BYTES = 1 << 20
-MAX_OUTPUT = 1 << 24  # characters of a rendered conversation
-MAX_SECONDS = 5.0
-_WIDE = re.compile(r"[%{:][^%{}]{0,20}\d{6}")  # a format with a field of a million characters
+_FOLDER = "additional_chat_templates"
+_MAX_TEMPLATES = 64
+_DEFAULT = "default"
+_WITH_TOOLS = "tool_use"
+_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_ARGUMENTS = ("tools", "documents", "add_generation_prompt", "continue_final_message")
 
 
 class ChatTemplate:
-    """A model's chat template, compiled at its first use.
+    """One chat template, translated at its first use.
 
     Parameters
     ----------
@@ -36,188 +38,207 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, where: str, tokens: Mapping[str, str]) -> None:
-        if len(source) > MAX_TEMPLATE_BYTES:
-            raise ModelFormatError(f"{where}: a chat template of {len(source):,} characters is no template")
         self._source = source
         self._where = where
         self._tokens = dict(tokens)
 
-    def render(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
-    ) -> str:
-        """The text of a conversation, ended by the start of the answer."""
-        import jinja2
+    @cached_property
+    def _template(self) -> Template:
+        from fastlm.tokenizer.jinja.template import Template
 
-        _check_messages(messages)
-        with _deadline():
+        return Template(self._source)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables that the template reads.
+
+        Raises
+        ------
+        ModelFormatError
+            It is no template.
+        """
+        with _typed(self._where):
+            return self._template.names
+
+    def render(self, messages: object, /, **variables: Any) -> str:
+        """The text of a conversation, as transformers makes it.
+
+        Parameters
+        ----------
+        messages
+            A list of mappings, or of objects with such fields: a role, and mostly a content.
+        tools, documents
+            Lists of mappings, or None: JSON schemas of functions, and texts to answer from.
+        add_generation_prompt
+            End with the start of the answer (the default, unless the last message is continued).
+        continue_final_message
+            True, or the name of a field of the last message: end where its text ends; the answer goes on with it.
+        **variables
+            Others that the template reads, such as enable_thinking.
+
+        Raises
+        ------
+        ParameterError
+            The messages, or a variable, are not what this template takes.
+        ModelFormatError
+            The template is malformed, fails, or would take too much time or memory.
+        """
+        _check_names(variables, [self])
+        return self.conversation(messages, variables)
+
+    def conversation(self, messages: object, variables: Mapping[str, Any]) -> str:
+        """As `render`, with variables whose names are known to be read."""
+        plain, given = Plain(), dict(variables)
+        field = given.pop("continue_final_message", None)
+        prompted = given.pop("add_generation_prompt", None)
+        if field and prompted:
+            raise ParameterError("continue_final_message and add_generation_prompt exclude each other")
+        shown_messages = plain_messages(plain, messages)
+        seen = {name: plain_records(plain, name, given.pop(name, None)) for name in ("tools", "documents")}
+        others = {name: plain.copy(value, name) for name, value in given.items()}
+        others |= {
+            "messages": shown_messages,
+            "add_generation_prompt": not field if prompted is None else bool(prompted),
+        }
+        text = None
+        if field:
+            text = mark_end(shown_messages, "content" if field is True else field, self._source)
+        with _typed(self._where):
+            from fastlm.tokenizer.jinja.meter import work_for
+
+            made = self._template.render({**self._tokens, **seen, **others}, work_for(plain.characters, plain.items))
+        return made if text is None else cut(made, text)
+
+
+def _check_names(names: Iterable[object], templates: Sequence[ChatTemplate]) -> None:
+    """Raise ParameterError for a variable that none of the templates reads."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ParameterError(f"template_kwargs: {shown(name)} is no name of a variable")
+        if name == "messages":
+            raise ParameterError("template_kwargs: messages cannot be one of them; they are the first argument")
+        if name not in _ARGUMENTS and not any(name in template.names for template in templates):
+            known = {other for template in templates for other in template.names}
+            near = difflib.get_close_matches(name[:64], [*_ARGUMENTS, *sorted(known)], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ParameterError(f"the chat template reads no variable {shown(name)}{hint}")
+
+
+@contextmanager
+def _typed(where: str) -> Iterator[None]:
+    """Whatever a template does wrong in the block is an error that names its file."""
+    import jinja2
+
+    from fastlm.tokenizer.jinja.functions import Refusal
+    from fastlm.tokenizer.jinja.meter import Exhausted
+
+    try:
+        yield
+    except FastlmError:
+        raise
+    except Refusal as error:
+        raise ParameterError(f"{where}: the chat template refuses these messages: {error}") from None
+    except Exhausted:
+        raise ModelFormatError(f"{where}: the chat template does far more than the messages ask for") from None
+    except jinja2.TemplateSyntaxError as error:
+        raise ModelFormatError(f"{where}: the chat template fails: line {error.lineno}: {error.message}") from error
+    except RecursionError as error:
+        raise ModelFormatError(f"{where}: the chat template is nested too deeply") from error
+    except MemoryError as error:
+        raise ModelMemoryError(f"{where}: out of memory for the chat template") from error
+    except Exception as error:
+        raise ModelFormatError(f"{where}: the chat template fails: {str(error)[:300]}") from error
+
+
+class ChatTemplates:
+    """The chat templates of a model, by name."""
+
+    def __init__(self, templates: Mapping[str, ChatTemplate]) -> None:
+        self._templates = dict(templates)
+
+    def render(self, messages: object, variables: Mapping[Any, Any]) -> str:
+        """As `ChatTemplate.render`, by the template that the variable chat_template names.
+
+        None: "tool_use" where there are tools and such a template, else "default".
+        """
+        variables = dict(variables)
+        chosen = self._choose(variables.pop("chat_template", None), variables.get("tools") is not None)
+        _check_names(variables, [chosen, *self._templates.values()])
+        return chosen.conversation(messages, variables)
+
+    def _choose(self, name: object, tools: bool) -> ChatTemplate:
+        if name is None:
+            name = _WITH_TOOLS if tools and _WITH_TOOLS in self._templates else _DEFAULT
+        if not isinstance(name, str) or name not in self._templates:
+            names = ", ".join(sorted(self._templates))
+            raise ParameterError(f"chat_template: the model has no {shown(name)}, only {names}: name one of them")
+        return self._templates[name]
+
+
+# ---- the files of a model -----------------------------------------------------------------------
+
+
+def load_templates(model: ModelSource) -> ChatTemplates | None:
+    """The chat templates of a model; None if it has none.
+
+    Those of chat_template.jinja and of additional_chat_templates/ count before chat_template.json, and this one before
+    tokenizer_config.json.
+    """
+    tokens = _special_tokens(model)
+    found = _files(model)
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if _DEFAULT not in found:
+            where = model.describe(name)
+            sources = _named((model.read_json(name) or {}).get("chat_template"), where)
+            found |= {other: (source, where) for other, source in sources.items() if other not in found}
+    if not found:
+        return None
+    return ChatTemplates({name: ChatTemplate(source, where, tokens) for name, (source, where) in found.items()})
+
+
+def template_files(model: ModelSource) -> list[str]:
+    """Names of the files that are templates; those in additional_chat_templates/ have the name of their template."""
+    more = [f"{_FOLDER}/{name}" for name in model.names(_FOLDER) if name.endswith(".jinja")]
+    if len(more) > _MAX_TEMPLATES:
+        raise ModelFormatError(f"{model.describe(_FOLDER)}: holds more than {_MAX_TEMPLATES} templates")
+    return [*more, "chat_template.jinja"]
+
+
+def _files(model: ModelSource) -> dict[str, tuple[str, str]]:
+    """Templates that have a file of their own, by name: the text, and the file."""
+    found = {}
+    for file in template_files(model):
+        name = file.rpartition("/")[2].removesuffix(".jinja") if "/" in file else _DEFAULT
+        data, where = model.read(file), model.describe(file)
+        if data is not None:
             try:
-                template = _environment().from_string(self._source)
-                pieces = template.generate(
-                    messages=[dict(m) for m in messages],
-                    add_generation_prompt=add_generation_prompt,
-                    **{**self._tokens, **variables},
-                )
-                return "".join(self._bounded(pieces))
-            except _TemplateRefusal as error:
-                raise ParameterError(f"{self._where}: the chat template refuses these messages: {error}") from None
-            except _OutOfTime:
-                raise ModelFormatError(f"{self._where}: the chat template ran for over {MAX_SECONDS:g} s") from None
-            except jinja2.TemplateError as error:
-                raise ModelFormatError(f"{self._where}: the chat template fails: {error}") from error
-            except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError, MemoryError) as error:
-                if isinstance(error, ModelFormatError):
-                    raise
-                raise ModelFormatError(f"{self._where}: the chat template fails: {error!r:.300}") from error
-
-    def _bounded(self, pieces: Iterator[str]) -> Iterator[str]:
-        total = 0
-        for piece in pieces:
-            total += len(piece)
-            if total > MAX_OUTPUT:
-                raise ModelFormatError(f"{self._where}: the chat template writes without end")
-            yield piece
-
-
-class _TemplateRefusal(Exception):
-    """raise_exception() in a template."""
-
-
-class _OutOfTime(BaseException):
-    """The template runs too long."""
-
-
-class _deadline:
-    """Ends the block with _OutOfTime after MAX_SECONDS, by a trace of the lines that it runs in this thread."""
-
-    def __enter__(self) -> None:
-        import sys
-        import time
-
-        end = time.monotonic() + MAX_SECONDS
-
-        def trace(frame: Any, event: str, argument: Any) -> Any:
-            if time.monotonic() > end:
-                raise _OutOfTime
-            return trace if frame.f_code.co_filename == "<template>" or event == "line" else None
-
-        self._before = sys.gettrace()
-        sys.settrace(trace)
-
-    def __exit__(self, *exception: object) -> None:
-        import sys
-
-        sys.settrace(self._before)
-
-
-def _check_messages(messages: object) -> None:
-    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence) or not messages:
-        raise ParameterError("messages must be a list like [{'role': 'user', 'content': 'Hello'}]")
-    for i, message in enumerate(messages):
-        if not isinstance(message, Mapping) or "role" not in message:
-            raise ParameterError(f"messages[{i}] must be a mapping with 'role' and 'content', not {shown(message)}")
-
-
-def _raise(message: str) -> None:
-    raise _TemplateRefusal(message)
-
-
-def _to_json(value: Any, indent: int | None = None, **options: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, **options)
-
-
-def _small_range(*bounds: int) -> range:
-    found = range(*bounds)
-    if len(found) > 100_000:
-        raise ValueError("a range in a chat template is too long")
+                found[name] = data.decode("utf-8"), where
+            except UnicodeDecodeError:
+                raise ModelFormatError(f"{where}: not UTF-8") from None
     return found
 
 
-def _check_size(*values: object) -> None:
-    """Refuse numbers that could only ask for a text without end: widths, counts, exponents."""
-    for value in values:
-        if isinstance(value, int) and abs(value) > MAX_OUTPUT:
-            raise ValueError(f"the number {value} in a chat template is too large")
+def _named(value: object, where: str) -> dict[str, str]:
+    """The templates in a field chat_template: one, or several with names."""
+    if value is None:
+        return {}
+    items = list(value.items()) if isinstance(value, dict) else [(_DEFAULT, value)]
+    if isinstance(value, list):
+        items = [(item.get("name"), item.get("template")) if isinstance(item, dict) else (None, item) for item in value]
+    if not all(isinstance(name, str) and isinstance(source, str) for name, source in items):
+        raise ModelFormatError(
+            f'{where}: chat_template must be a string, or a list of {{"name": ..., "template": ...}}'
+        )
+    return dict(items)
 
 
-def _check_format(form: str) -> None:
-    if _WIDE.search(form):
-        raise ValueError("a format in a chat template is too wide")
+def _special_tokens(model: ModelSource) -> dict[str, str]:
+    """The special tokens that templates see, by name.
 
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    import jinja2.ext
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        """Jinja's sandbox, which keeps templates off Python's inside, with bounds on what they can make."""
-
-        intercepted_binops = frozenset(["*", "**", "%"])
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            if operator == "*" and not (isinstance(left, (int, float)) and isinstance(right, (int, float))):
-                sizes = [v if isinstance(v, int) else len(v) for v in (left, right)]
-                _check_size(sizes[0] * sizes[1])
-            if operator == "**":
-                _check_size(left, right, right * abs(left).bit_length() if isinstance(left, int) else 0)
-            if operator == "%" and isinstance(left, str):
-                _check_format(left)
-            return super().call_binop(context, operator, left, right)
-
-        def call(self, context: Any, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-            _check_size(*args, *kwargs.values())
-            return super().call(context, function, *args, **kwargs)
-
-        def wrap_str_format(self, value: Any) -> Any:  # sees str.format before a template gets it
-            owner = getattr(value, "__self__", None)
-            if isinstance(owner, str) and getattr(value, "__name__", "") in ("format", "format_map"):
-                _check_format(owner)
-            return super().wrap_str_format(value)
-
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols])
-    environment.filters["tojson"] = _to_json
-    for name in ("center", "indent", "batch", "slice"):
-        environment.filters[name] = _bounded_filter(environment.filters[name])
-    environment.globals["raise_exception"] = _raise
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    environment.globals["range"] = _small_range
-    return environment
-
-
-def _bounded_filter(function: Any) -> Any:
-    @functools.wraps(function)
-    def bounded(*args: Any, **kwargs: Any) -> Any:
-        _check_size(*args, *kwargs.values())
-        return function(*args, **kwargs)
-
-    return bounded
-
-
-def load_template(model: ModelSource) -> ChatTemplate | None:
-    """The chat template of a model: chat_template.jinja, or the one in tokenizer_config.json; None if it has none."""
+    Folders of old have them in special_tokens_map.json, which counts where tokenizer_config.json lists no added tokens.
+    """
     config = model.read_json("tokenizer_config.json") or {}
-    tokens = {name: text for name, value in config.items() if name.endswith("_token") and (text := _content(value))}
-    file = model.read("chat_template.jinja")
-    if file is not None:
-        where = model.describe("chat_template.jinja")
-        try:
-            return ChatTemplate(file.decode("utf-8"), where, tokens)
-        except UnicodeDecodeError:
-            raise ModelFormatError(f"{where}: not UTF-8") from None
-    source = config.get("chat_template")
-    where = model.describe("tokenizer_config.json")
-    if isinstance(source, list):  # several, by name
-        named = {item.get("name"): item.get("template") for item in source if isinstance(item, dict)}
-        source = named.get("default")
-        if source is None and named:
-            raise UnsupportedError(f"{where}: has chat templates {sorted(map(str, named))}, but no default")
-    if source is None:
-        return None
-    if not isinstance(source, str):
-        raise ModelFormatError(f"{where}: chat_template must be a string")
-    return ChatTemplate(source, where, tokens)
-
-
-def _content(value: object) -> str | None:
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
+    if "added_tokens_decoder" not in config:
+        config |= model.read_json("special_tokens_map.json") or {}
+    contents = {name: value.get("content") if isinstance(value, dict) else value for name, value in config.items()}
+    return {name: text for name in _SPECIAL_TOKENS if isinstance(text := contents.get(name), str)}
