@@ -36,7 +36,7 @@ class Plain:
         self.items = 0
         self._made: dict[int, tuple[object, Any]] = {}  # by id: shared parts stay shared
 
-    def copy(self, value: object, where: str, depth: int = 0) -> Any:
+    def copy(self, value: object, where: str) -> Any:
         """A plain copy of a value.
 
         Raises
@@ -44,43 +44,54 @@ class Plain:
         ParameterError
             A part of it is nothing that a template could show; `where` is how the error calls the value.
         """
+        return self._copy(value, (where,))
+
+    def _copy(self, value: object, path: tuple[Any, ...]) -> Any:
+        """As `copy`; `path` has the name of the argument, and the keys by which the value is found in it."""
         self.items += 1
-        if value is None:
-            return None
+        kind = type(value)
+        if kind is str:
+            self.characters += len(value)  # type: ignore[arg-type]
+            return value
+        if value is None or kind is bool or kind is float:
+            return value
+        if isinstance(value, (str, int, float, np.bool_, np.integer, np.floating)):
+            return self._scalar(value, path)
+        if len(path) > _MAX_DEPTH:
+            raise ParameterError(f"{_name(path)}: is nested deeper than {_MAX_DEPTH} levels, or holds itself")
+        if id(value) not in self._made:
+            self._made[id(value)] = value, self._container(value, path)
+        return self._made[id(value)][1]
+
+    def _scalar(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, str):
             self.characters += len(value)
             return str.__str__(value)
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
-        if isinstance(value, (int, np.integer)):
-            number = int(value)
-            if number.bit_length() > _MAX_BITS:
-                raise ParameterError(f"{where}: the number has too many digits to be written")
-            return number
         if isinstance(value, (float, np.floating)):
             return float(value)
-        if depth == _MAX_DEPTH:
-            raise ParameterError(f"{where}: is nested deeper than {_MAX_DEPTH} levels, or holds itself")
-        if id(value) not in self._made:
-            self._made[id(value)] = value, self._container(value, where, depth + 1)
-        return self._made[id(value)][1]
+        number = int(value)
+        if number.bit_length() > _MAX_BITS:
+            raise ParameterError(f"{_name(path)}: the number has too many digits to be written")
+        return number
 
-    def _container(self, value: object, where: str, depth: int) -> Any:
+    def _container(self, value: object, path: tuple[Any, ...]) -> Any:
         fields = _fields(value)
         if fields is not None:
-            return {
-                self._name(name, where): self.copy(part, f"{where}[{shown(name)}]", depth)
-                for name, part in fields.items()
-            }
+            wrong = [name for name in fields if not isinstance(name, (str, int, float, type(None)))]
+            if wrong:
+                raise ParameterError(f"{_name(path)}: names in it must be texts, not {shown(wrong[0])}")
+            return {self._copy(name, path): self._copy(part, (*path, name)) for name, part in fields.items()}
         if isinstance(value, (list, tuple)):
-            parts = [self.copy(part, f"{where}[{i}]", depth) for i, part in enumerate(value)]
+            parts = [self._copy(part, (*path, i)) for i, part in enumerate(value)]
             return parts if isinstance(value, list) else tuple(parts)
-        raise ParameterError(f"{where}: a template takes texts, numbers, lists and mappings, not {shown(value)}")
+        raise ParameterError(f"{_name(path)}: a template takes texts, numbers, lists and mappings, not {shown(value)}")
 
-    def _name(self, name: object, where: str) -> Any:
-        if name is None or isinstance(name, (str, int, float)):
-            return self.copy(name, where)
-        raise ParameterError(f"{where}: names in it must be texts, not {shown(name)}")
+
+def _name(path: tuple[Any, ...]) -> str:
+    """How errors call a part of an argument: messages[0]['content']."""
+    return str(path[0]) + "".join(f"[{shown(key)}]" for key in path[1:])
 
 
 def _fields(value: object) -> Mapping[Any, Any] | None:

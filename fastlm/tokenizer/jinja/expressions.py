@@ -14,6 +14,7 @@ from fastlm.tokenizer.jinja import operators
 from fastlm.tokenizer.jinja.filters import FILTERS, TESTS, apply
 from fastlm.tokenizer.jinja.meter import STEP, Meter, elements, integer, key, text
 from fastlm.tokenizer.jinja.methods import Function
+from fastlm.tokenizer.jinja.operators import Binary
 
 Scope = dict[str, Any]  # the variables of one body
 OUTER = "^"  # the name, no variable's, of the body around it
@@ -127,6 +128,9 @@ class Expressions:
         rest = [(operators.COMPARISON[operand.op], self.expression(operand.expr)) for operand in node.ops]
         if len(rest) == 1:
             ((function, second),) = rest
+            if isinstance(node.ops[0].expr, nodes.Const):
+                value = node.ops[0].expr.value
+                return lambda meter, scope: function(meter, first(meter, scope), value)
             return lambda meter, scope: function(meter, first(meter, scope), second(meter, scope))
 
         def chain(meter: Meter, scope: Scope) -> bool:
@@ -171,8 +175,21 @@ class Expressions:
     # ---- parts, calls -------------------------------------------------------------------------
 
     def _Getattr(self, node: nodes.Getattr) -> Expression:
-        owner, name, attribute = self.expression(node.node), node.attr, operators.attribute
-        return lambda meter, scope: attribute(meter, owner(meter, scope), name)
+        owner, name = self.expression(node.node), node.attr
+        if name in operators.OF_TABLES:
+            return lambda meter, scope: operators.attribute(meter, owner(meter, scope), name)
+        return self._field(owner, name, operators.attribute)
+
+    def _field(self, owner: Expression, name: str, otherwise: Binary) -> Expression:
+        """What a table has by a name, which most parts of messages are; anything else is found by `otherwise`."""
+
+        def get(meter: Meter, scope: Scope) -> Any:
+            found = owner(meter, scope)
+            if type(found) is dict and name in found:
+                return found[name]
+            return otherwise(meter, found, name)
+
+        return get
 
     def _Getitem(self, node: nodes.Getitem) -> Expression:
         owner = self.expression(node.node)
@@ -182,6 +199,8 @@ class Expressions:
                 meter, owner(meter, scope), *[bound(meter, scope) for bound in bounds]
             )
         where, item = self.expression(node.arg), operators.item
+        if isinstance(node.arg, nodes.Const) and type(node.arg.value) is str:
+            return self._field(owner, node.arg.value, item)
         return lambda meter, scope: item(meter, owner(meter, scope), where(meter, scope))
 
     def _Call(self, node: nodes.Call) -> Expression:

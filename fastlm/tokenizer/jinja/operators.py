@@ -35,7 +35,7 @@ Binary = Callable[[Meter, Any, Any], Any]
 _NUMERIC = (*NUMBERS, Undefined)  # Undefined says itself what is wrong
 _SCALARS = (type(None), str, *_NUMERIC)
 GROUP = ("grouper", "list")  # what groupby calls the two parts of its rows
-_OF_TABLES = frozenset(dir(dict))
+OF_TABLES = frozenset(dir(dict))  # names that are no item's in `table.name`
 _LONGEST_NAME = 100  # in an error text
 
 
@@ -161,7 +161,7 @@ COMPARISON: Mapping[str, Binary] = {
 def attribute(meter: Meter, owner: Any, name: str) -> Any:
     """`owner.name`: a method or an attribute, else the item of that name; undefined if there is none."""
     kind = type(owner)
-    if kind is dict and name in owner and name not in _OF_TABLES:
+    if kind is dict and name in owner and name not in OF_TABLES:
         return owner[name]
     if kind is Namespace:
         found = owner.attributes
