@@ -153,6 +153,8 @@ def apply(table: Mapping[str, Run], kind: str, name: Any) -> Run:
 
 
 def _map(meter: Meter, value: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    if not value:  # None, too
+        return
     if not args and "attribute" in kwargs:
         get = sequences.getter(meter, kwargs.pop("attribute"), default=kwargs.pop("default", None))
         if kwargs:

@@ -70,11 +70,12 @@ def _strip(name: str) -> Run:
     return run
 
 
-def _edge(name: str) -> Run:
+def _edge(name: str, copies: bool = False) -> Run:
     """startswith and the like: by one text, or by each of a tuple."""
     function = getattr(str, name)
 
     def run(meter: Meter, owner: str, edge: Any, *bounds: Any) -> Any:
+        meter.pay(len(owner) if copies else 0)
         meter.pay(sum(STEP + len(e) // 32 for e in edge) if isinstance(edge, tuple) else len(edge) // 32)
         return function(owner, edge, *bounds)
 
@@ -91,11 +92,12 @@ def _pad(name: str) -> Run:
     return run
 
 
-def _find(name: str, backwards: bool = False) -> Run:
+def _find(name: str, backwards: bool = False, copies: bool = False) -> Run:
     """A search; one from the end compares the whole needle at each place."""
     function = getattr(str, name)
 
     def run(meter: Meter, owner: str, needle: str, *bounds: Any) -> Any:
+        meter.pay(len(owner) if copies else 0)
         meter.pay(len(owner) * (8 + len(needle)) >> 6 if backwards else search(owner, needle))
         return function(owner, needle, *bounds)
 
@@ -157,12 +159,13 @@ _TEXT: dict[str, Run] = {
     **{name: _plain(name, 3) for name in _CASES},  # three characters for one, at most
     **{name: _plain(name) for name in _QUESTIONS},
     **{name: _strip(name) for name in ("strip", "lstrip", "rstrip")},
-    **{name: _edge(name) for name in ("startswith", "endswith", "removeprefix", "removesuffix")},
+    **{name: _edge(name) for name in ("startswith", "endswith")},
+    **{name: _edge(name, copies=True) for name in ("removeprefix", "removesuffix")},
     **{name: _pad(name) for name in ("center", "ljust", "rjust", "zfill")},
     **{name: _find(name) for name in ("find", "index", "count")},
     **{name: _find(name, backwards=True) for name in ("rfind", "rindex")},
-    "partition": _find("partition"),
-    "rpartition": _find("rpartition", backwards=True),
+    "partition": _find("partition", copies=True),
+    "rpartition": _find("rpartition", backwards=True, copies=True),
     "split": _split("split"),
     "rsplit": _split("rsplit", backwards=True),
     "splitlines": _splitlines,
