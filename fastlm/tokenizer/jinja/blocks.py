@@ -10,7 +10,7 @@ from jinja2.runtime import Undefined
 
 from fastlm.tokenizer.jinja.expressions import OUTER, Expression, Scope, call
 from fastlm.tokenizer.jinja.loops import Loop, Macro
-from fastlm.tokenizer.jinja.meter import STEP, Meter, iterable, text
+from fastlm.tokenizer.jinja.meter import OBJECT, STEP, Meter, iterable, text
 from fastlm.tokenizer.jinja.methods import Run
 from fastlm.tokenizer.jinja.statements import BREAK, NEXT, Statement, Statements, Target
 
@@ -47,7 +47,10 @@ class Blocks(Statements):
             found = iterable(found)
             if chosen is not None:
                 found = chosen(meter, scope, found)
-            loop = Loop(meter, found, depth, again(scope, depth)) if watched else None
+            loop = None
+            if watched:
+                meter.pay(5 * OBJECT)
+                loop = Loop(meter, found, depth, again(scope, depth))
             ended = False  # Jinja: whether a body came to its end
             for value in found if loop is None else loop:
                 inner: Scope = {OUTER: scope}
@@ -87,6 +90,8 @@ class Blocks(Statements):
         reads = _MACRO_NAMES & names - set(arguments)
 
         def make(meter: Meter, scope: Scope) -> Macro:
+            meter.pay(10 * OBJECT)
+
             def run(meter: Meter, given: dict[str, Any]) -> str:
                 inner = {OUTER: scope, **given}
                 for name, default in zip(arguments, defaults, strict=True):

@@ -158,11 +158,11 @@ class Expressions:
 
     def _Neg(self, node: nodes.Neg) -> Expression:
         value = self.expression(node.node)
-        return lambda meter, scope: operators.signed(operator.neg, value(meter, scope))
+        return lambda meter, scope: operators.signed(meter, operator.neg, value(meter, scope))
 
     def _Pos(self, node: nodes.Pos) -> Expression:
         value = self.expression(node.node)
-        return lambda meter, scope: operators.signed(operator.pos, value(meter, scope))
+        return lambda meter, scope: operators.signed(meter, operator.pos, value(meter, scope))
 
     def _CondExpr(self, node: nodes.CondExpr) -> Expression:
         test, yes = self.expression(node.test), self.expression(node.expr1)

@@ -17,7 +17,7 @@ from fastlm.tokenizer.jinja import sequences
 from fastlm.tokenizer.jinja.formats import percent, to_json
 from fastlm.tokenizer.jinja.meter import NUMBERS, OBJECT, SEQUENCES, Meter, elements, integer, text
 from fastlm.tokenizer.jinja.methods import METHODS, Function, Run, replace
-from fastlm.tokenizer.jinja.operators import ARITHMETIC, COMPARISON, attribute, part
+from fastlm.tokenizer.jinja.operators import ARITHMETIC, COMPARISON, attribute, part, signed
 
 _TEXT = METHODS[str]
 _WORD_START = re.compile(r"([-\s({\[<]+)")
@@ -115,12 +115,6 @@ def _float(meter: Meter, value: Any, default: Any = 0.0) -> Any:
         return default
 
 
-def _abs(meter: Meter, value: Any) -> Any:
-    if not isinstance(value, NUMBERS):
-        raise TypeError(f"abs: a {type(value).__name__} is no number")
-    return abs(value)
-
-
 def _round(meter: Meter, value: Any, precision: int = 0, method: str = "common") -> Any:
     if not isinstance(value, NUMBERS) or not isinstance(precision, int) or abs(precision) > _MAX_PRECISION:
         raise TypeError(f"round: takes a number and a precision of at most {_MAX_PRECISION}")
@@ -206,7 +200,7 @@ FILTERS: Mapping[str, Run] = {
     "tojson": to_json,
     "int": _int,
     "float": _float,
-    "abs": _abs,
+    "abs": lambda meter, value: signed(meter, abs, value),
     "round": _round,
     "default": _default,
     "d": _default,

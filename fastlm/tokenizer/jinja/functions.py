@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from typing import Any
 
 from jinja2.exceptions import SecurityError
@@ -30,8 +31,8 @@ def _now(meter: Meter, form: str) -> str:
 
 def _range(meter: Meter, *bounds: int) -> range:
     found = range(*bounds)
-    if len(found) > _MAX_RANGE:
-        raise OverflowError(f"a range of more than {_MAX_RANGE:,} numbers")
+    if any(abs(bound) > sys.maxsize for bound in bounds) or len(found) > _MAX_RANGE:
+        raise OverflowError(f"a range of more than {_MAX_RANGE:,} numbers, or of too large ones")
     return found
 
 

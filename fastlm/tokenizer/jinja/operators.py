@@ -100,10 +100,12 @@ ARITHMETIC: Mapping[str, Binary] = {
 }
 
 
-def signed(function: Callable[[Any], Any], value: Any) -> Any:
-    """The value of + or - before a number."""
+def signed(meter: Meter, function: Callable[[Any], Any], value: Any) -> Any:
+    """The value of + or - before a number, or its absolute value."""
     if not isinstance(value, _NUMERIC):
-        raise TypeError(f"a sign before a {type(value).__name__}")
+        raise TypeError(f"a {type(value).__name__} has no sign")
+    if type(value) is int:
+        digits(meter, value)
     return function(value)
 
 
@@ -195,7 +197,7 @@ def item(meter: Meter, owner: Any, where: Any) -> Any:
         if type(where) is str:
             if where in owner:
                 return owner[where]
-        elif not isinstance(where, (list, tuple, dict)) and key(meter, where, len(owner)) in owner:
+        elif isinstance(where, _SCALARS) and key(meter, where, len(owner)) in owner:
             return owner[where]
     elif isinstance(where, int) and isinstance(owner, (str, list, tuple, range)):
         try:

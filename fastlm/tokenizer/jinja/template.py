@@ -68,5 +68,9 @@ class Template:
             It cannot be rendered.
         """
         out: list[str] = []
-        self._body(Meter(work), {OUTER: {**FUNCTIONS, **variables}}, out)
+        scope = {OUTER: {**FUNCTIONS, **variables}}
+        try:
+            self._body(Meter(work), scope, out)
+        finally:
+            scope.clear()  # its macros refer to it
         return "".join(out)
