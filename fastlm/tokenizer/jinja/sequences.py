@@ -81,6 +81,7 @@ def reverse(meter: Meter, value: Any) -> Any:
 def total(meter: Meter, value: Any, attribute: Any = None, start: Any = 0) -> Any:
     get = getter(meter, attribute)
     for element in lazily(meter, value):
+        meter.pay(STEP)
         start = ARITHMETIC["Add"](meter, start, get(element))
     return start
 
