@@ -22,6 +22,7 @@ KEPT = (
     "merges.txt",
     "vocab.txt",
     "chat_template.json",
+    "special_tokens_map.json",
 )
 
 

@@ -306,9 +306,9 @@ def test_bos_is_not_doubled(stories: Path, tmp_path: Path) -> None:
 
 def test_chat_passes_on_what_the_template_is_to_see(stories: Path, tmp_path: Path) -> None:
     model_folder(stories, tmp_path)
-    write(
-        tmp_path, chat_template__jinja="Once {{ tools | tojson }} {{ documents | tojson }} {{ x }}", MORE_rag__jinja="R"
-    )
+    source = "Once {{ tools | tojson }} {{ documents | tojson }} {{ x }}{{ cls_token }}"
+    special = {"cls_token": "there was a"}
+    write(tmp_path, chat_template__jinja=source, MORE_rag__jinja="R", special_tokens_map__json=special)
     with fastlm.load(tmp_path) as model:
         given = {"tools": [{"name": "f"}], "documents": [{"text": "d"}]}
         one = model.chat(HELLO, **given, template_kwargs={"x": 1}, max_tokens=3)

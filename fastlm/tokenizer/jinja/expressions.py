@@ -12,7 +12,7 @@ from jinja2.runtime import Undefined
 
 from fastlm.tokenizer.jinja import operators
 from fastlm.tokenizer.jinja.filters import FILTERS, TESTS, apply
-from fastlm.tokenizer.jinja.meter import STEP, Meter, elements, integer, key, text
+from fastlm.tokenizer.jinja.meter import NODE, STEP, Meter, elements, integer, key, text
 from fastlm.tokenizer.jinja.methods import Function
 from fastlm.tokenizer.jinja.operators import Binary
 
@@ -51,7 +51,7 @@ class Expressions:
 
     def expression(self, node: nodes.Node) -> Expression:
         """The function of an expression."""
-        self.work += STEP
+        self.work += NODE
         translate = getattr(self, f"_{type(node).__name__}", None)
         if translate is None:
             raise TemplateAssertionError(f"{type(node).__name__} is no part of a chat template", node.lineno)
@@ -86,14 +86,17 @@ class Expressions:
 
     def _List(self, node: nodes.List) -> Expression:
         items = [self.expression(item) for item in node.items]
+        self.work += STEP * (1 + len(items))
         return lambda meter, scope: [item(meter, scope) for item in items]
 
     def _Tuple(self, node: nodes.Tuple) -> Expression:
         items = [self.expression(item) for item in node.items]
+        self.work += STEP * (1 + len(items))
         return lambda meter, scope: tuple([item(meter, scope) for item in items])
 
     def _Dict(self, node: nodes.Dict) -> Expression:
         pairs = [(self.expression(pair.key), self.expression(pair.value)) for pair in node.items]
+        self.work += 2 * STEP * (1 + len(pairs))
 
         def make(meter: Meter, scope: Scope) -> dict[Any, Any]:
             made: dict[Any, Any] = {}
@@ -109,6 +112,7 @@ class Expressions:
     def _arithmetic(self, node: nodes.BinExpr) -> Expression:
         function = operators.ARITHMETIC[type(node).__name__]
         left, right = self.expression(node.left), self.expression(node.right)
+        self.work += STEP
         return lambda meter, scope: function(meter, left(meter, scope), right(meter, scope))
 
     _Add = _Sub = _Mul = _Div = _FloorDiv = _Mod = _Pow = _arithmetic

@@ -13,10 +13,11 @@ from typing import Any
 
 from jinja2.runtime import Undefined
 
-_BASE_WORK = 8_000_000  # 32 MB, a third of a second
+_BASE_WORK = 6_000_000  # 24 MB, a fifth of a second
 _WORK_PER_CHARACTER = 32  # templates copy texts a few times
-_WORK_PER_ITEM = 1_000  # templates run through their loops for each message
-STEP = 10  # a node of the template, an element of a list
+_WORK_PER_ITEM = 4_000  # they run through their loops for each message, and add up what they say of tools
+NODE = 5  # an expression in an expression
+STEP = 10  # a statement, an element of a list
 OBJECT = 30  # a new small object
 MAX_DEPTH = 100  # of lists in lists
 MAX_CALLS = 50  # of macros in macros
