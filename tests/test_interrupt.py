@@ -72,7 +72,7 @@ def build_model() -> fastlm.Model:
             config=config,
             defaults={},
             prompts=Prompts(None, TINY_LLAMA_1B.vocab),
-            template=None,
+            templates=None,
         )
     )
 
