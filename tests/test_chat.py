@@ -172,6 +172,32 @@ def test_variables_are_checked(variables: dict[Any, Any], match: str) -> None:
     assert templates.render(HELLO, {"enable_thinking": False}) == "False"
 
 
+@pytest.mark.parametrize(
+    ("source", "read"),
+    [
+        ("{{ a }}{% set a = 1 %}", True),
+        ("{% set a = 1 %}{{ a }}", False),
+        ("{% if not a is defined %}{% set a = 1 %}{% endif %}{{ a }}", True),
+        ("{% if tools %}{% set a = 1 %}{% endif %}{{ a }}", True),
+        ("{% set a = a | default(1) %}", True),
+        ("{% set a %}{{ tools }}{% endset %}{{ a }}", False),
+        ("{% for a in messages if a %}{{ a }}{% endfor %}", False),
+        ("{% for a, b in messages %}{% endfor %}{{ a }}", True),
+        ("{% macro f(a, b=a) %}{{ a }}{{ varargs }}{{ kwargs }}{{ caller() }}{% endmacro %}", False),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", False),
+        ("{% with a = 1 %}{{ a }}{% endwith %}", False),
+        ("{% with b = a %}{% endwith %}", True),
+        ("{% set b = namespace() %}{% set b.a = 1 %}{{ b.a }}", False),
+        ("{{ messages[0].a }}{{ 'a' }}{{ dict(a=1) }}{{ loop }}", False),
+    ],
+)
+def test_a_variable_is_the_callers_where_nothing_set_it_before(source: str, read: bool) -> None:
+    from jinja2 import Environment, meta
+
+    assert ("a" in ChatTemplate(source, "x.jinja", TOKENS).names) is read
+    assert ("a" in meta.find_undeclared_variables(Environment().parse(source))) is read
+
+
 # ---- going on with the last message -------------------------------------------------------------
 
 TURNS = (

@@ -50,7 +50,7 @@ class ChatTemplate:
 
     @property
     def names(self) -> frozenset[str]:
-        """The variables that the template reads.
+        """The variables that the template reads, and does not set itself before.
 
         Raises
         ------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jinja2 import nodes
@@ -12,7 +13,7 @@ from fastlm.tokenizer.jinja.expressions import OUTER, Expression, Scope, call
 from fastlm.tokenizer.jinja.loops import Loop, Macro
 from fastlm.tokenizer.jinja.meter import OBJECT, STEP, Meter, iterable, text
 from fastlm.tokenizer.jinja.methods import Run
-from fastlm.tokenizer.jinja.statements import BREAK, NEXT, Statement, Statements, Target
+from fastlm.tokenizer.jinja.statements import BREAK, NEXT, Statement, Statements, Target, names_of
 
 _MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})  # which a macro has if it reads them
 
@@ -22,9 +23,10 @@ class Blocks(Statements):
 
     def _For(self, node: nodes.For) -> Statement:
         values, target = self.expression(node.iter), self._target(node.target)
-        chosen = None if node.test is None else self._chosen(node.test, target)
+        variables = {*names_of(node.target), "loop"}
+        chosen = None if node.test is None else self._chosen(node.test, target, variables)
         outside, self._in_loop = self._in_loop, True
-        body, names = self._reading(lambda: self._inner_body(node.body))
+        body, names = self._reading(lambda: self._inner_body(node.body, variables))
         self._in_loop = outside
         otherwise = self._inner_body(node.else_) if node.else_ else None
         watched = node.recursive or "loop" in names
@@ -65,10 +67,10 @@ class Blocks(Statements):
 
         return lambda meter, scope, out: each(meter, scope, out, values(meter, scope), 0)
 
-    def _chosen(self, node: nodes.Node, target: Target) -> Any:
+    def _chosen(self, node: nodes.Node, target: Target, variables: set[str]) -> Any:
         """The function of the values for which the condition of a loop holds; each is paid for."""
         before, self.work = self.work, STEP
-        test = self._inside(lambda: self.expression(node))
+        test = self._inside(lambda: self.expression(node), variables)
         work, self.work = self.work, before
 
         def choose(meter: Meter, scope: Scope, found: Any) -> Iterator[Any]:
@@ -85,8 +87,9 @@ class Blocks(Statements):
         """The function that makes a macro of its node, whose body sees the variables around the definition."""
         arguments = [argument.name for argument in node.args]
         defaults: list[Expression | None] = [None] * (len(node.args) - len(node.defaults))
-        defaults += [self.expression(default) for default in node.defaults]
-        write, names = self._reading(lambda: self._outside_loops(lambda: self._written(node.body)))
+        defaults += [self._inside(partial(self.expression, default), arguments) for default in node.defaults]
+        variables = {*arguments, *_MACRO_NAMES}
+        write, names = self._reading(lambda: self._outside_loops(lambda: self._written(node.body, variables)))
         reads = _MACRO_NAMES & names - set(arguments)
 
         def make(meter: Meter, scope: Scope) -> Macro:
@@ -105,6 +108,7 @@ class Blocks(Statements):
         return make
 
     def _Macro(self, node: nodes.Macro) -> Statement:
+        self._set[-1].add(node.name)
         make = self._macro(node.name, node)
 
         def define(meter: Meter, scope: Scope, out: list[str]) -> int:

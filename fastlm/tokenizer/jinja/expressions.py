@@ -41,13 +41,17 @@ class Expressions:
     depth
         How many bodies with variables of their own are around the node, through which a name is looked for.
     names
-        All variables that the template reads.
+        All variables that are read.
+    given
+        Those of them that nothing before has set: the caller may give them.
     """
 
     def __init__(self) -> None:
         self.work = 0
         self.depth = 0
         self.names: set[str] = set()
+        self.given: set[str] = set()
+        self._set: list[set[str]] = [set()]  # the variables that are set for sure, by body
 
     def expression(self, node: nodes.Node) -> Expression:
         """The function of an expression."""
@@ -73,6 +77,8 @@ class Expressions:
     def _Name(self, node: nodes.Name) -> Expression:
         name = node.name
         self.names.add(name)
+        if not any(name in names for names in self._set):
+            self.given.add(name)
         self.work += 2 * self.depth
 
         def load(meter: Meter, scope: Scope) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jinja2 import nodes
@@ -17,6 +17,11 @@ NEXT, BREAK, CONTINUE = range(3)  # how a body goes on after a statement
 
 Statement = Callable[[Meter, Scope, list[str]], int]
 Target = Callable[[Meter, Scope, Any], None]
+
+
+def names_of(target: nodes.Node) -> set[str]:
+    """The variables that an assignment sets."""
+    return {name.name for name in (target, *target.find_all(nodes.Name)) if isinstance(name, nodes.Name)}
 
 
 def _assign_name(name: str) -> Target:
@@ -63,16 +68,18 @@ class Statements(Expressions):
 
         return run
 
-    def _inner_body(self, statements: Sequence[nodes.Node]) -> Statement:
-        """The function of a body that has variables of its own."""
+    def _inner_body(self, statements: Sequence[nodes.Node], names: Iterable[str] = ()) -> Statement:
+        """The function of a body that has variables of its own, with what sets `names` in it."""
         if self.depth == MAX_BODIES:
             raise TemplateAssertionError(f"more than {MAX_BODIES} blocks in each other", statements[0].lineno)
-        return self._inside(lambda: self.body(statements))  # type: ignore[no-any-return]
+        return self._inside(lambda: self.body(statements), names)  # type: ignore[no-any-return]
 
-    def _inside(self, translate: Callable[[], Any]) -> Any:
-        """What `translate` gives where one more body has variables of its own."""
+    def _inside(self, translate: Callable[[], Any], names: Iterable[str]) -> Any:
+        """What `translate` gives where one more body has variables of its own, `names` among them."""
         self.depth += 1
+        self._set.append(set(names))
         made = translate()
+        self._set.pop()
         self.depth -= 1
         return made
 
@@ -117,9 +124,9 @@ class Statements(Expressions):
 
         return write
 
-    def _written(self, statements: Sequence[nodes.Node]) -> Callable[[Meter, Scope], str]:
+    def _written(self, statements: Sequence[nodes.Node], names: Iterable[str] = ()) -> Callable[[Meter, Scope], str]:
         """The function of a body whose text is a value."""
-        body = self._inner_body(statements)
+        body = self._inner_body(statements, names)
 
         def write(meter: Meter, scope: Scope) -> str:
             out: list[str] = []
@@ -183,6 +190,7 @@ class Statements(Expressions):
 
     def _Assign(self, node: nodes.Assign) -> Statement:
         value, target = self.expression(node.node), self._target(node.target)
+        self._set[-1] |= names_of(node.target)
 
         def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
             target(meter, scope, value(meter, scope))
@@ -192,6 +200,7 @@ class Statements(Expressions):
 
     def _AssignBlock(self, node: nodes.AssignBlock) -> Statement:
         value, target = self._captured(node.body, node.filter), self._target(node.target)
+        self._set[-1] |= names_of(node.target)
 
         def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
             target(meter, scope, value(meter, scope))
@@ -202,7 +211,7 @@ class Statements(Expressions):
     def _With(self, node: nodes.With) -> Statement:
         values = [self.expression(value) for value in node.values]
         targets = [self._target(target) for target in node.targets]
-        body = self._inner_body(node.body)
+        body = self._inner_body(node.body, set().union(*map(names_of, node.targets)))
 
         def run(meter: Meter, scope: Scope, out: list[str]) -> int:
             inner: Scope = {OUTER: scope}
@@ -221,8 +230,8 @@ class Statements(Expressions):
     # ---- branches and loops -------------------------------------------------------------------
 
     def _If(self, node: nodes.If) -> Statement:
-        branches = [(self.expression(branch.test), self.body(branch.body)) for branch in (node, *node.elif_)]
-        otherwise = self.body(node.else_) if node.else_ else None
+        branches = [(self.expression(branch.test), self._branch(branch.body)) for branch in (node, *node.elif_)]
+        otherwise = self._branch(node.else_) if node.else_ else None
 
         def choose(meter: Meter, scope: Scope, out: list[str]) -> int:
             for test, body in branches:
@@ -231,6 +240,13 @@ class Statements(Expressions):
             return NEXT if otherwise is None else otherwise(meter, scope, out)
 
         return choose
+
+    def _branch(self, statements: Sequence[nodes.Node]) -> Statement:
+        """The function of a body that may not run: what it sets is not set for sure."""
+        before = set(self._set[-1])
+        body = self.body(statements)
+        self._set[-1] = before
+        return body
 
     def _Break(self, node: nodes.Stmt) -> Statement:
         return self._leave(node, BREAK)

@@ -40,7 +40,7 @@ class Template:
     Attributes
     ----------
     names
-        The variables that it reads, those that it sets itself among them.
+        The variables that it is given: those that it reads before it has set them.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class Template:
             raise ValueError(f"{len(source):,} characters are too long; at most {MAX_SOURCE:,} are read")
         blocks = Blocks()
         self._body = blocks.body(_environment().parse(source).body)
-        self.names = frozenset(blocks.names)
+        self.names = frozenset(blocks.given - FUNCTIONS.keys())
 
     def render(self, variables: Mapping[str, Any], work: int) -> str:
         """The text for some variables, plain values, by at most `work` units (meter.py).
