@@ -66,7 +66,7 @@ class Request:
 class Parameters:
     """Checked and resolved parameters of one request."""
 
-    sampling: dict[str, object]  # the fields of flm_sampling but for stops and seed
+    sampling: dict[str, Any]  # the fields of flm_sampling but for stops and seed
     stop: tuple[str, ...]
     seed: int
     n: int
@@ -88,7 +88,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
     p = _Reader(given, _defaults(config))
     temperature = p.number("temperature", 0.0, low=0.0)
     logprobs = p.integer("logprobs", None, 0, min(MAX_LOGPROBS, vocab))
-    sampling: dict[str, object] = {
+    sampling: dict[str, Any] = {
         "max_tokens": p.integer("max_tokens", DEFAULT_MAX_TOKENS, 0, UINT32),
         "min_tokens": p.integer("min_tokens", 0, 0, UINT32),
         "temperature": temperature,

@@ -21,7 +21,7 @@ from fastlm.generation import not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.prompts import Prompts
-from fastlm.tokenizer.tokenizer import load_tokenizer
+from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.bind import Binding
 from fastlm.weights.formats import matrix_format
@@ -120,7 +120,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             source=source,
             config=config,
             defaults=generation_config,
-            prompts=Prompts(tokenizer, spec.vocab),
+            prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
             templates=load_templates(source),
         )
     )

@@ -12,46 +12,60 @@ from fastlm.generation import CancelFlag, Parameters
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
 from fastlm.tokenizer.tokenizer import Tokenizer
 
-REPLACEMENT = "\ufffd"
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0)
 
 
 class DecodedText:
-    """Text of a growing list of tokens by the tokenizer's own decoder, with stop strings.
+    """Text of tokens as they arrive, where the tokenizer's decoder is no table of pieces, with stop strings.
 
-    Held back: the end of the text that may still change (a cut code point), or that may be the start of a stop string.
+    Held back: the end of the text that may still change, or that may be the start of a stop string.
+
+    Parameters
+    ----------
+    before
+        The tokens before the text, which decide on how it begins (often with a space).
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: Iterable[int]) -> None:
         self._tokenizer = tokenizer
+        self._pipeline = tokenizer.pipeline()
         self._stop = stop
-        self._tokens: list[int] = []
-        self._shown = 0
+        self._held = ""
         self.stopped = False
+        for token in before:
+            self._decoded(token)
 
-    def push(self, tokens: list[int], last: bool) -> str:
-        """Take new tokens and return the text that they release."""
-        if self.stopped:
-            return ""
-        self._tokens += tokens
-        text = self._tokenizer.decode(self._tokens)
-        found = [at for s in self._stop if (at := text.find(s)) >= 0]
-        if found:
-            self.stopped = True
-            text = text[: min(found)]
-        elif not last:
-            text = text[: len(text) - self._held(text)]
-        fresh, self._shown = text[self._shown :], max(self._shown, len(text))
-        return fresh
+    def push(self, tokens: list[int], last: bool) -> tuple[str, int]:
+        """Take new tokens; returns the text that they release, and how many there are up to a stop string."""
+        released = []
+        for taken, token in enumerate(tokens, 1):
+            released.append(self._release(self._decoded(token)))
+            if self.stopped:
+                return "".join(released), taken
+        if last:
+            released += [self._release(self._pipeline.end()), self._held]
+        return "".join(released), len(tokens)
 
-    def _held(self, text: str) -> int:
-        held = len(text) - len(text.rstrip(REPLACEMENT))
-        for s in self._stop:
-            for n in range(min(len(s) - 1, len(text)), held, -1):
-                if text.endswith(s[:n]):
-                    held = n
-                    break
-        return held
+    def _decoded(self, token: int) -> str:
+        piece = self._tokenizer.piece_of(token)
+        return "" if piece is None else self._pipeline.push([piece])
+
+    def _release(self, fresh: str) -> str:
+        """The text with which no stop string begins; where one ends, what is before it."""
+        text = self._held + fresh
+        found = [(at + len(s), -len(s)) for s in self._stop if (at := text.find(s)) >= 0]
+        if found:  # of those that end first, the longest
+            end, length = min(found)
+            self._held, self.stopped = "", True
+            return text[: end + length]
+        tail = max((_overlap(text, s) for s in self._stop), default=0)
+        self._held = text[len(text) - tail :]
+        return text[: len(text) - tail]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest proper beginning of a stop string that a text ends with."""
+    return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
 
 class Flags:
@@ -97,9 +111,12 @@ class Run:
         table = tokenizer is not None and tokenizer.prints_by_table
         if p.stop and tokenizer is None:
             raise ParameterError("stop: this model has no tokenizer, so stop strings mean nothing; use stop_token_ids")
-        self._decoded = DecodedText(tokenizer, p.stop) if tokenizer is not None and not table else None
+        self._decoded = None
+        if tokenizer is not None and not table:
+            self._decoded = DecodedText(tokenizer, p.stop, [*(session.tokens if session else ()), *ids])
         stops = [s.encode("utf-8") for s in p.stop] if table else []
-        sampling = {**p.sampling, "stops": stops, "seed": p.seed}
+        ends = [*p.sampling["stop_tokens"], *(tokenizer.stop_tokens(p.stop) if tokenizer else ())]
+        sampling = {**p.sampling, "stops": stops, "stop_tokens": ends, "seed": p.seed}
         self._request = None if session is None else _core.Request(session, np.array(ids, np.int32), sampling)
         self._tokenizer = tokenizer
         self._p = p
@@ -121,21 +138,22 @@ class Run:
         flags = self.flags if self.flags.flagged else None  # then a waiting thread need not be asked
         progress = UNSTARTED if self._request is None else self._request.wait(whole, flags)
         self._last, self.finish = progress, progress.finish
-        text = progress.text.decode("utf-8")
+        text, tokens = progress.text.decode("utf-8"), progress.tokens
         if self._decoded is not None:
-            text = self._decoded.push(progress.tokens, progress.finish is not None)
+            text, taken = self._decoded.push(tokens, progress.finish is not None)
+            tokens = tokens[:taken]
             if self._decoded.stopped and self._request is not None:
                 self._request.cancel()
                 self.finish = "stop"
         text, self._echo = self._echo + text, ""
-        return Chunk(text, progress.tokens, self.finish, self._logprobs(progress))
+        return Chunk(text, tokens, self.finish, self._logprobs(progress, len(tokens)))
 
-    def _logprobs(self, progress: _core.Progress) -> list[TokenLogprob] | None:
+    def _logprobs(self, progress: _core.Progress, n_tokens: int) -> list[TokenLogprob] | None:
         if self._p.logprobs is None:
             return None
         return [
             TokenLogprob(token, self._piece(token), logprob, tuple((i, self._piece(i), x) for i, x in top))
-            for (token, logprob), *top in progress.logprobs
+            for (token, logprob), *top in progress.logprobs[:n_tokens]
         ]
 
     def _piece(self, token: int) -> str:

@@ -9,6 +9,7 @@ from fastlm.arch.spec import encode
 from fastlm.errors import ParameterError
 from fastlm.model import Model
 from fastlm.tokenizer.chat import template_files
+from fastlm.tokenizer.load import TOKENIZER_FILES
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES
@@ -16,13 +17,8 @@ from fastlm.weights.locate import CHECKPOINT_FILES
 KEPT = (
     "config.json",
     "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
+    *TOKENIZER_FILES,
     "chat_template.json",
-    "special_tokens_map.json",
 )
 
 

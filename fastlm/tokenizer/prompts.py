@@ -20,16 +20,19 @@ class Prompts:
         None: only token ids.
     vocab
         Token ids are from 0 to vocab - 1.
+    missing
+        Why there is no tokenizer.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, vocab: int) -> None:
+    def __init__(self, tokenizer: Tokenizer | None, vocab: int, missing: str = "this model has no tokenizer") -> None:
         self.tokenizer = tokenizer
         self._vocab = vocab
+        self._missing = missing
 
     def needed_tokenizer(self) -> Tokenizer:
         """The tokenizer, or an error that says what is missing."""
         if self.tokenizer is None:
-            raise ParameterError("this model has no tokenizer (tokenizer.json is missing): give token ids, not text")
+            raise ParameterError(f"{self._missing}: give token ids, not text")
         return self.tokenizer
 
     def ids(self, prompt: Prompt, start: bool = True, name: str = "prompt") -> list[int]:
@@ -38,11 +41,23 @@ class Prompts:
         `name` is the argument's, in error texts.
         """
         if isinstance(prompt, str):
-            ids = self.needed_tokenizer().encode(prompt, special=start, start=start)
+            ids = self.of_text(prompt, name, special=start, start=start)
         else:
             ids = self.check(prompt, name, "text or a list of token ids")
         if not ids and start:
             raise ParameterError(f"the {name} is empty: give text, or ids such as [bos_token_id]")
+        return ids
+
+    def of_text(self, text: str, name: str = "prompt", *, special: bool = True, start: bool = True) -> list[int]:
+        """Ids of a text, which must all have a row in the model; see `Tokenizer.encode`."""
+        tokenizer = self.needed_tokenizer()
+        ids = tokenizer.encode(text, special=special, start=start)
+        if ids and max(ids) >= self._vocab:
+            beyond = next(i for i in ids if i >= self._vocab)
+            raise ParameterError(
+                f"{name}: the tokenizer makes token {beyond} ({tokenizer.piece(beyond)!r:.40}) of it, but the model has "
+                f"rows for {self._vocab} only: leave that part of the text out"
+            )
         return ids
 
     def check(self, ids: object, name: str, what: str = "a list of token ids") -> list[int]:

@@ -1,31 +1,25 @@
-"""Text to token ids and back, by the `tokenizers` library, and the id -> bytes table with which C prints text."""
+"""Text to token ids and back, by the `tokenizers` library."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.weights.source import ModelSource
+from fastlm.arguments import items, token_id
+from fastlm.errors import ParameterError
+from fastlm.tokenizer.components import Part, parts_of
+from fastlm.tokenizer.description import Description
+from fastlm.tokenizer.library import library_errors, make_library
+from fastlm.tokenizer.settings import Settings
+from fastlm.tokenizer.streaming import Pipeline, make_pipeline
+from fastlm.tokenizer.table import PieceTable, is_table, piece_table
 
 if TYPE_CHECKING:
     import tokenizers
 
-METASPACE = "\u2581"
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-@dataclass(frozen=True, slots=True)
-class PieceTable:
-    """What each id prints, when the tokenizer's decoder is such a table."""
-
-    pieces: list[bytes]
-    special: list[bool]
-    strip_first_space: bool
+SHORT_TEXT = 2000  # characters, or ids, for which the library keeps the interpreter's lock: a millisecond
+END_OF_IDS = 1 << 32
 
 
 class Tokenizer:
@@ -33,43 +27,89 @@ class Tokenizer:
 
     Attributes
     ----------
+    config
+        tokenizer_config.json.
     bos, pad
         Ids of the special tokens, or None.
     eos
-        The end tokens that tokenizer_config.json names.
+        The end tokens that the tokenizer's files name.
     prints_by_table
-        Whether `table` says what ids print; else text has to be decoded by the library (WordPiece and the like).
+        Whether `table` says what ids print; else text comes from `pipeline` (WordPiece and the like).
     """
 
-    def __init__(self, library: tokenizers.Tokenizer, config: dict[str, Any]) -> None:
-        self._library = library
-        self.config = config
-        self.bos = self._special("bos_token")
-        self.pad = self._special("pad_token")
-        end = self._special("eos_token")
+    def __init__(self, description: Description, settings: Settings, where: str) -> None:
+        self._description = description
+        self._where = where
+        with library_errors(f"{where}: not a tokenizer"):
+            self._library = self._with_stages(description.stages)
+        self.config: Mapping[str, Any] = settings.options
+        self.bos, self.pad, end = (
+            None if (name := settings.name(f"{kind}_token")) is None else self._library.token_to_id(name)
+            for kind in ("bos", "pad", "eos")
+        )
         self.eos = [] if end is None else [end]
-        self._decoder = _decoder_parts(library)
-        self.prints_by_table = _is_table(self._decoder)
+        self._decoder = parts_of("decoder", description.stages["decoder"])
+        changed = description.strips or bool(description.replacements)
+        self.prints_by_table = not changed and is_table(self._decoder, lambda: self._pieces)
+
+    def __repr__(self) -> str:
+        return f"<fastlm.Tokenizer of {self.vocab_size:,} tokens>"
+
+    def _with_stages(self, stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
+        described = self._description
+        model = self._library.model if "_library" in vars(self) else described.subwords.library_model()
+        library = make_library(model, stages, described.tokens)
+        library.encode_special_tokens = described.splits_special
+        return library
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        """The text of each id as the decoder gets it."""
+        added = {i: self._library.id_to_token(i) for i in self._library.get_added_tokens_decoder()}
+        pieces = [""] * max(self._description.subwords.end(), max(added, default=-1) + 1)
+        for piece, i in self._description.subwords.ids.items():
+            pieces[i] = piece
+        for i, piece in added.items():
+            pieces[i] = piece
+        return pieces
+
+    @cached_property
+    def _special(self) -> frozenset[str]:
+        return frozenset(token.content for token in self._description.tokens if token.special)
+
+    @cached_property
+    def end_of_model(self) -> int:
+        """The first number after the ids that the model must have rows for: not those of added tokens."""
+        added = self._library.get_added_tokens_decoder()
+        last = self._description.subwords.end() - 1
+        while last in added:
+            last -= 1
+        return last + 1
 
     @cached_property
     def table(self) -> PieceTable | None:
         """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
-        return _piece_table(self._library, self._decoder) if self.prints_by_table else None
+        if not self.prints_by_table:
+            return None
+        special = [False] * len(self._pieces)
+        for i in self._library.get_added_tokens_decoder():
+            special[i] = self._pieces[i] in self._special
+        return piece_table(self._decoder, self._pieces, special)
+
+    def pipeline(self) -> Pipeline:
+        """A decoder in its first state, for tokens as they arrive."""
+        return make_pipeline(self._decoder, self._description.replacements, self._description.strips)
+
+    def piece_of(self, token: int) -> str | None:
+        """What a pipeline takes for a token; None: it prints nothing."""
+        piece = self._library.id_to_token(token)
+        return None if piece is None or piece in self._special else str(piece)
 
     @cached_property
     def _going_on(self) -> tokenizers.Tokenizer:
         """The library, but for the space that it puts before a text."""
-        stages = {"normalizer": self._library.normalizer, "pre_tokenizer": self._library.pre_tokenizer}
-        changed = _without_first_space({k: json.loads(v.__getstate__()) for k, v in stages.items() if v is not None})
-        if changed is None:
-            return self._library
-        return type(self._library).from_str(json.dumps({**json.loads(self._library.to_str()), **changed}))
-
-    def _special(self, name: str) -> int | None:
-        value = self.config.get(name)
-        if isinstance(value, dict):  # an AddedToken
-            value = value.get("content")
-        return self._library.token_to_id(value) if isinstance(value, str) else None
+        changed = {name: _without_first_space(part) for name, part in self._description.stages.items()}
+        return self._library if changed == self._description.stages else self._with_stages(changed)
 
     @property
     def vocab_size(self) -> int:
@@ -84,22 +124,44 @@ class Tokenizer:
             Add what the tokenizer adds by itself (often the beginning of sequence).
         start
             False: the text goes on after another one, so that no space is put before it where a tokenizer would.
+
+        Raises
+        ------
+        ParameterError
+            The text holds a lone surrogate, or the tokenizer cannot say it.
         """
         if not isinstance(text, str):
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
-        library = self._library if start else self._going_on
-        try:
-            return list(library.encode(text, add_special_tokens=special).ids)
-        except (UnicodeEncodeError, TypeError):
-            raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say") from None
+        if not text.isascii() and _has_surrogate(text):
+            raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say")
+        with library_errors("text: the tokenizer cannot encode it", ParameterError):
+            library = self._library if start else self._going_on
+            if len(text) <= SHORT_TEXT:
+                return list(library.encode(text, add_special_tokens=special).ids)
+            (found,) = library.encode_batch_fast([text], add_special_tokens=special)  # without the interpreter's lock
+            return list(found.ids)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of token ids."""
-        return str(self._library.decode(list(ids), skip_special_tokens=skip_special))
+        """Text of token ids; those that stand for nothing print nothing.
+
+        Raises
+        ------
+        ParameterError
+            One is no token id.
+        """
+        checked = [token_id(i, END_OF_IDS, "ids") for i in items(ids, "ids", "a list of token ids")]
+        with library_errors("ids: the tokenizer cannot decode them", ParameterError):
+            if len(checked) <= SHORT_TEXT:
+                text = str(self._library.decode(checked, skip_special_tokens=skip_special))
+            else:
+                (text,) = self._library.decode_batch([checked], skip_special_tokens=skip_special)
+        for old, new in self._description.replacements:
+            text = text.replace(old, new)
+        return text.strip() if self._description.strips else text
 
     def piece(self, token: int) -> str:
         """What one token prints by itself (a part of a code point shows as U+FFFD)."""
-        if self.table is not None and token < len(self.table.pieces):
+        if self.table is not None and 0 <= token < len(self.table.pieces):
             return self.table.pieces[token].decode("utf-8", "replace")
         return self.decode([token], skip_special=False)
 
@@ -107,138 +169,49 @@ class Tokenizer:
         """Number of tokens of a text, special ones included."""
         return len(self.encode(text))
 
+    def stop_tokens(self, stop: Sequence[str]) -> list[int]:
+        """Ids of the special tokens among stop strings: they print nothing, so that no text ends with them.
 
-def load_tokenizer(model: ModelSource) -> Tokenizer | None:
-    """The tokenizer of a model, from tokenizer.json, vocab.json + merges.txt or vocab.txt; None if it has none.
+        Raises
+        ------
+        ParameterError
+            One holds a special token beside other text.
+        """
+        found = []
+        for text in stop:
+            special = next((s for s in self._special if s in text), None)
+            if special == text:
+                found.append(self._library.token_to_id(text))
+            elif special is not None and self._is_read(special, text):
+                raise ParameterError(
+                    f"stop: {text!r:.80} holds the special token {special!r:.40}, which prints nothing: give the token "
+                    f"alone, or stop_token_ids=[{self._library.token_to_id(special)}]"
+                )
+        return found
 
-    Raises
-    ------
-    ModelFormatError
-        A file is malformed.
-    """
-    config: dict[str, Any] = model.read_json("tokenizer_config.json") or {}
-    names = ("tokenizer.json", "vocab.json", "vocab.txt")
-    name = next((n for n in names if model.read(n) is not None), None)
-    if name is None:
-        return None
-    data = model.read(name) or b""
+    def _is_read(self, special: str, text: str) -> bool:
+        return self._library.token_to_id(special) in self.encode(text, special=False, start=False)
+
+
+def _has_surrogate(text: str) -> bool:
     try:
-        library = _build(name, data, model.read("merges.txt") or b"", config)
-    except ModelFormatError:
-        raise
-    except Exception as error:  # the library raises bare exceptions
-        raise ModelFormatError(f"{model.describe(name)}: not a tokenizer: {error}") from error
-    return Tokenizer(library, config)
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
-def _build(name: str, data: bytes, merges: bytes, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    import tokenizers as lib
-
-    if name == "tokenizer.json":
-        library = lib.Tokenizer.from_str(data.decode("utf-8"))
-        library.no_truncation()
-        library.no_padding()
-        return library
-    if name == "vocab.json":
-        return _byte_level(json.loads(data), merges.decode("utf-8"), config)
-    return _word_piece(data.decode("utf-8").splitlines(), config)
-
-
-def _byte_level(vocab: dict[str, int], merges: str, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """GPT-2's tokenizer from its two files."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-
-    if not merges:
-        raise ModelFormatError("vocab.json needs merges.txt beside it")
-    lines = [line for line in merges.split("\n") if line and not line.startswith("#version")]
-    pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
-    library = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=bool(config.get("add_prefix_space", False)))
-    library.decoder = decoders.ByteLevel()
-    library.add_special_tokens([AddedToken(t, special=True) for t in ("<|endoftext|>",) if t in vocab])
-    return library
-
-
-def _word_piece(pieces: list[str], config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """BERT's tokenizer from its vocabulary."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-
-    vocab = {piece: i for i, piece in enumerate(pieces)}
-    unknown = str(config.get("unk_token", "[UNK]"))
-    library = Tokenizer(models.WordPiece(vocab, unk_token=unknown))
-    library.normalizer = normalizers.BertNormalizer(lowercase=bool(config.get("do_lower_case", True)))
-    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    library.decoder = decoders.WordPiece()
-    library.add_special_tokens(
-        [AddedToken(t, special=True) for t in (unknown, "[SEP]", "[PAD]", "[CLS]", "[MASK]") if t in vocab]
-    )
-    if "[CLS]" in vocab and "[SEP]" in vocab:
-        library.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
-    return library
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's printable stand-ins for bytes: visible Latin-1 characters stand for themselves, others follow U+0100."""
-    visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [b for b in range(256) if b not in visible]
-    return {chr(b): b for b in visible} | {chr(0x100 + i): b for i, b in enumerate(hidden)}
-
-
-def _without_first_space(state: dict[str, Any]) -> dict[str, Any] | None:
-    """A tokenizer's state with all that puts a space before a text switched off; None: nothing does."""
-    changed = False
-    for stage, parts in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
-        whole = state.get(stage) or {}
-        for part in whole.get(parts, [whole]):
-            if part.get("type") == "Prepend":
-                part.clear()
-                part.update({"type": "Replace", "pattern": {"String": METASPACE}, "content": METASPACE})
-                changed = True
-            if part.get("type") == "Metaspace" and part.get("prepend_scheme", "always") != "never":
-                part["prepend_scheme"] = "never"
-                changed = True
-            if part.get("type") == "ByteLevel" and part.get("add_prefix_space"):
-                part["add_prefix_space"] = False
-                changed = True
-    return state if changed else None
-
-
-def _decoder_parts(library: tokenizers.Tokenizer) -> list[dict[str, Any]]:
-    if library.decoder is None:
-        return []
-    decoder = json.loads(library.decoder.__getstate__())
-    if decoder.get("type") == "Sequence":
-        return [part for part in decoder.get("decoders", []) if isinstance(part, dict)]
-    return [decoder]
-
-
-def _is_table(parts: list[dict[str, Any]]) -> bool:
-    kinds = {str(part.get("type")) for part in parts}
-    if not kinds or not kinds <= {"ByteLevel", "Metaspace", "Replace", "ByteFallback", "Fuse", "Strip"}:
-        return False
-    return all(p["type"] != "Replace" or p.get("pattern") == {"String": METASPACE} for p in parts)
-
-
-def _piece_table(library: tokenizers.Tokenizer, parts: list[dict[str, Any]]) -> PieceTable:
-    kinds = {str(part.get("type")) for part in parts}
-    added = library.get_added_tokens_decoder()
-    by_id = {i: piece for piece, i in library.get_vocab(with_added_tokens=True).items()}
-    alphabet = _byte_alphabet()
-    pieces: list[bytes] = []
-    for i in range(max(by_id, default=-1) + 1):
-        piece = by_id.get(i, "")
-        if i in added:
-            pieces.append(added[i].content.encode("utf-8"))
-        elif "ByteLevel" in kinds:
-            pieces.append(b"".join(bytes([alphabet[c]]) if c in alphabet else c.encode("utf-8") for c in piece))
-        elif "ByteFallback" in kinds and (byte := _BYTE_PIECE.fullmatch(piece)):
-            pieces.append(bytes([int(byte.group(1), 16)]))
-        else:
-            pieces.append(piece.replace(METASPACE, " ").encode("utf-8"))
-    special = [i in added and bool(added[i].special) for i in range(len(pieces))]
-    strips = any(
-        (p["type"] == "Strip" and p.get("content") == " " and p.get("start"))
-        or (p["type"] == "Metaspace" and p.get("prepend_scheme", "always") != "never")
-        for p in parts
-    )
-    return PieceTable(pieces, special, strips)
+def _without_first_space(part: Part | None) -> Part | None:
+    """A stage with all that puts a space before a text switched off."""
+    if part is None:
+        return None
+    kind = part["type"]
+    if kind == "Sequence":
+        return {k: [_without_first_space(p) for p in v] if isinstance(v, list) else v for k, v in part.items()}
+    if kind == "Prepend":
+        return {"type": "Sequence", "normalizers": []}
+    if kind == "Metaspace":
+        return {k: v for k, v in part.items() if k != "add_prefix_space"} | {"prepend_scheme": "never"}
+    if kind == "ByteLevel" and part.get("add_prefix_space"):
+        return {**part, "add_prefix_space": False}
+    return part

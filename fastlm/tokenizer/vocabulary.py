@@ -24,8 +24,8 @@ def vocabulary(
     eos = {i for source in sources for i in token_ids(source.get("eos_token_id"))} | set(
         tokenizer.eos if tokenizer else []
     )
-    if table is not None and len(table.pieces) > vocab and any(table.pieces[vocab:]):
-        raise ModelFormatError(f"tokenizer: has {len(table.pieces)} tokens, but the model only {vocab}")
+    if tokenizer is not None and tokenizer.end_of_model > vocab:
+        raise ModelFormatError(f"tokenizer: has {tokenizer.end_of_model} tokens, but the model only {vocab}")
 
     def first(name: str) -> int | None:
         return next((i for source in sources for i in token_ids(source.get(name)) if 0 <= i < vocab), None)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.tokenizer.tokenizer import Tokenizer, load_tokenizer
+from fastlm.tokenizer.load import TOKENIZER_FILES, load_tokenizer
+from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.tokenizer.vocabulary import token_ids
 from fastlm.train.corpus import SEPARATOR, Ids
 from fastlm.weights.source import ModelSource
@@ -85,9 +86,6 @@ class ModelCodec:
     def same_vocabulary(self, other: ModelCodec) -> bool:
         """Whether both give every text the same ids."""
         return _meaning(self.folder) == _meaning(other.folder)
-
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

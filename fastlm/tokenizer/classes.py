@@ -1,0 +1,143 @@
+"""Which class a model's tokenizer is of, and the tokenizer that it makes of files.
+
+As transformers 5 does, whose AutoTokenizer is the standard for token ids: of a tokenizer.json, a class that recipes.py
+knows takes the vocabulary, the merges, the added tokens and the post-processor, and makes the other stages itself; any
+other class takes the whole file as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from fastlm.errors import ModelFormatError
+from fastlm.tokenizer.components import Part
+from fastlm.tokenizer.description import Description, is_byte_level
+from fastlm.tokenizer.library import Token
+from fastlm.tokenizer.recipes import RECIPES, Recipe, Stages
+from fastlm.tokenizer.settings import CONFIG, NAMES, Settings, content_of
+from fastlm.tokenizer.subwords import Subwords, known_unknown, word_piece
+
+# fmt: off
+# Of a model_type: the class that transformers registers for it. Of others it is what the files say.
+OF_MODEL = {
+    **dict.fromkeys((
+        "bert", "convbert", "distilbert", "electra", "ernie", "layoutlm", "megatron-bert", "mobilebert", "nezha",
+        "nomic_bert", "retribert", "squeezebert",
+    ), "Bert"),
+    **dict.fromkeys(("codegen", "dbrx", "gpt2", "gpt_neo", "gptj", "jais2", "opt", "phi", "starcoder2"), "GPT2"),
+    **dict.fromkeys(("bart", "data2vec-text", "ibert", "longformer", "roberta", "roberta-prelayernorm"), "Roberta"),
+    **dict.fromkeys(("qwen2", "qwen2_moe", "qwen2_vl", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_vl"), "Qwen2"),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"), "Qwen3_5"),
+    **dict.fromkeys(("falcon_mamba", "gpt_neox", "mamba", "mamba2", "mpt", "olmo", "olmoe", "rwkv"), "GPTNeoX"),
+    **dict.fromkeys((
+        "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma", "t5gemma",
+    ), "Gemma"),
+    **dict.fromkeys(("mt5", "switch_transformers", "t5"), "T5"),
+    **dict.fromkeys(("gte", "jina_embeddings_v3", "xlm-roberta", "xmod"), "XLMRoberta"),
+    "clip": "CLIP", "led": "LED", "mpnet": "MPNet", "openai-gpt": "OpenAIGPT",
+}
+# Of these, the file stands whatever class it names.
+AS_WRITTEN = {
+    "bigbird_pegasus", "ernie4_5", "ernie4_5_moe", "flex_olmo", "glm", "glm4", "glm4_moe", "glm4_moe_lite",
+    "gpt_bigcode", "granite", "granitemoe", "granitemoehybrid", "granitemoeshared", "hyperclovax", "internlm2",
+    "internlm3", "jamba", "kimi_k25", "kimi_linear", "mimo_v2_flash", "minicpm3", "minimax_m2", "ministral",
+    "ministral3", "mistral", "mistral3", "mixtral", "modernbert", "modernbert-decoder", "nemotron", "nystromformer",
+    "olmo2", "olmo3", "olmo_hybrid", "pegasus_x", "persimmon", "phi3", "phimoe", "smolvlm", "stablelm", "umt5",
+    "xlm-roberta-xl",
+}
+# Of these, transformers takes its own class, whatever tokenizer_config.json says.
+OWN_CLASS = {"qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"}
+# fmt: on
+
+
+def recipe_of(
+    options: Mapping[str, Any], config: Mapping[str, Any], stages: Mapping[str, Part | None] | None
+) -> Recipe | None:
+    """The recipe of a model's tokenizer; None: the file as it is.
+
+    Parameters
+    ----------
+    options, config
+        tokenizer_config.json and config.json.
+    stages
+        Of the tokenizer.json; None: there is none.
+    """
+    named = options.get("tokenizer_class") or config.get("tokenizer_class")
+    model_type = config.get("model_type")
+    name = named.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(named, str) else None
+    registered = OF_MODEL.get(model_type) if isinstance(model_type, str) else None
+    if stages is not None:
+        if name is not None and model_type in AS_WRITTEN:
+            return None
+        if name == "Llama" and is_byte_level(stages):
+            return None
+    return RECIPES.get(str(registered if name is None or model_type in OWN_CLASS else name))
+
+
+def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, settings: Settings) -> Description:
+    """The tokenizer that a class makes of a vocabulary, which is that of a tokenizer.json if there is one.
+
+    Raises
+    ------
+    ModelFormatError
+        The vocabulary lacks what the class needs.
+    """
+    settings = recipe.adjust(settings.with_defaults(recipe.defaults))
+    given: Stages = dict(file.stages) if file else {}
+    stages: Stages = {"normalizer": None, "post_processor": None, **recipe.stages(settings, given)}
+    tokens = settings.tokens_to_add(())
+    if recipe.repeats:
+        tokens += [Token(content_of(value)) for value in settings.special()]
+    made = Description(
+        _model(recipe, subwords, settings, is_byte_level(stages)),
+        stages,
+        tuple(tokens),
+        recipe.replacements,
+        recipe.strips,
+        settings.flag("split_special_tokens", False),
+    )
+    if file is not None and recipe.around == "file":
+        around = given.get("post_processor")
+    elif isinstance(recipe.around, tuple):
+        around = _around(made, *(name and settings.name(name) for name in recipe.around))
+    else:
+        around = flagged(made, settings if file is None else replace(settings, options={}))
+    return replace(made, stages={**stages, "post_processor": around})
+
+
+def build_as_written(file: Description, settings: Settings) -> Description:
+    """The tokenizer of a tokenizer.json, with the tokens that the files beside it name."""
+    tokens = (*file.tokens, *settings.tokens_to_add(file.tokens))
+    return replace(file, tokens=tokens, splits_special=settings.flag("split_special_tokens", False))
+
+
+def flagged(made: Description, settings: Settings) -> Part | None:
+    """The post-processor that add_bos_token and add_eos_token ask for; None: neither does."""
+    names = [
+        settings.name(name) if settings.flag(f"add_{name}", False) else None for name in ("bos_token", "eos_token")
+    ]
+    return _around(made, *names) if any(names) else None
+
+
+def _around(made: Description, before: str | None, after: str | None) -> Part:
+    pieces: list[Part] = [{"Sequence": {"id": "A", "type_id": 0}}]
+    tokens: dict[str, Part] = {}
+    for content, at in ((before, 0), (after, 2)):
+        if content is not None:
+            pieces.insert(at, {"SpecialToken": {"id": content, "type_id": 0}})
+            tokens[content] = {"id": content, "ids": [made.id_of(content)], "tokens": [content]}
+    pair = [*pieces, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": pieces, "pair": pair, "special_tokens": tokens}
+
+
+def _model(recipe: Recipe, subwords: Subwords, settings: Settings, byte_level: bool) -> Subwords:
+    options = {**recipe.model}
+    if "unk_token" in options:
+        options["unk_token"] = settings.name("unk_token")
+    if recipe.kind == "WordPiece":
+        return word_piece(subwords.ids, options["unk_token"] or "[UNK]", "vocabulary")
+    if options.get("unk_id", 0) >= subwords.size:
+        raise ModelFormatError(f"{CONFIG}: a tokenizer of this class has an unknown token of id {options['unk_id']}")
+    return replace(subwords, options=known_unknown(options, subwords.ids, byte_level, CONFIG))

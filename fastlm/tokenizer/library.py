@@ -1,0 +1,94 @@
+"""The `tokenizers` library behind one door: how it is set up, and its errors as typed ones.
+
+It has a thread pool of its own, which its batch calls start unless TOKENIZERS_PARALLELISM says otherwise. fastlm uses
+these calls only because they let go of the interpreter's lock, so it switches the pool off when it first loads a
+tokenizer, if the variable is not set: by setting it to "false", for the whole process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from fastlm.errors import FastlmError, ModelFormatError, ModelMemoryError, ParameterError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from fastlm.tokenizer.components import Part
+
+PARALLELISM = "TOKENIZERS_PARALLELISM"
+STAGES = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that is looked for in a text before anything else: the fields of the library's AddedToken."""
+
+    content: str
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+    special: bool = True
+
+
+@contextmanager
+def library_errors(what: str, kind: type[ModelFormatError] | type[ParameterError] = ModelFormatError) -> Iterator[None]:
+    """Whatever the library raises in the block becomes an error of `kind`, or a ModelMemoryError.
+
+    Parameters
+    ----------
+    what
+        The beginning of the error text: the file, or what is done.
+
+    Notes
+    -----
+    A panic of its Rust code is a BaseException without a name to import. When memory runs out where it can say so, its
+    exception has no text.
+    """
+    try:
+        yield
+    except FastlmError:
+        raise
+    except MemoryError as error:
+        raise ModelMemoryError(f"{what}: out of memory") from error
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        text = str(error)
+        if not text:
+            raise ModelMemoryError(f"{what}: out of memory") from error
+        raise kind(f"{what}: {text:.300}") from error
+
+
+def make_library(
+    model: tokenizers.models.Model, stages: Mapping[str, Part | None], tokens: tuple[Token, ...]
+) -> tokenizers.Tokenizer:
+    """The library's tokenizer of a model, the stages around it (by their names in a tokenizer.json), and added tokens."""
+    from tokenizers import AddedToken
+
+    os.environ.setdefault(PARALLELISM, "false")
+    library = _frame(stages)
+    library.model = model
+    library.add_tokens([AddedToken(**asdict(token)) for token in tokens])
+    return library
+
+
+def library_decoder(parts: Sequence[Part]) -> Callable[[list[str]], str]:
+    """The library's decoder of these parts: pieces to text."""
+    decoder = _frame({"decoder": {"type": "Sequence", "decoders": list(parts)}}).decoder
+    return lambda pieces: str(decoder.decode(pieces))
+
+
+def _frame(stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
+    """A tokenizer with an empty model."""
+    from tokenizers import Tokenizer
+
+    empty = {"type": "BPE", "vocab": {}, "merges": []}
+    frame = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "model": empty}
+    return Tokenizer.from_str(json.dumps({**frame, **dict.fromkeys(STAGES), **stages}))

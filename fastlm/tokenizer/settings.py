@@ -1,0 +1,168 @@
+"""What the small files beside a tokenizer say: tokenizer_config.json, special_tokens_map.json, added_tokens.json.
+
+They are read as transformers 5 reads them: its AutoTokenizer is the standard for which tokens are added, and as what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastlm.errors import ModelFormatError
+from fastlm.tokenizer.components import MAX_TEXT
+from fastlm.tokenizer.description import read_token
+from fastlm.tokenizer.library import Token
+from fastlm.tokenizer.subwords import SPARE_IDS
+from fastlm.weights.source import ModelSource
+
+CONFIG = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+ADDED = "added_tokens.json"
+NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+Named = Token | str  # a string says nothing of its properties
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a tokenizer.
+
+    Attributes
+    ----------
+    options
+        tokenizer_config.json, with what special_tokens_map.json says.
+    named
+        Special tokens by name ("bos_token", ...; also names of the model's own); None: the file says that there is none.
+    extra
+        Further special tokens.
+    numbered
+        Tokens that a file gives ids to, in the order of these.
+    """
+
+    options: Mapping[str, Any]
+    named: Mapping[str, Named | None]
+    extra: tuple[Named, ...]
+    numbered: tuple[Token, ...]
+
+    def flag(self, name: str, default: bool) -> bool:
+        """An option that is true or false; null counts as the default."""
+        value = self.options.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise ModelFormatError(f"{CONFIG}: {name} must be true or false")
+        return default if value is None else value
+
+    def name(self, name: str) -> str | None:
+        """The text of a special token."""
+        value = self.named.get(name)
+        return None if value is None else content_of(value)
+
+    def special(self) -> list[Named]:
+        """All special tokens: the named ones, then the others."""
+        names = dict.fromkeys((*NAMES, *self.named))
+        return [*(value for name in names if (value := self.named.get(name)) is not None), *self.extra]
+
+    def with_defaults(self, defaults: Mapping[str, str]) -> Settings:
+        """With the special tokens that a class of tokenizers has where files say nothing."""
+        return replace(self, named={**defaults, **self.named})
+
+    def tokens_to_add(self, present: tuple[Token, ...]) -> list[Token]:
+        """The tokens to add to those that are there."""
+        found = [token for token in self.numbered if token not in present]
+        contents = {token.content for token in (*present, *found)}
+        for value in self.special():
+            token = Token(value) if isinstance(value, str) else value
+            if token.content not in contents:
+                contents.add(token.content)
+                found.append(token)
+        special = {content_of(value) for value in self.named.values() if value is not None}
+        return [replace(token, special=True) if token.content in special else token for token in found]
+
+
+def content_of(value: Named) -> str:
+    """The text of a special token."""
+    return value if isinstance(value, str) else value.content
+
+
+def read_settings(model: ModelSource, listed: Mapping[int, Token]) -> Settings:
+    """The settings of a model's tokenizer.
+
+    Parameters
+    ----------
+    listed
+        The added tokens of its tokenizer.json, by id.
+
+    Raises
+    ------
+    ModelFormatError
+        A file is malformed; the text names it and the field.
+    """
+    options: dict[str, Any] = model.read_json(CONFIG) or {}
+    where = model.describe(CONFIG)
+    if "added_tokens_decoder" in options:
+        numbered = _numbered(options["added_tokens_decoder"], f"{where}: added_tokens_decoder")
+    else:
+        options = {**options, **_special(model)}
+        numbered = {**_added(model, options), **listed}
+    extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
+    named = {name: _named(options[name], f"{where}: {name}") for name in NAMES if name in options}
+    own = {k: v for k, v in options.items() if k.endswith("_token") and k not in NAMES and _is_token(v)}
+    if isinstance(extra, dict):
+        own, extra = {**own, **extra}, []
+    if not isinstance(extra, list):
+        raise ModelFormatError(f"{where}: additional_special_tokens must be a list")
+    named.update({name: _named(value, f"{where}: {name}") for name, value in own.items()})
+    by_content = {token.content: token for token in numbered.values()}
+    return Settings(
+        options,
+        {name: by_content.get(content_of(value), value) if value else None for name, value in named.items()},
+        tuple(value for i, v in enumerate(extra) if (value := _named(v, f"{where}: additional_special_tokens[{i}]"))),
+        tuple(numbered[i] for i in sorted(numbered)),
+    )
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and value.get("__type") == "AddedToken")
+
+
+def _named(value: object, where: str) -> Named | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str) and len(value) <= MAX_TEXT:
+        return value
+    if isinstance(value, dict):
+        return read_token(value, where)
+    raise ModelFormatError(f"{where}: must be a text or an added token")
+
+
+def _numbered(value: object, where: str) -> dict[int, Token]:
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"{where}: must be an object")
+    found: dict[int, Token] = {}
+    for name, token in value.items():
+        if not name.isascii() or not name.isdigit() or len(name) > 9:
+            raise ModelFormatError(f"{where}: {name!r:.40} is no token id")
+        found[int(name)] = read_token(token, f"{where}: {name}")
+    return found
+
+
+def _special(model: ModelSource) -> dict[str, Any]:
+    """special_tokens_map.json, whose tokens are all special."""
+    found: dict[str, Any] = model.read_json(SPECIAL) or {}
+
+    def special(value: Any) -> Any:
+        return {**value, "special": True} if isinstance(value, dict) and "content" in value else value
+
+    return {k: [special(v) for v in value] if isinstance(value, list) else special(value) for k, value in found.items()}
+
+
+def _added(model: ModelSource, options: Mapping[str, Any]) -> dict[int, Token]:
+    """added_tokens.json, which holds the ids of tokens and nothing else."""
+    found: dict[str, Any] = model.read_json(ADDED) or {}
+    where = model.describe(ADDED)
+    extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
+    values = [*(options.get(name) for name in NAMES), *(extra if isinstance(extra, list) else [])]
+    special = {content for v in values if isinstance(content := v.get("content") if isinstance(v, dict) else v, str)}
+    if any(type(i) is not int or not 0 <= i < 1 << 31 for i in found.values()) or len(found) > SPARE_IDS:
+        raise ModelFormatError(f"{where}: must map tokens to token ids")
+    return {i: Token(text, normalized=text not in special, special=text in special) for text, i in found.items()}
