@@ -82,7 +82,12 @@ def make_library(
 def library_decoder(parts: Sequence[Part]) -> Callable[[list[str]], str]:
     """The library's decoder of these parts: pieces to text."""
     decoder = _frame({"decoder": {"type": "Sequence", "decoders": list(parts)}}).decoder
-    return lambda pieces: str(decoder.decode(pieces))
+
+    def decode(pieces: list[str]) -> str:
+        with library_errors("the tokenizer's decoder fails"):
+            return str(decoder.decode(pieces))
+
+    return decode
 
 
 def _frame(stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:

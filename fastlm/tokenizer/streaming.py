@@ -193,7 +193,7 @@ class StripSpaces(Stage):
 
 
 class AtTheEnd(Stage):
-    """Whatever has no stage of its own: the library's decoder, which sees all pieces at the end."""
+    """Whatever has no stage of its own: the library's decoder, which sees the one text at the end."""
 
     def __init__(self, decode: Callable[[list[str]], str]) -> None:
         self._decode = decode
@@ -204,7 +204,7 @@ class AtTheEnd(Stage):
         return []
 
     def end(self) -> list[str]:
-        return [self._decode(self._pieces)]
+        return [self._decode(["".join(self._pieces)])]
 
 
 class Pipeline:

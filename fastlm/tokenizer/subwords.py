@@ -51,6 +51,16 @@ class Subwords:
         """The first number after all ids."""
         return max(self.ids.values(), default=-1) + 1
 
+    def pieces(self) -> tuple[list[str], set[int]]:
+        """The piece of each id, and the ids that several pieces have: only the library knows which one it takes."""
+        if self.kind == "Unigram":
+            return [piece for piece, _ in self.scores], set()
+        found = [""] * self.end()
+        for piece, i in self.ids.items():
+            found[i] = piece
+        several = set(self.ids.values()) if len(set(self.ids.values())) < len(self.ids) else set()
+        return found, several
+
     def library_model(self) -> models.Model:
         """The library's model."""
         from tokenizers import models

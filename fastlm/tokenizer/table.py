@@ -46,9 +46,9 @@ def is_table(parts: Sequence[Part], pieces: Callable[[], Sequence[str]]) -> bool
     if not kinds or not _KINDS.fullmatch(kinds):
         return False
     last = parts[-1]
-    if kinds == "M":  # which drops every space of the first piece: one, at its start, is what C drops
+    if kinds == "M":  # which drops every U+2581 of the first piece: C drops one space at its start
         space = last["replacement"]
-        return not starts_without_space(last) or not any(space in piece[1:] for piece in pieces())
+        return not starts_without_space(last) or not any(p[:1] == " " or space in p[1:] for p in pieces())
     if "S" in kinds and ("J" not in kinds or (last["content"], last["start"], last["stop"]) != (" ", 1, 0)):
         return False
     return all(part["pattern"].get("String") for part in parts if part["type"] == "Replace")

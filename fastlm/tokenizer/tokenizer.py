@@ -48,7 +48,8 @@ class Tokenizer:
             for kind in ("bos", "pad", "eos")
         )
         self.eos = [] if end is None else [end]
-        self._decoder = parts_of("decoder", description.stages["decoder"])
+        decoder = description.stages["decoder"]
+        self._decoder = parts_of("decoder", decoder) or ([{"type": "Fuse"}] if decoder else [])
         changed = description.strips or bool(description.replacements)
         self.prints_by_table = not changed and is_table(self._decoder, lambda: self._pieces)
 
@@ -65,12 +66,11 @@ class Tokenizer:
     @cached_property
     def _pieces(self) -> list[str]:
         """The text of each id as the decoder gets it."""
-        added = {i: self._library.id_to_token(i) for i in self._library.get_added_tokens_decoder()}
-        pieces = [""] * max(self._description.subwords.end(), max(added, default=-1) + 1)
-        for piece, i in self._description.subwords.ids.items():
-            pieces[i] = piece
-        for i, piece in added.items():
-            pieces[i] = piece
+        pieces, doubtful = self._description.subwords.pieces()
+        asked = doubtful.union(self._library.get_added_tokens_decoder())
+        pieces += [""] * (max(asked, default=-1) + 1 - len(pieces))
+        for i in asked:
+            pieces[i] = self._library.id_to_token(i) or ""
         return pieces
 
     @cached_property
