@@ -1,8 +1,9 @@
 """JSON of up to a million entries (tokenizer.json, vocab.json), parsed in pieces so that other threads run in between.
 
-Python's parser is one call that keeps the interpreter's lock. Here it gets a piece at a time: the objects and arrays
-around are walked in Python, and a run of plain entries (names with numbers, strings, pairs, flat objects), found by a
-regular expression, goes to it in one call of some 2,000 entries, under a millisecond.
+Python's parser is one call that keeps the interpreter's lock. Here it gets a piece at a time, of about a millisecond: the
+objects and arrays around are walked in Python, and a run of entries of a large one goes to the parser in one call. Where
+each entry begins a line, after the same spaces, a run ends between two lines: strings hold no line ends. Else a regular
+expression finds runs of plain entries (names with numbers, strings, pairs, flat objects).
 """
 
 from __future__ import annotations
@@ -16,18 +17,20 @@ from fastlm.errors import ModelFormatError
 
 MAX_DEPTH = 64
 MAX_LOOSE = 100_000  # values that are no part of a run: real files have some hundred
+RUN = 1 << 15  # bytes
 
-_SPACE = r"[ \t\n\r]*"
-_STRING = r'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"'
-_NUMBER = r"-?[0-9][0-9.eE+-]*"
-_SCALAR = rf"(?:{_STRING}|{_NUMBER}|true|false|null)"
-_MEMBER = rf"{_STRING}{_SPACE}:{_SPACE}{_SCALAR}"
-_PAIR = rf"\[{_SPACE}{_STRING}{_SPACE},{_SPACE}{_SCALAR}{_SPACE}\]"
-_FLAT = rf"\{{{_SPACE}(?:{_MEMBER}{_SPACE}(?:,{_SPACE})?)*\}}"
-_MEMBERS = re.compile(rf"(?:{_SPACE}{_MEMBER}{_SPACE},){{1,2000}}")
-_ELEMENTS = re.compile(rf"(?:{_SPACE}(?:{_SCALAR}|{_PAIR}|{_FLAT}){_SPACE},){{1,2000}}")
+_SPACE = rb"[ \t\n\r]*"
+_STRING = rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"'
+_SCALAR = rb"(?:%b|-?[0-9][0-9.eE+-]*|true|false|null)" % _STRING
+_MEMBER = rb"%b%b:%b%b" % (_STRING, _SPACE, _SPACE, _SCALAR)
+_PAIR = rb"\[%b%b%b,%b%b%b\]" % (_SPACE, _STRING, _SPACE, _SPACE, _SCALAR, _SPACE)
+_FLAT = rb"\{%b(?:%b%b(?:,%b)?)*\}" % (_SPACE, _MEMBER, _SPACE, _SPACE)
+_MEMBERS = re.compile(rb"(?:%b%b%b,){1,2000}" % (_SPACE, _MEMBER, _SPACE))
+_ELEMENTS = re.compile(rb"(?:%b(?:%b|%b|%b)%b,){1,2000}" % (_SPACE, _SCALAR, _PAIR, _FLAT, _SPACE))
 _BLANK = re.compile(_SPACE)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_ONE = re.compile(_SCALAR)
+_LINE = re.compile(rb"\n[ \t]*")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_large(data: bytes, where: str) -> dict[str, Any]:
@@ -47,10 +50,9 @@ def parse_large(data: bytes, where: str) -> dict[str, Any]:
         a large object or array, or half of a surrogate pair in a string.
     """
     try:
-        text = data.decode("utf-8")
-        value = _Reader(text).document()
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(f"{where}: not UTF-8 text (byte {error.start})") from None
+        value = _Reader(data).document()
+    except UnicodeDecodeError:
+        raise ModelFormatError(f"{where}: not UTF-8 text") from None
     except UnicodeEncodeError:
         raise ModelFormatError(f"{where}: a string holds half of a surrogate pair") from None
     except ValueError as error:
@@ -65,20 +67,19 @@ def _refuse(name: str) -> None:
 
 
 class _Reader:
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, data: bytes) -> None:
+        self._data = data
         self._parser = json.JSONDecoder(parse_constant=_refuse)
-        self._has_surrogates = _SURROGATE.search(text) is not None
         self._loose = 0
 
     def document(self) -> Any:
         value, at = self._value(self._skip(0), 0)
-        if self._skip(at) != len(self._text):
-            raise ValueError(f"more follows the value that ends at character {at}")
+        if self._skip(at) != len(self._data):
+            raise ValueError(f"more follows the value that ends at byte {at}")
         return value
 
     def _skip(self, at: int) -> int:
-        found = _BLANK.match(self._text, at)
+        found = _BLANK.match(self._data, at)
         return found.end() if found else at
 
     def _value(self, at: int, depth: int) -> tuple[Any, int]:
@@ -87,47 +88,71 @@ class _Reader:
             raise ValueError("nested too deeply")
         if self._loose > MAX_LOOSE:
             raise ValueError("too many parts for a file of this kind")
-        first = self._text[at : at + 1]
-        if first == "{":
+        first = self._data[at : at + 1]
+        if first == b"{":
             members: dict[str, Any] = {}
-            return members, self._container(at + 1, "}", _MEMBERS, members.update, lambda a: self._member(members, a, depth))
-        if first == "[":
+            end = self._container(at + 1, b"{}", _MEMBERS, members.update, lambda a: self._member(members, a, depth))
+            return members, end
+        if first == b"[":
             elements: list[Any] = []
-            return elements, self._container(at + 1, "]", _ELEMENTS, elements.extend, lambda a: self._element(elements, a, depth))
-        return self._parsed(*self._parser.raw_decode(self._text, at))
+            end = self._container(at + 1, b"[]", _ELEMENTS, elements.extend, lambda a: self._element(elements, a, depth))
+            return elements, end
+        return self._scalar(at)
 
-    def _parsed(self, value: Any, end: int) -> tuple[Any, int]:
-        if self._has_surrogates:
+    def _scalar(self, at: int) -> tuple[Any, int]:
+        found = _ONE.match(self._data, at)
+        if not found:
+            raise ValueError(f"no value begins at byte {at}")
+        return self._parsed(found[0]), found.end()
+
+    def _parsed(self, piece: bytes) -> Any:
+        value = self._parser.decode(piece.decode("utf-8"))
+        if _SURROGATE.search(piece):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value, end
+        return value
 
     def _container(
-        self, at: int, close: str, run: re.Pattern[str], take: Callable[[Any], object], one: Callable[[int], int]
+        self, at: int, brackets: bytes, run: re.Pattern[bytes], take: Callable[[Any], object], one: Callable[[int], int]
     ) -> int:
         """Read to the closing bracket, runs by `take` and other entries by `one`; returns the place after it."""
         at = self._skip(at)
-        if self._text[at : at + 1] == close:
+        close = brackets[1:]
+        if self._data[at : at + 1] == close:
             return at + 1
+        at = self._lines(at, brackets, take)
         while True:
-            while found := run.match(self._text, at):
-                piece = self._text[at : found.end() - 1]
-                take(self._parsed(self._parser.decode(piece.join("{}" if close == "}" else "[]")), 0)[0])
+            while found := run.match(self._data, at):
+                take(self._parsed(self._data[at : found.end() - 1].join([brackets[:1], close])))
                 at = found.end()
             at = self._skip(one(self._skip(at)))
-            mark = self._text[at : at + 1]
+            mark = self._data[at : at + 1]
             at += 1
             if mark == close:
                 return at
-            if mark != ",":
-                raise ValueError(f"expected ',' or '{close}' at character {at - 1}")
+            if mark != b",":
+                raise ValueError(f"expected ',' or '{close.decode()}' at byte {at - 1}")
+
+    def _lines(self, first: int, brackets: bytes, take: Callable[[Any], object]) -> int:
+        """Read runs of entries that begin lines, the first of them at `first`; returns the place after the last run."""
+        line = _LINE.match(self._data, max(self._data.rfind(b"\n", max(first - 200, 0), first), 0))
+        if not line or line.end() != first:
+            return first
+        between = b"," + line[0] + self._data[first : first + 1]
+        at = first
+        while (end := self._data.rfind(between, at + 1, at + RUN)) >= 0:
+            try:
+                found = self._parsed(self._data[at:end].join([brackets[:1], brackets[1:]]))
+            except json.JSONDecodeError:  # the end is within an entry
+                break
+            take(found)
+            at = end + 1
+        return at
 
     def _member(self, members: dict[str, Any], at: int, depth: int) -> int:
-        if self._text[at : at + 1] != '"':
-            raise ValueError(f"expected a name in double quotes at character {at}")
-        name, at = self._parsed(*self._parser.raw_decode(self._text, at))
+        name, at = self._scalar(at)
         at = self._skip(at)
-        if self._text[at : at + 1] != ":":
-            raise ValueError(f"expected ':' at character {at}")
+        if not isinstance(name, str) or self._data[at : at + 1] != b":":
+            raise ValueError(f"expected a name and ':' before byte {at}")
         members[name], at = self._value(self._skip(at + 1), depth + 1)
         return at
 

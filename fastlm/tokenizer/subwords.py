@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import starmap
+from operator import concat
 from typing import TYPE_CHECKING, Any
 
 from fastlm.errors import ModelFormatError
@@ -149,27 +151,39 @@ def merges_of_lines(lines: list[str], where: str) -> list[tuple[str, str]]:
         One has not two parts.
     """
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
-    for line, (left, right) in zip(lines, pairs, strict=True):
-        if not left or not right or " " in right:
-            raise ModelFormatError(f"{where}: the merge {line!r:.80} must be two pieces with a space between them")
+    if not all([left and right and " " not in right for left, right in pairs]):
+        line = next(line for line in lines if line.count(" ") != 1 or line.strip(" ") != line)
+        raise ModelFormatError(f"{where}: the merge {line!r:.80} must be two pieces with a space between them")
     return pairs
 
 
 def check_merges(merges: list[tuple[str, str]], ids: dict[str, int], where: str, prefix: str = "") -> None:
-    """Check that merges are made of the vocabulary, and so is what they make.
+    """Check that what merges make is in the vocabulary. (That their parts are, the library checks.)
 
     Raises
     ------
     ModelFormatError
-        One is not.
+        Something is not.
     """
     skipped = len(prefix)
-    for pair in [pair for pair in merges if pair[0] + pair[1][skipped:] not in ids]:
-        raise ModelFormatError(f"{where}: the merge {pair!r:.80} makes a piece that is not in the vocabulary")
-    for pair in [pair for pair in merges if pair[0] not in ids or pair[1] not in ids]:
-        raise ModelFormatError(f"{where}: the merge {pair!r:.80} is of pieces that are not in the vocabulary")
-    if prefix and not all(right.startswith(prefix) for _, right in merges):
-        raise ModelFormatError(f"{where}: the right part of each must begin with {prefix!r}")
+    try:
+        if prefix and not all(starmap(lambda left, right: right.startswith(prefix), merges)):
+            raise ModelFormatError(f"{where}: the right part of each must begin with {prefix!r}")
+        made = list(starmap((lambda left, right: left + right[skipped:]) if prefix else concat, merges))
+        if not _holds_in_order(ids, made) and not all(map(ids.__contains__, made)):
+            piece = next(piece for piece in made if piece not in ids)
+            raise ModelFormatError(f"{where}: a merge makes {piece!r:.60}, which is not in the vocabulary")
+    except (TypeError, AttributeError):  # one has three parts, or one that is no text
+        raise ModelFormatError(f"{where}: must be pairs of pieces") from None
+
+
+def _holds_in_order(ids: dict[str, int], made: list[str]) -> bool:
+    """Whether a vocabulary lists what its merges make in their order, as most do: comparing is faster than looking up."""
+    if not made or made[0] not in ids:
+        return False
+    pieces = list(ids)
+    first = pieces.index(made[0])
+    return pieces[first : first + len(made)] == made
 
 
 def _kind(model: dict[str, Any], where: str) -> str:
@@ -207,8 +221,8 @@ def _bpe(model: dict[str, Any], ids: dict[str, int], where: str, byte_level: boo
     kinds = set(map(type, listed))
     if kinds <= {str}:
         merges = merges_of_lines([m for m in listed if not m.startswith("#version")], f"{where}.merges")
-    elif kinds == {list} and set(map(len, listed)) == {2} and all(type(a) is type(b) is str for a, b in listed):
-        merges = [(left, right) for left, right in listed]
+    elif kinds == {list}:
+        merges = list(map(tuple, listed))
     else:
         raise ModelFormatError(f"{where}.merges: must be pairs of pieces")
     affixes = {f: _text(model, f, where, MAX_AFFIX) for f in ("continuing_subword_prefix", "end_of_word_suffix")}

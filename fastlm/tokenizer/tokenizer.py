@@ -91,9 +91,7 @@ class Tokenizer:
         """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
         if not self.prints_by_table:
             return None
-        special = [False] * len(self._pieces)
-        for i in self._library.get_added_tokens_decoder():
-            special[i] = self._pieces[i] in self._special
+        special = [piece in self._special for piece in self._pieces]
         return piece_table(self._decoder, self._pieces, special)
 
     def pipeline(self) -> Pipeline:
@@ -149,7 +147,9 @@ class Tokenizer:
         ParameterError
             One is no token id.
         """
-        checked = [token_id(i, END_OF_IDS, "ids") for i in items(ids, "ids", "a list of token ids")]
+        checked = list(items(ids, "ids", "a list of token ids"))
+        if set(map(type, checked)) - {int} or (checked and not 0 <= min(checked) <= max(checked) < END_OF_IDS):
+            checked = [token_id(i, END_OF_IDS, "ids") for i in checked]
         with library_errors("ids: the tokenizer cannot decode them", ParameterError):
             if len(checked) <= SHORT_TEXT:
                 text = str(self._library.decode(checked, skip_special_tokens=skip_special))
