@@ -20,8 +20,8 @@ from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memo
 from fastlm.generation import not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
-from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
+from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.bind import Binding
 from fastlm.weights.formats import matrix_format

@@ -14,5 +14,5 @@ _ALPHABET = frozenset(BYTE_OF)
 
 
 def bytes_of(piece: str) -> bytes:
-    """The bytes that a piece of a byte-level tokenizer stands for; of one with any other character, those of its UTF-8."""
+    """The bytes that a piece of a byte-level tokenizer stands for; with any other character in it, its UTF-8."""
     return piece.translate(_TO_LATIN).encode("latin-1") if _ALPHABET.issuperset(piece) else piece.encode("utf-8")

@@ -6,6 +6,7 @@ import base64
 import binascii
 
 import numpy as np
+from numpy.typing import NDArray
 
 _LEAF = 1 << 31
 
@@ -34,7 +35,7 @@ def longest_replacement(encoded: str) -> int:
     return longest
 
 
-def _check_trie(units: np.ndarray[tuple[int], np.dtype[np.uint32]], texts: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> None:
+def _check_trie(units: NDArray[np.uint32], texts: NDArray[np.uint8]) -> None:
     """Each unit: bits 10 to 30 (times 256 if bit 9) lead to a block of 256, bit 8: whose first unit is a value."""
     inner = np.flatnonzero(units < _LEAF)
     found = units[inner].astype(np.int64)

@@ -16,7 +16,7 @@ from fastlm.tokenizer.components import Part
 from fastlm.tokenizer.description import Description, is_byte_level
 from fastlm.tokenizer.library import Token
 from fastlm.tokenizer.recipes import RECIPES, Recipe, Stages
-from fastlm.tokenizer.settings import CONFIG, NAMES, Settings, content_of
+from fastlm.tokenizer.settings import CONFIG, Settings, content_of
 from fastlm.tokenizer.subwords import Subwords, known_unknown, word_piece
 
 # fmt: off

@@ -1,7 +1,7 @@
 """The parts of a tokenizer.json around its model, checked before the `tokenizers` library sees them.
 
-The library panics, aborts or hangs on some of what a file can say. So each part must be of a known type, with the fields
-that the library reads and values of their types, and must not be able to blow a text up.
+The library panics, aborts or hangs on some of what a file can say. So each part must be of a known type, with the
+fields that the library reads and values of their types, and must not be able to blow a text up.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _is_pattern(value: Any) -> bool:
 
 
 def _is_token(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _TEXT[0](value[0]) and type(value[1]) is int and value[1] >= 0
+    return isinstance(value, list) and len(value) == 2 and _TEXT[0](value[0]) and type(value[1]) is int
 
 
 _FLAG: Field = (lambda v: isinstance(v, bool)), "true or false"
@@ -192,7 +192,7 @@ def _walk(stage: str, part: object, name: str, depth: int) -> Iterator[tuple[str
 
 
 def _pattern_text(part: Part) -> str:
-    return next(iter(part["pattern"].values()))
+    return str(next(iter(part["pattern"].values())))
 
 
 def _growth(part: Part) -> float:

@@ -24,7 +24,7 @@ class Description:
     subwords
         The model.
     stages
-        "normalizer", "pre_tokenizer", "post_processor" and "decoder", as a tokenizer.json says them; None: there is none.
+        "normalizer", "pre_tokenizer", "post_processor" and "decoder", as a tokenizer.json has them; None: it has none.
     tokens
         Added tokens, in the order in which they get their ids.
     replacements

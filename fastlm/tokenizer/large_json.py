@@ -1,9 +1,9 @@
 """JSON of up to a million entries (tokenizer.json, vocab.json), parsed in pieces so that other threads run in between.
 
-Python's parser is one call that keeps the interpreter's lock. Here it gets a piece at a time, of about a millisecond: the
-objects and arrays around are walked in Python, and a run of entries of a large one goes to the parser in one call. Where
-each entry begins a line, after the same spaces, a run ends between two lines: strings hold no line ends. Else a regular
-expression finds runs of plain entries (names with numbers, strings, pairs, flat objects).
+Python's parser is one call that keeps the interpreter's lock. Here it gets a piece at a time, of about a millisecond:
+the objects and arrays around are walked in Python, and a run of entries of a large one goes to the parser in one call.
+Where each entry begins a line, after the same spaces, a run ends between two lines: strings hold no line ends. Else a
+regular expression finds runs of plain entries (names with numbers, strings, pairs, flat objects).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from fastlm.errors import ModelFormatError
@@ -46,8 +47,8 @@ def parse_large(data: bytes, where: str) -> dict[str, Any]:
     Raises
     ------
     ModelFormatError
-        Not UTF-8, not JSON, not an object, nesting deeper than 64, more than 100,000 values that are no plain entries of
-        a large object or array, or half of a surrogate pair in a string.
+        Not UTF-8, not JSON, not an object, nesting deeper than 64, more than 100,000 values that are no plain entries
+        of a large object or array, or half of a surrogate pair in a string.
     """
     try:
         value = _Reader(data).document()
@@ -91,12 +92,12 @@ class _Reader:
         first = self._data[at : at + 1]
         if first == b"{":
             members: dict[str, Any] = {}
-            end = self._container(at + 1, b"{}", _MEMBERS, members.update, lambda a: self._member(members, a, depth))
-            return members, end
+            take_one = partial(self._member, members, depth)
+            return members, self._container(at + 1, b"{}", _MEMBERS, members.update, take_one)
         if first == b"[":
             elements: list[Any] = []
-            end = self._container(at + 1, b"[]", _ELEMENTS, elements.extend, lambda a: self._element(elements, a, depth))
-            return elements, end
+            take_one = partial(self._element, elements, depth)
+            return elements, self._container(at + 1, b"[]", _ELEMENTS, elements.extend, take_one)
         return self._scalar(at)
 
     def _scalar(self, at: int) -> tuple[Any, int]:
@@ -148,7 +149,7 @@ class _Reader:
             at = end + 1
         return at
 
-    def _member(self, members: dict[str, Any], at: int, depth: int) -> int:
+    def _member(self, members: dict[str, Any], depth: int, at: int) -> int:
         name, at = self._scalar(at)
         at = self._skip(at)
         if not isinstance(name, str) or self._data[at : at + 1] != b":":
@@ -156,7 +157,7 @@ class _Reader:
         members[name], at = self._value(self._skip(at + 1), depth + 1)
         return at
 
-    def _element(self, elements: list[Any], at: int, depth: int) -> int:
+    def _element(self, elements: list[Any], depth: int, at: int) -> int:
         value, at = self._value(at, depth + 1)
         elements.append(value)
         return at

@@ -69,7 +69,7 @@ def library_errors(what: str, kind: type[ModelFormatError] | type[ParameterError
 def make_library(
     model: tokenizers.models.Model, stages: Mapping[str, Part | None], tokens: tuple[Token, ...]
 ) -> tokenizers.Tokenizer:
-    """The library's tokenizer of a model, the stages around it (by their names in a tokenizer.json), and added tokens."""
+    """The library's tokenizer: a model, the stages around it (by their names in a tokenizer.json), and added tokens."""
     from tokenizers import AddedToken
 
     os.environ.setdefault(PARALLELISM, "false")
@@ -94,6 +94,6 @@ def _frame(stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
     """A tokenizer with an empty model."""
     from tokenizers import Tokenizer
 
-    empty = {"type": "BPE", "vocab": {}, "merges": []}
-    frame = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "model": empty}
-    return Tokenizer.from_str(json.dumps({**frame, **dict.fromkeys(STAGES), **stages}))
+    model = {"type": "BPE", "vocab": {}, "merges": []}
+    whole: dict[str, object] = {"version": "1.0", "added_tokens": [], "model": model, **dict.fromkeys(STAGES), **stages}
+    return Tokenizer.from_str(json.dumps(whole))

@@ -17,11 +17,11 @@ from fastlm.weights.source import ModelSource
 
 WHOLE = "tokenizer.json"
 TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, *BPE_FILES, *WORD_PIECE_FILES)
-SENTENCEPIECE = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "tiktoken.model")
+OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "tiktoken.model")
 
 
 def load_tokenizer(model: ModelSource) -> Tokenizer | None:
-    """The tokenizer of a model, from tokenizer.json, vocab.json + merges.txt or vocab.txt; None if it has none of these.
+    """The tokenizer of a model, from tokenizer.json, vocab.json and merges.txt, or vocab.txt; None: it has none.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
 
 def missing_tokenizer(model: ModelSource) -> str:
     """Why a model has no tokenizer, for an error text."""
-    name = next((name for name in SENTENCEPIECE if model.read(name) is not None), None)
+    name = next((name for name in OTHERS if model.read(name) is not None), None)
     if name is None:
         return f"this model has no tokenizer ({WHOLE} is missing)"
     return (

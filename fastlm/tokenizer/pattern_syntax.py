@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
+
+from fastlm.tokenizer.pattern_tree import Alternation, Atomic, Characters, Concatenation, Look, Node, Repeat, Zero
 
 MAX_LENGTH = 20_000
 MAX_DEPTH = 32
@@ -24,62 +25,12 @@ class PatternError(ValueError):
     """The pattern is malformed, or has what no tokenizer needs (references back, calls, conditions)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Characters:
-    """One character of a set."""
-
-    mask: int
-
-
-@dataclass(frozen=True, slots=True)
-class Zero:
-    """A place: the start, the end, an edge of a word."""
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What must, or must not, stand before or behind a place."""
-
-    body: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Atomic:
-    """A group that gives nothing back once it has matched."""
-
-    body: Node
-
-
-@dataclass(frozen=True, slots=True)
-class Repeat:
-    """Something `low` to `high` times (None: any number); possessive ones give nothing back."""
-
-    body: Node
-    low: int
-    high: int | None
-    possessive: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Concatenation:
-    items: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Alternation:
-    branches: tuple[Node, ...]
-
-
-
-
 class Members(NamedTuple):
-    """A set of characters: those that may be in it, and those that certainly are (\\p{Han} and the like are not known)."""
+    """A set of characters: those that may be in it, and those that surely are (of \\p{Han} and the like, none)."""
 
     may: int
     must: int
 
-
-Node = Characters | Zero | Look | Atomic | Repeat | Concatenation | Alternation
 
 _CLASSES: dict[str, Predicate] = {
     "s": str.isspace,
@@ -302,7 +253,7 @@ class _Parser:
             return self._set()
         low = self._escape() if c == "\\" else self._same(c)
         after = self._text[self._at : self._at + 3]
-        if not after.startswith("-") or after[1:2] in ("]", "[", "") or (after[1:2] == "\\" and after[2:] in "sSdDwWhHpP"):
+        if after[:1] != "-" or after[1:2] in ("]", "[", "") or (after[1:2] == "\\" and after[2:] in "sSdDwWhHpP"):
             return low
         self._at += 1
         c = self._next()

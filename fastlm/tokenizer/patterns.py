@@ -1,9 +1,9 @@
 """Regular expressions of a tokenizer.json: whether matching them can run away.
 
-The library's engine (Oniguruma) backtracks: what one part of a pattern took, it gives back bit by bit as long as a later
-part fails. In patterns of published tokenizers one part at a time can give back much. Refused are loops whose body can
-match the same text in several ways, and parts in a row that compete for the same characters, where something after them
-can fail: their time grows exponentially, or at least with the cube of the text.
+The library's engine (Oniguruma) backtracks: what one part of a pattern took, it gives back bit by bit as long as a
+later part fails. In patterns of published tokenizers one part at a time can give back much. Refused are loops whose
+body can match the same text in several ways, and parts in a row that compete for the same characters, where something
+after them can fail: their time grows exponentially, or at least with the cube of the text.
 """
 
 from __future__ import annotations
@@ -12,18 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from fastlm.tokenizer.pattern_syntax import (
-    Alternation,
-    Atomic,
-    Characters,
-    Concatenation,
-    Look,
-    Node,
-    PatternError,
-    Repeat,
-    Zero,
-    read,
-)
+from fastlm.tokenizer.pattern_syntax import PatternError, read
+from fastlm.tokenizer.pattern_tree import Alternation, Atomic, Characters, Concatenation, Look, Node, Repeat, Zero
 
 MAX_CHOICES = 6  # small parts in a row that compete: 2 ** 6 ways
 MANY = 8  # repetitions that make a loop

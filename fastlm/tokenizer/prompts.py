@@ -55,8 +55,8 @@ class Prompts:
         if ids and max(ids) >= self._vocab:
             beyond = next(i for i in ids if i >= self._vocab)
             raise ParameterError(
-                f"{name}: the tokenizer makes token {beyond} ({tokenizer.piece(beyond)!r:.40}) of it, but the model has "
-                f"rows for {self._vocab} only: leave that part of the text out"
+                f"{name}: the tokenizer makes token {beyond} ({tokenizer.piece(beyond)!r:.40}) of it, but the model "
+                f"has rows for {self._vocab} only: leave that part of the text out"
             )
         return ids
 

@@ -215,7 +215,13 @@ _BERT = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-_GEMMA = {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+_GEMMA = {
+    "bos_token": "<bos>",
+    "eos_token": "<eos>",
+    "unk_token": "<unk>",
+    "pad_token": "<pad>",
+    "mask_token": "<mask>",
+}
 _UNKNOWN = "unk_token"  # an option of the model whose value is the token of this name
 
 _GPT2_CLASS = Recipe(defaults=_END, stages=_gpt2)
@@ -228,9 +234,7 @@ _BERT_CLASS = Recipe(
     stages=_bert,
     around=("cls_token", "sep_token"),
 )
-_LLAMA_CLASS = Recipe(
-    files=(), defaults=_SENTENCE, model={"fuse_unk": True, "byte_fallback": True}, stages=_llama
-)
+_LLAMA_CLASS = Recipe(files=(), defaults=_SENTENCE, model={"fuse_unk": True, "byte_fallback": True}, stages=_llama)
 
 RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(("GPT2", "CodeGen"), _GPT2_CLASS),
@@ -245,9 +249,7 @@ RECIPES: dict[str, Recipe] = {
         model={"fuse_unk": True, "byte_fallback": True, "unk_token": _UNKNOWN},
         stages=_gemma,
     ),
-    **dict.fromkeys(
-        ("Bert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), _BERT_CLASS
-    ),
+    **dict.fromkeys(("Bert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), _BERT_CLASS),
     "MPNet": replace(_BERT_CLASS, defaults={**_ROBERTA, "unk_token": "[UNK]"}, adjust=_mask_with_space),
     "OpenAIGPT": Recipe(
         defaults={"unk_token": "<unk>"},

@@ -33,7 +33,7 @@ class Settings:
     options
         tokenizer_config.json, with what special_tokens_map.json says.
     named
-        Special tokens by name ("bos_token", ...; also names of the model's own); None: the file says that there is none.
+        Special tokens by name ("bos_token", ...; also names of the model's own); None: a file says that there is none.
     extra
         Further special tokens.
     numbered
@@ -98,25 +98,30 @@ def read_settings(model: ModelSource, listed: Mapping[int, Token]) -> Settings:
         A file is malformed; the text names it and the field.
     """
     options: dict[str, Any] = model.read_json(CONFIG) or {}
-    where = model.describe(CONFIG)
+    special: dict[str, Any] = {}
     if "added_tokens_decoder" in options:
-        numbered = _numbered(options["added_tokens_decoder"], f"{where}: added_tokens_decoder")
+        numbered = _numbered(options["added_tokens_decoder"], f"{model.describe(CONFIG)}: added_tokens_decoder")
     else:
-        options = {**options, **_special(model)}
+        special = _special(model)
+        options = {**options, **special}
         numbered = {**_added(model, options), **listed}
+
+    def where(name: str) -> str:
+        return f"{model.describe(SPECIAL if name in special else CONFIG)}: {name}"
+
     extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
-    named = {name: _named(options[name], f"{where}: {name}") for name in NAMES if name in options}
+    named = {name: _named(options[name], where(name)) for name in NAMES if name in options}
     own = {k: v for k, v in options.items() if k.endswith("_token") and k not in NAMES and _is_token(v)}
     if isinstance(extra, dict):
         own, extra = {**own, **extra}, []
     if not isinstance(extra, list):
-        raise ModelFormatError(f"{where}: additional_special_tokens must be a list")
-    named.update({name: _named(value, f"{where}: {name}") for name, value in own.items()})
+        raise ModelFormatError(f"{where('additional_special_tokens')} must be a list")
+    named.update({name: _named(value, where(name)) for name, value in own.items()})
     by_content = {token.content: token for token in numbered.values()}
     return Settings(
         options,
         {name: by_content.get(content_of(value), value) if value else None for name, value in named.items()},
-        tuple(value for i, v in enumerate(extra) if (value := _named(v, f"{where}: additional_special_tokens[{i}]"))),
+        tuple(value for i, v in enumerate(extra) if (value := _named(v, f"{where('additional_special_tokens')}[{i}]"))),
         tuple(numbered[i] for i in sorted(numbered)),
     )
 
@@ -160,6 +165,10 @@ def _added(model: ModelSource, options: Mapping[str, Any]) -> dict[int, Token]:
     """added_tokens.json, which holds the ids of tokens and nothing else."""
     found: dict[str, Any] = model.read_json(ADDED) or {}
     where = model.describe(ADDED)
+
+    def where(name: str) -> str:
+        return f"{model.describe(SPECIAL if name in special else CONFIG)}: {name}"
+
     extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
     values = [*(options.get(name) for name in NAMES), *(extra if isinstance(extra, list) else [])]
     special = {content for v in values if isinstance(content := v.get("content") if isinstance(v, dict) else v, str)}

@@ -136,9 +136,9 @@ def checked_ids(vocab: object, where: str) -> dict[str, int]:
     if not isinstance(vocab, dict) or not set(map(type, vocab.values())) <= {int}:
         raise ModelFormatError(f"{where}: must map pieces to token ids")
     bound = 2 * len(vocab) + SPARE_IDS
-    if vocab and not (0 <= min(vocab.values()) and max(vocab.values()) < bound):
+    if vocab and (min(vocab.values()) < 0 or max(vocab.values()) >= bound):
         piece = next(piece for piece, i in vocab.items() if not 0 <= i < bound)
-        raise ModelFormatError(f"{where}: the id {vocab[piece]} of {piece!r:.60} is beyond the {len(vocab):,} pieces")
+        raise ModelFormatError(f"{where}: the id {vocab[piece]} of {piece!r:.60} fits no {len(vocab):,} pieces")
     return vocab
 
 
@@ -151,7 +151,7 @@ def merges_of_lines(lines: list[str], where: str) -> list[tuple[str, str]]:
         One has not two parts.
     """
     pairs = [(left, right) for left, _, right in (line.partition(" ") for line in lines)]
-    if not all([left and right and " " not in right for left, right in pairs]):
+    if not all(left and right and " " not in right for left, right in pairs):
         line = next(line for line in lines if line.count(" ") != 1 or line.strip(" ") != line)
         raise ModelFormatError(f"{where}: the merge {line!r:.80} must be two pieces with a space between them")
     return pairs
@@ -178,7 +178,7 @@ def check_merges(merges: list[tuple[str, str]], ids: dict[str, int], where: str,
 
 
 def _holds_in_order(ids: dict[str, int], made: list[str]) -> bool:
-    """Whether a vocabulary lists what its merges make in their order, as most do: comparing is faster than looking up."""
+    """Whether a vocabulary lists what its merges make in order, as most do: to compare is faster than to look up."""
     if not made or made[0] not in ids:
         return False
     pieces = list(ids)
@@ -266,4 +266,5 @@ def _unigram(model: dict[str, Any], where: str) -> Subwords:
     if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(scores)):
         raise ModelFormatError(f"{where}: unk_id must be the place of a piece in the vocabulary")
     ids = {piece: i for i, (piece, _) in enumerate(scores)}
-    return Subwords("Unigram", ids, scores, [], {"unk_id": unknown, "byte_fallback": _flag(model, "byte_fallback", where)})
+    options = {"unk_id": unknown, "byte_fallback": _flag(model, "byte_fallback", where)}
+    return Subwords("Unigram", ids, scores, [], options)

@@ -12,7 +12,8 @@ from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description
 from fastlm.tokenizer.library import library_errors, make_library
 from fastlm.tokenizer.settings import Settings
-from fastlm.tokenizer.streaming import Pipeline, make_pipeline
+from fastlm.tokenizer.stages import Pipeline
+from fastlm.tokenizer.streaming import make_pipeline
 from fastlm.tokenizer.table import PieceTable, is_table, piece_table
 
 if TYPE_CHECKING:
@@ -147,17 +148,22 @@ class Tokenizer:
         ParameterError
             One is no token id.
         """
-        checked = list(items(ids, "ids", "a list of token ids"))
-        if set(map(type, checked)) - {int} or (checked and not 0 <= min(checked) <= max(checked) < END_OF_IDS):
-            checked = [token_id(i, END_OF_IDS, "ids") for i in checked]
+        values = list(items(ids, "ids", "a list of token ids"))
         with library_errors("ids: the tokenizer cannot decode them", ParameterError):
-            if len(checked) <= SHORT_TEXT:
-                text = str(self._library.decode(checked, skip_special_tokens=skip_special))
-            else:
-                (text,) = self._library.decode_batch([checked], skip_special_tokens=skip_special)
+            try:
+                text = self._text(values, skip_special)
+            except (OverflowError, TypeError):
+                for value in values:
+                    token_id(value, END_OF_IDS, "ids")
+                raise
         for old, new in self._description.replacements:
             text = text.replace(old, new)
         return text.strip() if self._description.strips else text
+
+    def _text(self, ids: list[int], skip_special: bool) -> str:
+        if len(ids) <= SHORT_TEXT:
+            return str(self._library.decode(ids, skip_special_tokens=skip_special))
+        return str(self._library.decode_batch([ids], skip_special_tokens=skip_special)[0])
 
     def piece(self, token: int) -> str:
         """What one token prints by itself (a part of a code point shows as U+FFFD)."""
@@ -177,11 +183,12 @@ class Tokenizer:
         ParameterError
             One holds a special token beside other text.
         """
-        found = []
+        found: list[int] = []
         for text in stop:
             special = next((s for s in self._special if s in text), None)
-            if special == text:
-                found.append(self._library.token_to_id(text))
+            token = None if special is None else self._library.token_to_id(special)
+            if token is not None and special == text:
+                found.append(token)
             elif special is not None and self._is_read(special, text):
                 raise ParameterError(
                     f"stop: {text!r:.80} holds the special token {special!r:.40}, which prints nothing: give the token "

@@ -37,7 +37,23 @@ TEXTS = [
     "\n\t \r\n\x00\x07\u2581\u2581 <unk>[CLS]  e\u0301\ufb01\u0130",
     "",
 ]
-WORDS = ["a", "b", "ab", "\u00e9", "\u2581a", "##b", "<0x41>", "<unk>", "<s>", "b</w>", " ", "hello", "\u0120a", "\u4e2d", "."]
+WORDS = [
+    "a",
+    "b",
+    "ab",
+    "\u00e9",
+    "\u2581a",
+    "##b",
+    "<0x41>",
+    "<unk>",
+    "<s>",
+    "b</w>",
+    " ",
+    "hello",
+    "\u0120a",
+    "\u4e2d",
+    ".",
+]
 PATTERNS = [
     r"\s+",
     r"(a+)+$",
@@ -63,8 +79,24 @@ SCALARS: list[Any] = [
 def base(model: dict[str, Any], **stages: Any) -> dict[str, Any]:
     """A tokenizer.json."""
     added = [
-        {"id": 0, "content": "<unk>", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True},
-        {"id": 1, "content": "<s>", "single_word": False, "lstrip": True, "rstrip": True, "normalized": True, "special": True},
+        {
+            "id": 0,
+            "content": "<unk>",
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        },
+        {
+            "id": 1,
+            "content": "<s>",
+            "single_word": False,
+            "lstrip": True,
+            "rstrip": True,
+            "normalized": True,
+            "special": True,
+        },
     ]
     empty = {"normalizer": None, "pre_tokenizer": None, "post_processor": None, "decoder": None}
     frame = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
@@ -123,14 +155,23 @@ FILES = [
             "max_input_chars_per_word": 100,
             "vocab": IDS,
         },
-        normalizer={"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"}]},
-        pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}]},
+        normalizer={
+            "type": "Sequence",
+            "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}, {"type": "StripAccents"}],
+        },
+        pre_tokenizer={
+            "type": "Sequence",
+            "pretokenizers": [{"type": "Whitespace"}, {"type": "Digits", "individual_digits": True}],
+        },
         decoder={"type": "WordPiece", "prefix": "##", "cleanup": True},
         post_processor={"type": "BertProcessing", "sep": ["<s>", 1], "cls": ["<unk>", 0]},
     ),
     base(
         {"type": "Unigram", "unk_id": 0, "vocab": [[w, -float(i)] for w, i in IDS.items()], "byte_fallback": False},
-        normalizer={"type": "Sequence", "normalizers": [{"type": "Nmt"}, {"type": "Strip", "strip_left": True, "strip_right": True}]},
+        normalizer={
+            "type": "Sequence",
+            "normalizers": [{"type": "Nmt"}, {"type": "Strip", "strip_left": True, "strip_right": True}],
+        },
         pre_tokenizer={"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, SPACE]},
         decoder=SPACE,
         post_processor={"type": "Sequence", "processors": [TEMPLATE, BYTES]},
@@ -161,7 +202,11 @@ FILES = [
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_bos_token": True, "bos_token": "<s>"},
-    {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": True, "eos_token": {"__type": "AddedToken", "content": "</s>"}},
+    {
+        "tokenizer_class": "GPT2Tokenizer",
+        "add_prefix_space": True,
+        "eos_token": {"__type": "AddedToken", "content": "</s>"},
+    },
     {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "clean_up_tokenization_spaces": True},
     {"tokenizer_class": "T5Tokenizer", "extra_ids": 3, "additional_special_tokens": ["<x>"]},
     {"added_tokens_decoder": {"0": {"content": "<unk>", "special": True}, "30": {"content": "<y>", "rstrip": True}}},
