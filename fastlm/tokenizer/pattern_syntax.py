@@ -77,7 +77,9 @@ class _Parser:
         near = {chr(min(max(ord(c) + d, 0), 0x10FFFF)) for c in set(text) for d in (-1, 0, 1)}
         named = {chr(int(h, 16)) for groups in _CODE.findall(text) for h in groups if h and int(h, 16) < 0x110000}
         self._sample = sorted({*_general_sample(), *near, *named})
+        self._places = {c: i for i, c in enumerate(self._sample)}
         self._everything = (1 << len(self._sample)) - 1
+        self._known: dict[str | int, Members] = {}  # of properties, and of sets in all cases
         self._at = 0
         self._depth = 0
         self._folds = False  # (?i)
@@ -185,26 +187,33 @@ class _Parser:
         return node
 
     def _characters(self, members: Members) -> Node:
-        if self._folds:
-            cases = {x for i, c in enumerate(self._sample) if members.may >> i & 1 for x in (c, c.lower(), c.upper())}
-            members = self._where(lambda c: c in cases or c.lower() in cases or c.upper() in cases)
-        return Characters(members.may)
+        return Characters(self._folded(members.may) if self._folds else members.may)
+
+    def _folded(self, mask: int) -> int:
+        """The characters of a set in all their cases."""
+        if mask not in self._known:
+            cases = {x for i, c in enumerate(self._sample) if mask >> i & 1 for x in (c, c.lower(), c.upper())}
+            self._known[mask] = self._where(lambda c: c in cases or c.lower() in cases or c.upper() in cases)
+        return self._known[mask].may
 
     def _where(self, inside: Predicate) -> Members:
         mask = sum(1 << i for i, c in enumerate(self._sample) if inside(c))
         return Members(mask, mask)
 
     def _same(self, wanted: str) -> Members:
-        return self._where(lambda c: c == wanted)
+        mask = 1 << self._places[wanted]
+        return Members(mask, mask)
 
     def _not(self, members: Members) -> Members:
         return Members(self._everything & ~members.must, self._everything & ~members.may)
 
     def _property(self, name: str) -> Members:
         short = re.sub(r"[ _-]", "", name).lower()
-        if len(short) <= 2:
-            return self._where(lambda c: unicodedata.category(c).lower().startswith(short))
-        return Members(self._everything, 0)  # scripts and the like
+        if len(short) > 2:
+            return Members(self._everything, 0)  # scripts and the like
+        if short not in self._known:
+            self._known[short] = self._where(lambda c: unicodedata.category(c).lower().startswith(short))
+        return self._known[short]
 
     def _escape(self) -> Members:
         if found := _PROPERTY.match(self._text, self._at):

@@ -139,24 +139,20 @@ def _check(node: Node, fallible: bool, after: int, looped: bool) -> None:
 
 def _check_row(items: tuple[Node, ...], fallible: bool, after: int, looped: bool) -> None:
     """Parts that follow each other: of those that something after them can fail, few may compete."""
-    competing: list[int] = []  # alphabets of the loops before, as far as the next part can take their characters
+    competing: list[int] = []  # alphabets of the loops behind, as far as this part can take their characters
     choices = 0
-    for i, item in enumerate(items):
-        rest = items[i + 1 :]
-        fails = fallible or not all(map(_sure, rest))
-        follows = after
-        for other in reversed(rest):
-            follows = _alphabet(other) | follows if _sure(other) else _alphabet(other)
-        _check(item, fails, follows, looped)
+    for item in reversed(items):
+        _check(item, fallible, after, looped)
         alphabet = _alphabet(item)
-        if fails and _gives_much(item):
+        if fallible and _gives_much(item):
             if any(alphabet & other for other in competing):
                 raise PatternError("can run away: two of its loops compete for the same characters")
             competing.append(alphabet)
         elif not _sure(item):
             competing = [other for other in competing if other & alphabet]
-        if fails and alphabet & follows:
+        if fallible and alphabet & after:
             choices += _choices(item)
+        fallible, after = fallible or not _sure(item), alphabet | (after if _sure(item) else 0)
     if choices > MAX_CHOICES:
         raise PatternError(f"can run away: it has {choices} choices in a row")
 

@@ -165,10 +165,6 @@ def _added(model: ModelSource, options: Mapping[str, Any]) -> dict[int, Token]:
     """added_tokens.json, which holds the ids of tokens and nothing else."""
     found: dict[str, Any] = model.read_json(ADDED) or {}
     where = model.describe(ADDED)
-
-    def where(name: str) -> str:
-        return f"{model.describe(SPECIAL if name in special else CONFIG)}: {name}"
-
     extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
     values = [*(options.get(name) for name in NAMES), *(extra if isinstance(extra, list) else [])]
     special = {content for v in values if isinstance(content := v.get("content") if isinstance(v, dict) else v, str)}
