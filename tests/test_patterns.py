@@ -14,7 +14,8 @@ from fastlm.tokenizer.patterns import check_pattern, shortest_match
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
 SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-WORDS = rf"[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]*[{LOWER}]+{CONTRACTIONS}?|[^\r\n\p{{L}}\p{{N}}]?[{UPPER}]+[{LOWER}]*{CONTRACTIONS}?"
+BEFORE = r"[^\r\n\p{L}\p{N}]?"
+WORDS = rf"{BEFORE}[{UPPER}]*[{LOWER}]+{CONTRACTIONS}?|{BEFORE}[{UPPER}]+[{LOWER}]*{CONTRACTIONS}?"
 PUBLISHED = {
     "GPT-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "Llama 3": rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{SPACES}",
@@ -129,7 +130,7 @@ def random_pattern(draw: random.Random, depth: int = 0) -> str:
 
 
 def test_what_is_taken_ends() -> None:
-    """Random patterns that pass are tried on texts that make backtracking engines run away (the timeout is the test)."""
+    """Random patterns that pass are tried on texts that make engines run away: the timeout is the test."""
     draw, taken, refused = random.Random(3), 0, 0
     trying = ["a" * 200 + "!", " " * 200 + "x", "ab" * 100 + "!", "\n" * 100 + " " * 100 + "b", "a a " * 50 + "\n!"]
     for _ in range(1500):
@@ -147,4 +148,4 @@ def test_what_is_taken_ends() -> None:
         split = pre_tokenizers.Split(regex, "isolated")
         for text in trying:
             assert "".join(piece for piece, _ in split.pre_tokenize_str(text)) == text
-    assert taken > 200 and refused > 100
+    assert taken > 300 and refused > 10
