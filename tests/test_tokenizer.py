@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tokenizers
+from models import add_byte_tokenizer, byte_shape, save_llama
 
+import fastlm
 from fastlm.errors import ModelFormatError, ParameterError
+from fastlm.saving import save
 from fastlm.tokenizer.load import load_tokenizer
 from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.weights.folder import CheckpointFolder
@@ -158,3 +165,41 @@ def test_text_must_be_text(stories: Path, tmp_path: Path) -> None:
         tokenizer.encode("\ud800")
     shutil.copy(stories / "tokenizer.json", tmp_path)
     assert load(tmp_path).bos is None
+
+
+def test_a_flm_file_keeps_the_files_beside(tmp_path: Path) -> None:
+    folder = add_byte_tokenizer(save_llama(tmp_path / "folder", replace(byte_shape(), vocab=258)))
+    (folder / "special_tokens_map.json").write_text('{"additional_special_tokens": ["<x>"]}')
+    (folder / "added_tokens.json").write_text('{"<y>": 256}')
+    model = fastlm.load(folder, threads=1)
+    save(model, tmp_path / "saved.flm")
+    saved = fastlm.load(tmp_path / "saved.flm", threads=1)
+    assert model.tokenizer is not None and saved.tokenizer is not None
+    assert saved.tokenizer.encode("<y><x>") == model.tokenizer.encode("<y><x>") == [256, 257]
+
+
+QUIET = """
+import os, sys, fastlm
+tokenizer = fastlm.load(threads=1).tokenizer
+tokenizer.encode("Once.")
+before = len(os.listdir("/proc/self/task"))
+tokenizer.decode(tokenizer.encode("Once upon a time. " * 20_000))
+assert len(os.listdir("/proc/self/task")) == before
+child = os.fork()
+if child == 0:
+    tokenizer.encode("Once upon a time. " * 2000)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(os.environ["TOKENIZERS_PARALLELISM"])
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
+def test_the_library_starts_no_threads() -> None:
+    """Nor does it write of forks; who has set the variable keeps it."""
+    for given, expected in ((None, "false"), ("0", "0")):
+        environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+        environment |= {} if given is None else {"TOKENIZERS_PARALLELISM": given}
+        command = [sys.executable, "-c", QUIET]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
+        assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, "")

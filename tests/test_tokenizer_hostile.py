@@ -93,6 +93,8 @@ HOSTILE: dict[str, tuple[Json, str]] = {
     "an id beyond 64 bits": (model(vocab={"a": 1 << 70}), "vocab"),
     "a negative id": (model(vocab={"a": -1}), "vocab.*-1"),
     "a fractional id": (model(vocab={"a": 0.5}), "vocab"),
+    "a piece of a million characters": (model(vocab={"a": 0, "b" * 1_000_000: 1}, merges=[]), "16,384"),
+    "a long piece for a short one": (model(vocab={"<unk>": 0, "a": 1, "b" * 9000: 1}, merges=[]), "one id"),
     "a vocabulary that is a list": (model(vocab=["a"]), "vocab"),
     "a merge that makes no piece": (model(merges=["b a"]), "merge.*'ba'"),
     "a long merge that makes no piece": (model(merges=[["hello", "hello"]]), "merge.*'hellohello'"),

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from fastlm.errors import ModelFormatError
-from fastlm.tokenizer.components import Part
+from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description, is_byte_level
-from fastlm.tokenizer.library import Token
+from fastlm.tokenizer.library import STAGES, Token
 from fastlm.tokenizer.recipes import RECIPES, Recipe, Stages
 from fastlm.tokenizer.settings import CONFIG, Settings, content_of
 from fastlm.tokenizer.subwords import Subwords, known_unknown, word_piece
@@ -71,7 +71,7 @@ def recipe_of(
     if stages is not None:
         if name is not None and model_type in AS_WRITTEN:
             return None
-        if name == "Llama" and is_byte_level(stages):
+        if name == "Llama" and any(p["type"] == "ByteLevel" for s in STAGES for p in parts_of(s, stages[s])):
             return None
     return RECIPES.get(str(registered if name is None or model_type in OWN_CLASS else name))
 

@@ -13,7 +13,8 @@ from fastlm.errors import ModelFormatError
 if TYPE_CHECKING:
     from tokenizers import models
 
-MAX_PIECE = 1024  # characters of a piece of a Unigram model, whose trie is as deep as it is long
+MAX_PIECE = 1 << 14  # characters of a piece
+MAX_DEPTH = 1024  # characters of a piece of a Unigram model, whose trie is as deep as it is long
 MAX_AFFIX = 64  # characters of a prefix or suffix of subwords
 MAX_UNKNOWN = 256  # of the token that stands for what is unknown
 MAX_WORD = 1000  # characters of a word that WordPiece looks at, in time that grows with their cube
@@ -139,6 +140,11 @@ def checked_ids(vocab: object, where: str) -> dict[str, int]:
     if vocab and (min(vocab.values()) < 0 or max(vocab.values()) >= bound):
         piece = next(piece for piece, i in vocab.items() if not 0 <= i < bound)
         raise ModelFormatError(f"{where}: the id {vocab[piece]} of {piece!r:.60} fits no {len(vocab):,} pieces")
+    longest = max(map(len, vocab), default=0)
+    if longest > MAX_PIECE:
+        raise ModelFormatError(f"{where}: a piece has over {MAX_PIECE:,} characters")
+    if longest > MAX_UNKNOWN and len(set(vocab.values())) < len(vocab):  # a short piece may come out as a long one
+        raise ModelFormatError(f"{where}: several pieces have one id")
     return vocab
 
 
@@ -260,8 +266,8 @@ def _unigram(model: dict[str, Any], where: str) -> Subwords:
     scores = [(piece, float(score)) for piece, score in vocab]
     if not all(math.isfinite(score) for _, score in scores):
         raise ModelFormatError(f"{where}.vocab: a score is not finite")
-    if max((len(piece) for piece, _ in scores), default=0) > MAX_PIECE:
-        raise ModelFormatError(f"{where}.vocab: a piece has over {MAX_PIECE} characters")
+    if max((len(piece) for piece, _ in scores), default=0) > MAX_DEPTH:
+        raise ModelFormatError(f"{where}.vocab: a piece has over {MAX_DEPTH} characters")
     unknown = model.get("unk_id")
     if unknown is not None and (type(unknown) is not int or not 0 <= unknown < len(scores)):
         raise ModelFormatError(f"{where}: unk_id must be the place of a piece in the vocabulary")
