@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -34,21 +35,29 @@ class DecodedText:
         self.stopped = False
         for token in before:
             self._decoded(token)
+        self._shown = copy.deepcopy(self._pipeline).end()  # of the text before, what the pipeline still holds back
 
     def push(self, tokens: list[int], last: bool) -> tuple[str, int]:
         """Take new tokens; returns the text that they release, and how many there are up to a stop string."""
         released = []
         for taken, token in enumerate(tokens, 1):
-            released.append(self._release(self._decoded(token)))
+            released.append(self._release(self._new(self._decoded(token))))
             if self.stopped:
                 return "".join(released), taken
         if last:
-            released += [self._release(self._pipeline.end()), self._held]
+            released += [self._release(self._new(self._pipeline.end())), self._held]
         return "".join(released), len(tokens)
 
     def _decoded(self, token: int) -> str:
         piece = self._tokenizer.piece_of(token)
         return "" if piece is None else self._pipeline.push([piece])
+
+    def _new(self, fresh: str) -> str:
+        """What of the pipeline's text is not of the text before."""
+        alike = zip(fresh, self._shown, strict=False)
+        common = next((i for i, (a, b) in enumerate(alike) if a != b), min(len(fresh), len(self._shown)))
+        self._shown = self._shown[common:] if common == len(fresh) else ""
+        return fresh[common:]
 
     def _release(self, fresh: str) -> str:
         """The text with which no stop string begins; where one ends, what is before it."""

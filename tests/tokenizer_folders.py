@@ -174,6 +174,10 @@ def llama_split(folder: Path) -> None:
     _llama(folder, split_special_tokens=True, extra_special_tokens={"image_token": "<|new|>"}, audio_token="<tool>")
 
 
+def code_llama(folder: Path) -> None:
+    _llama(folder, tokenizer_class="CodeLlamaTokenizer", suffix_first=False)
+
+
 def mistral(folder: Path) -> None:
     _llama(folder, "mistral", legacy=False)
 
@@ -377,7 +381,19 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
     f.__name__: f
     for f in (
         *(gpt2, gpt2_bare, gpt2_prefix_space, roberta, bart, opt, codegen, phi, gpt_neox, qwen2, qwen3, llama_legacy),
-        *(llama, llama_without_space, llama_as_written, llama_split, mistral, phi3, llama3, gemma, t5, t5_bare),
+        *(
+            llama,
+            llama_without_space,
+            llama_as_written,
+            llama_split,
+            code_llama,
+            mistral,
+            phi3,
+            llama3,
+            gemma,
+            t5,
+            t5_bare,
+        ),
         *(xlm_roberta, bert, bert_cased, bert_accents, distilbert, bert_bare, mpnet, bloom, falcon, starcoder2),
         *(word_level, clip, openai_gpt),
     )

@@ -128,6 +128,11 @@ def _llama(settings: Settings, given: Stages) -> Stages:
     return {"pre_tokenizer": _metaspace(scheme, split=False), "decoder": _pieces_decoder(space)}
 
 
+def _code_llama(settings: Settings, given: Stages) -> Stages:
+    scheme = "first" if settings.flag("add_prefix_space", True) else "never"
+    return {"pre_tokenizer": _metaspace(scheme, split=False), "decoder": _pieces_decoder(True)}
+
+
 def _gemma(settings: Settings, given: Stages) -> Stages:
     return {
         "normalizer": _replace(" ", SPACE),
@@ -222,6 +227,8 @@ _GEMMA = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
+_INFILLING = {f"{name}_token": f"{SPACE}<{name[:3].upper()}>" for name in ("prefix", "middle", "suffix", "eot")}
+_INFILLING |= {"fill_token": "<FILL_ME>"}
 _UNKNOWN = "unk_token"  # an option of the model whose value is the token of this name
 
 _GPT2_CLASS = Recipe(defaults=_END, stages=_gpt2)
@@ -243,6 +250,12 @@ RECIPES: dict[str, Recipe] = {
     "Qwen2": Recipe(defaults=_QWEN, stages=_qwen(QWEN2), repeats=True),
     "Qwen3_5": Recipe(defaults=_QWEN, stages=_qwen(QWEN3_5)),
     **dict.fromkeys(("Llama", "Phi3"), _LLAMA_CLASS),
+    "CodeLlama": Recipe(
+        files=(),
+        defaults={**_SENTENCE, **_INFILLING},
+        model={"fuse_unk": True, "byte_fallback": True, "unk_token": _UNKNOWN},
+        stages=_code_llama,
+    ),
     "Gemma": Recipe(
         files=(),
         defaults=_GEMMA,
