@@ -171,7 +171,12 @@ def llama_as_written(folder: Path) -> None:
 
 
 def llama_split(folder: Path) -> None:
-    _llama(folder, split_special_tokens=True, extra_special_tokens={"image_token": "<|new|>"}, audio_token="<tool>")
+    _llama(folder, split_special_tokens=True, audio_token="<tool>")
+
+
+def llama_names(folder: Path) -> None:
+    more = {"extra_special_tokens": {"image_token": "<|new|>"}, "additional_special_tokens": ["<|user|>"]}
+    _llama(folder, audio_token="<tool>", **more)
 
 
 def code_llama(folder: Path) -> None:
@@ -386,6 +391,7 @@ FOLDERS: dict[str, Callable[[Path], None]] = {
             llama_without_space,
             llama_as_written,
             llama_split,
+            llama_names,
             code_llama,
             mistral,
             phi3,

@@ -68,15 +68,13 @@ class Settings:
 
     def tokens_to_add(self, present: tuple[Token, ...]) -> list[Token]:
         """The tokens to add to those that are there."""
-        found = [token for token in self.numbered if token not in present]
-        contents = {token.content for token in (*present, *found)}
-        for value in self.special():
-            token = Token(value) if isinstance(value, str) else value
-            if token.content not in contents:
-                contents.add(token.content)
-                found.append(token)
+        there = set(present)
+        found: dict[Named, None] = {token: None for token in self.numbered if token not in there}
+        contents = {content_of(value) for value in (*present, *found)}
+        found |= {value: None for value in self.special() if content_of(value) not in contents}
         special = {content_of(value) for value in self.named.values() if value is not None}
-        return [replace(token, special=True) if token.content in special else token for token in found]
+        tokens = (Token(value) if isinstance(value, str) else value for value in found)
+        return [replace(token, special=True) if token.content in special else token for token in tokens]
 
 
 def content_of(value: Named) -> str:
@@ -109,11 +107,12 @@ def read_settings(model: ModelSource, listed: Mapping[int, Token]) -> Settings:
     def where(name: str) -> str:
         return f"{model.describe(SPECIAL if name in special else CONFIG)}: {name}"
 
-    extra = options.get("extra_special_tokens") or options.get("additional_special_tokens") or []
+    extra, others = (options.get(f"{kind}_special_tokens") or [] for kind in ("extra", "additional"))
     named = {name: _named(options[name], where(name)) for name in NAMES if name in options}
     own = {k: v for k, v in options.items() if k.endswith("_token") and k not in NAMES and _is_token(v)}
     if isinstance(extra, dict):
-        own, extra = {**own, **extra}, []
+        own, extra = {**own, **extra}, others
+    extra = extra or others
     if not isinstance(extra, list):
         raise ModelFormatError(f"{where('additional_special_tokens')} must be a list")
     named.update({name: _named(value, where(name)) for name, value in own.items()})

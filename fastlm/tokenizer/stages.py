@@ -180,7 +180,7 @@ class AtTheEnd(Stage):
         return []
 
     def end(self) -> list[str]:
-        return [self._decode(["".join(self._pieces)])]
+        return [self._decode(["".join(self._pieces)])] if self._pieces else []
 
 
 class Pipeline:
