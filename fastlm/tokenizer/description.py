@@ -66,10 +66,11 @@ def read_token(value: object, where: str) -> Token:
     content = value.get("content") if isinstance(value, dict) else None
     if not isinstance(value, dict) or not isinstance(content, str) or len(content) > MAX_TEXT:
         raise ModelFormatError(f"{where}: an added token must be an object with a content")
-    flags = {name: value[name] for name in _FLAGS if value.get(name) is not None}
-    if not all(isinstance(flag, bool) for flag in flags.values()):
+    single_word, lstrip, rstrip, normalized, special = (value.get(name) for name in _FLAGS)
+    if {type(single_word), type(lstrip), type(rstrip), type(normalized), type(special)} - {bool, type(None)}:
         raise ModelFormatError(f"{where}: the added token {content!r:.60}: its properties must be true or false")
-    return Token(content, **{"special": False, "normalized": not flags.get("special", False), **flags})
+    usual = not special if normalized is None else normalized
+    return Token(content, bool(single_word), bool(lstrip), bool(rstrip), usual, bool(special))
 
 
 def read_description(data: bytes, where: str) -> tuple[Description, dict[int, Token]]:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastlm.errors import FastlmError, ModelFormatError, ModelMemoryError, ParameterError
@@ -75,7 +75,7 @@ def make_library(
     os.environ.setdefault(PARALLELISM, "false")
     library = _frame(stages)
     library.model = model
-    library.add_tokens([AddedToken(**asdict(token)) for token in tokens])
+    library.add_tokens([AddedToken(**{name: getattr(token, name) for name in Token.__slots__}) for token in tokens])
     return library
 
 
