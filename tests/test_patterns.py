@@ -48,6 +48,9 @@ PUBLISHED = {
     "spaces around": r"\A +| +\z",
     "the first space": r"\A" + "\u2581",
     "words": r"\w+|[^\w\s]+",
+    "addresses": r"\w+@\w+\.\w+",
+    "numbers with units": r"\d+\s+\d+[a-z]",
+    "three groups": r"(?:\d+,){3}x",
 }
 
 
@@ -62,6 +65,7 @@ RUNAWAYS = [
     *(r"(?:a?){30}a{30}", r"a?a?a?a?a?a?a?a?a?a?aaaaaaaaaa", r"(?:a{1,100}){1,100}b", r"(?=(a+)+$)a", r"(?i:A|a)*b"),
     *(r"a*a*a*a*b", r"\s*\s*$", r"[\s\S]*[\s\S]*z", r".*.*=.*;", r"\p{L}*\w*!", r"(\p{L}+|\d+|\w+)*$"),
     *(r"(?:[\p{Han}]|[\p{Hiragana}])*x", r"(?:[^\p{Han}]|[^\p{Thai}])*x", r"(?:(?=a*b)a)*c", r"(?:(?:a|b)*c?)*d"),
+    *(r"a*(?=a*b)", r"a*(?>a*)b", r"a*a*+b", r"(?:a*){3}b", r"(?:xa*)a*b", r"(?:a*b?){2}c", r"\s*(?!\s*x)\S"),
     r"(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)b",
 ]
 

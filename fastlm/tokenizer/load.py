@@ -17,7 +17,7 @@ from fastlm.weights.source import ModelSource
 
 WHOLE = "tokenizer.json"
 TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, *BPE_FILES, *WORD_PIECE_FILES)
-OTHERS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "tiktoken.model")
+UNREAD = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "tiktoken.model")
 
 
 def load_tokenizer(model: ModelSource) -> Tokenizer | None:
@@ -42,7 +42,7 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
 
 def missing_tokenizer(model: ModelSource) -> str:
     """Why a model has no tokenizer, for an error text."""
-    name = next((name for name in OTHERS if model.read(name) is not None), None)
+    name = next((name for name in UNREAD if model.read(name) is not None), None)
     if name is None:
         return f"this model has no tokenizer ({WHOLE} is missing)"
     return (

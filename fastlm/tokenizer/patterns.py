@@ -89,16 +89,20 @@ def _alphabet(node: Node) -> int:
     return found
 
 
+def _has_loop(node: Node) -> bool:
+    return any(map(_is_loop, _all(node)))
+
+
 def _gives_much(node: Node) -> bool:
-    """Whether it can give back more than a few characters, or looks along more than a few."""
-    if isinstance(node, Atomic) or (isinstance(node, Repeat) and node.possessive):
+    """Whether it can give back more than a few characters."""
+    if isinstance(node, (Atomic, Look)) or (isinstance(node, Repeat) and node.possessive):
         return False
     return _is_loop(node) or any(map(_gives_much, _parts(node)))
 
 
 def _choices(node: Node) -> int:
     """Small choices that a failure after it tries again."""
-    if isinstance(node, Atomic) or (isinstance(node, Repeat) and node.possessive):
+    if isinstance(node, (Atomic, Look)) or (isinstance(node, Repeat) and node.possessive):
         return 0
     own = 1 if isinstance(node, Alternation) and not _disjoint(map(_positions_first, node.branches)) else 0
     if isinstance(node, Repeat):
@@ -119,37 +123,45 @@ def _check(node: Node, fallible: bool, after: int, looped: bool) -> None:
     looped
         Whether it is in a loop.
     """
-    if isinstance(node, Concatenation):
-        _check_row(node.items, fallible, after, looped)
-    elif isinstance(node, Look):
-        if looped and any(map(_is_loop, _all(node.body))):
-            raise PatternError("can run away: it looks ahead along a loop from within a loop")
+    if isinstance(node, Look):
+        if looped and _has_loop(node):
+            raise PatternError("can run away: it looks along a loop from within a loop")
+        _check(node.body, False, 0, looped)
+    elif isinstance(node, Atomic):
         _check(node.body, False, 0, looped)
     elif isinstance(node, Repeat) and _is_loop(node):
         gives = fallible and not node.possessive
         if gives and not _is_deterministic(node):
             raise PatternError("can run away: a loop in it matches the same text in many ways")
         _check(node.body, gives or node.low > 1, _alphabet(node.body) | after, True)
-    elif isinstance(node, Atomic):
-        _check(node.body, False, 0, looped)
-    else:
-        for part in _parts(node):
-            _check(part, fallible or (isinstance(node, Repeat) and node.low > 1), after, looped)
+    elif isinstance(node, Alternation):
+        for branch in node.branches:
+            _check(branch, fallible, after, looped)
+    elif isinstance(node, Repeat):
+        rounds = 1 if node.high == 1 else 2  # further ones compete as the second does
+        _check_row(_flat([node.body] * rounds), fallible and not node.possessive, after, looped)
+    elif isinstance(node, Concatenation):
+        _check_row(_flat(node.items), fallible, after, looped)
 
 
-def _check_row(items: tuple[Node, ...], fallible: bool, after: int, looped: bool) -> None:
-    """Parts that follow each other: of those that something after them can fail, few may compete."""
-    competing: list[int] = []  # alphabets of the loops behind, as far as this part can take their characters
+def _flat(items: Iterable[Node]) -> list[Node]:
+    """Parts that follow each other, without groups around some of them."""
+    return [part for item in items for part in (_flat(item.items) if isinstance(item, Concatenation) else [item])]
+
+
+def _check_row(items: list[Node], fallible: bool, after: int, looped: bool) -> None:
+    """Parts that follow each other: one may give back much for what after it runs far and fails, and few choose."""
+    far: list[int] = []  # alphabets of parts behind that run far, as long as what is between can take their characters
     choices = 0
     for item in reversed(items):
         _check(item, fallible, after, looped)
         alphabet = _alphabet(item)
-        if fallible and _gives_much(item):
-            if any(alphabet & other for other in competing):
-                raise PatternError("can run away: two of its loops compete for the same characters")
-            competing.append(alphabet)
-        elif not _sure(item):
-            competing = [other for other in competing if other & alphabet]
+        if fallible and _gives_much(item) and any(alphabet & other for other in far):
+            raise PatternError("can run away: two of its loops compete for the same characters")
+        if not _sure(item):
+            far = [other for other in far if other & alphabet]
+        if _has_loop(item) and (fallible or any(isinstance(part, Look) for part in _all(item))):
+            far.append(alphabet)
         if fallible and alphabet & after:
             choices += _choices(item)
         fallible, after = fallible or not _sure(item), alphabet | (after if _sure(item) else 0)
