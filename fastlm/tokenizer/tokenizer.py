@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,10 @@ class Tokenizer:
     ----------
     config
         tokenizer_config.json.
+    special_tokens
+        By their names: "bos_token", "eos_token" ...
     bos, pad
-        Ids of the special tokens, or None.
+        Ids of two of them, or None.
     eos
         The end tokens that the tokenizer's files name.
     prints_by_table
@@ -39,14 +42,14 @@ class Tokenizer:
     """
 
     def __init__(self, description: Description, settings: Settings, where: str) -> None:
-        self._description = description
-        self._where = where
+        self._description = replace(description, subwords=replace(description.subwords, merges=[]))  # which are large
         with library_errors(f"{where}: not a tokenizer"):
-            self._library = self._with_stages(description.stages)
+            self._library = self._made(description.subwords.library_model(), description.stages)
         self.config: Mapping[str, Any] = settings.options
+        self.special_tokens = {name: text for name in settings.named if (text := settings.name(name)) is not None}
         self.bos, self.pad, end = (
-            None if (name := settings.name(f"{kind}_token")) is None else self._library.token_to_id(name)
-            for kind in ("bos", "pad", "eos")
+            None if (text := self.special_tokens.get(f"{name}_token")) is None else self._library.token_to_id(text)
+            for name in ("bos", "pad", "eos")
         )
         self.eos = [] if end is None else [end]
         decoder = description.stages["decoder"]
@@ -57,11 +60,9 @@ class Tokenizer:
     def __repr__(self) -> str:
         return f"<fastlm.Tokenizer of {self.vocab_size:,} tokens>"
 
-    def _with_stages(self, stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
-        described = self._description
-        model = self._library.model if "_library" in vars(self) else described.subwords.library_model()
-        library = make_library(model, stages, described.tokens)
-        library.encode_special_tokens = described.splits_special
+    def _made(self, model: tokenizers.models.Model, stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
+        library = make_library(model, stages, self._description.tokens)
+        library.encode_special_tokens = self._description.splits_special
         return library
 
     @cached_property
@@ -108,7 +109,7 @@ class Tokenizer:
     def _going_on(self) -> tokenizers.Tokenizer:
         """The library, but for the space that it puts before a text."""
         changed = {name: _without_first_space(part) for name, part in self._description.stages.items()}
-        return self._library if changed == self._description.stages else self._with_stages(changed)
+        return self._library if changed == self._description.stages else self._made(self._library.model, changed)
 
     @property
     def vocab_size(self) -> int:
