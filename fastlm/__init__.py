@@ -5,44 +5,30 @@ model = fastlm.load("path/to/a/hugging-face/folder")
 print(model.generate("Once upon a time", max_tokens=100))
 """
 
-from fastlm._core import version as _version
-from fastlm.errors import (
-    Cancelled,
-    ContextLengthError,
-    FastlmError,
-    ModelFileError,
-    ModelFormatError,
-    ModelMemoryError,
-    NumericError,
-    ParameterError,
-    StateError,
-    UnsupportedError,
-)
-from fastlm.generation import Request
-from fastlm.loading import load
-from fastlm.model import Model
-from fastlm.results import Chunk, Completion, TokenLogprob
-from fastlm.session import Session
-from fastlm.tasks.forward import Outputs
+from importlib import import_module
+from importlib.machinery import PathFinder
 
-__version__ = _version()
-__all__ = [
-    "Cancelled",
-    "Chunk",
-    "Completion",
-    "ContextLengthError",
-    "FastlmError",
-    "Model",
-    "ModelFileError",
-    "ModelFormatError",
-    "ModelMemoryError",
-    "NumericError",
-    "Outputs",
-    "ParameterError",
-    "Request",
-    "Session",
-    "StateError",
-    "TokenLogprob",
-    "UnsupportedError",
-    "load",
-]
+TYPE_CHECKING = False  # as in typing, which takes time to import
+if TYPE_CHECKING:
+    from fastlm.public import *  # noqa: F403
+
+_here = __path__  # noqa: F405
+if PathFinder.find_spec("fastlm._core", _here) is None:
+    raise ImportError(
+        f"{_here[0]} is the source of fastlm, without its C core for this Python. Install it by `pip install .` in the "
+        "folder above and start Python in another folder, or build it in place: docs/developing.md",
+        name="fastlm._core",
+    )
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """A public name: `load`, `__version__`, `__all__` or a class, as no module of the package is called."""
+        if name in ("load", "__version__", "__all__") or name[:1].isupper():
+            public = import_module("fastlm.public")
+            if hasattr(public, name):
+                return getattr(public, name)
+        raise AttributeError(f"module 'fastlm' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *import_module("fastlm.public").__all__})

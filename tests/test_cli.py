@@ -82,7 +82,7 @@ def test_info_counts_every_parameter(stories: Path) -> None:
     [
         (("generate", "--model", "/nowhere"), 1, "/nowhere"),
         (("generate", "--model", "MODEL", "--top-p", "7"), 2, "top_p"),
-        (("chat", "--model", "MODEL"), 0, ""),
+        (("chat", "--model", "MODEL"), 1, "no chat template"),
         (("next", "--model", "MODEL", "-k", "0"), 2, "k must be"),
         (("unknown",), 2, "unknown"),
     ],
@@ -94,11 +94,22 @@ def test_exit_status(stories: Path, args: tuple[str, ...], status: int, text: st
     assert "Traceback" not in done.stderr
 
 
-def test_interrupt_ends_cleanly(stories: Path) -> None:
-    command = [sys.executable, "-m", "fastlm", "generate", "--model", str(stories), "--ignore-eos"]
+@pytest.fixture
+def endless(stories: Path, tmp_path: Path) -> Path:
+    """The model, with a context that takes seconds to fill."""
+    for path in stories.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    config = {**json.loads((stories / "config.json").read_text()), "max_position_embeddings": 100_000}
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return tmp_path
+
+
+def test_interrupt_ends_cleanly(endless: Path) -> None:
+    command = [sys.executable, "-m", "fastlm", "generate", "--model", str(endless), "--ignore-eos"]
     for _ in range(3):
         process = subprocess.Popen(
-            [*command, "--context", "100000", "--max-tokens", "90000", "--temperature", "1"],
+            [*command, "--max-tokens", "90000", "--temperature", "1"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=ELSEWHERE,
@@ -108,7 +119,7 @@ def test_interrupt_ends_cleanly(stories: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 130
-        assert errors == b"\n"
+        assert errors == b"\nfastlm: interrupted\n"
 
 
 def test_reader_that_goes_away(stories: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fastlm.cli.parser import command, numbers
 from fastlm.train.recipe import FINETUNING, Lora, Recipe, Shape, add_options, from_options
 
 TEXTS = "UTF-8 text files, documents separated by lines <|endoftext|>; the last 5 %% of each are held out"
@@ -13,15 +14,27 @@ OUT = "folder to write; repeat the command to go on after an interruption"
 
 def register(commands: Any) -> None:
     """Add the commands to the parser's."""
-    train = commands.add_parser("train", help="train a small model from text files")
+    train = command(
+        commands,
+        "train",
+        "train a small model from text files",
+        _train,
+        "fastlm train stories.txt --out model --width 320 --layers 6 --epochs 8",
+        "fastlm train stories.txt books.txt --weights 2 1 --out model",
+    )
     _common(train)
     train.add_argument("--vocab", type=int, default=4096, help="tokens of the byte-level BPE to learn (4096)")
     train.add_argument("--tokenizer", metavar="FOLDER", help="take the tokenizer of this model instead")
     add_options(train, Shape)
     add_options(train, Recipe)
-    train.set_defaults(run=_train)
 
-    distill = commands.add_parser("distill", help="train a small model on a teacher's logits")
+    distill = command(
+        commands,
+        "distill",
+        "train a small model on a teacher's logits",
+        _distill,
+        "fastlm distill teacher stories.txt --out student --width 256 --layers 4 --epochs 6",
+    )
     distill.add_argument("teacher", metavar="TEACHER", help="checkpoint folder of a decoder")
     _common(distill)
     distill.add_argument("--student", metavar="CONFIG", help="config.json of the student, instead of the shape below")
@@ -31,26 +44,39 @@ def register(commands: Any) -> None:
         "--write", type=int, default=0, metavar="N", help="documents that the teacher writes first (0)"
     )
     distill.add_argument(
-        "--beside", metavar="FOLDER", nargs="+", default=[], help="models to set beside it in the model card"
+        "--beside",
+        metavar="FOLDER",
+        action="append",
+        default=[],
+        help="a model to set beside it in the model card; may be repeated",
     )
     add_options(distill, Shape)
     add_options(distill, Recipe)
-    distill.set_defaults(run=_distill)
 
-    finetune = commands.add_parser("finetune", help="train a checkpoint on, whole or by an adapter")
+    finetune = command(
+        commands,
+        "finetune",
+        "train a checkpoint on, whole or by an adapter",
+        _finetune,
+        "fastlm finetune path/to/checkpoint fables.txt --out tuned",
+        "fastlm finetune path/to/checkpoint fables.txt --out adapter --lora --merge",
+    )
     finetune.add_argument("model", metavar="MODEL", help="checkpoint folder of a decoder")
     _common(finetune)
     finetune.add_argument("--lora", action="store_true", help="train a low-rank adapter and write a PEFT folder")
     add_options(finetune, Lora)
     add_options(finetune, Recipe, **FINETUNING)
-    finetune.set_defaults(run=_finetune)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("texts", metavar="TEXT", nargs="+", help=TEXTS)
     parser.add_argument("--out", required=True, metavar="FOLDER", help=OUT)
-    parser.add_argument("--weights", type=float, nargs="+", default=[], help="how often an epoch shows each text (1)")
-    parser.add_argument("--extra", metavar="TEXT", nargs="+", default=[], help="text files to train on whole")
+    parser.add_argument(
+        "--weights", type=numbers, metavar="N,N", default=[], help="how often an epoch shows each text (1 each)"
+    )
+    parser.add_argument(
+        "--extra", metavar="TEXT", action="append", default=[], help="a text file to train on whole; may be repeated"
+    )
 
 
 def _train(args: argparse.Namespace) -> None:

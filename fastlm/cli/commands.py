@@ -1,0 +1,260 @@
+"""The commands: generate, chat, next, info, bench, convert; train/options.py has train, finetune, distill."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from fastlm.cli import streams
+from fastlm.cli.parser import command
+from fastlm.errors import ParameterError
+
+MODEL_HELP = "a model folder, a .flm file or a cached hub id"
+PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
+PROMPT_HELP = """what the text begins with, in quotes; - is standard input, as is a pipe where nothing is given;
+default: the beginning of sequence alone"""
+
+# Options that `Model.generate` takes: its name for them, their type, and what they do.
+SAMPLING: tuple[tuple[str, type, str], ...] = (
+    ("max_tokens", int, "most tokens to write (256)"),
+    ("min_tokens", int, "tokens before which it does not end (0)"),
+    ("temperature", float, "0 always takes the most probable token; 1 draws as the model says (0)"),
+    ("top_k", int, "draw from so many tokens only (0: all)"),
+    ("top_p", float, "draw from the tokens that make up this share of the probability (1: all)"),
+    ("min_p", float, "draw from tokens at least so probable, compared with the best (0: all)"),
+    ("typical_p", float, "draw from the most typical tokens of this share of the probability (1: all)"),
+    ("repetition_penalty", float, "above 1: what was written becomes less probable (1)"),
+    ("presence_penalty", float, "taken off the logits of what was written (0)"),
+    ("frequency_penalty", float, "taken off for each time that it was written (0)"),
+    ("no_repeat_ngram_size", int, "so many tokens never follow each other twice (0: off)"),
+    ("seed", int, "the same seed draws the same text (drawn itself, and shown by --json)"),
+)
+LOADING = ("dtype", "threads", "context", "kv_dtype", "kv_bytes", "prefix_cache")
+
+
+def register(commands: Any) -> None:
+    """Add the commands to the parser's."""
+    generate = command(
+        commands,
+        "generate",
+        "write on from a prompt, streaming",
+        _generate,
+        'fastlm generate "Once upon a time"',
+        "fastlm generate --model path/to/checkpoint --temperature 0.8 --seed 1 < prompt.txt",
+    )
+    _prompt_options(generate)
+    _model_options(generate)
+    _sampling_options(generate)
+    generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
+
+    chat = command(
+        commands,
+        "chat",
+        "talk to a model that has a chat template",
+        _chat,
+        'fastlm chat --model path/to/checkpoint --system "Answer in one sentence."',
+    )
+    _model_options(chat)
+    _sampling_options(chat)
+    chat.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
+
+    following = command(
+        commands,
+        "next",
+        "show the probabilities of the next token",
+        _next,
+        'fastlm next "The sky is" -k 5',
+    )
+    _prompt_options(following)
+    _model_options(following)
+    following.add_argument("-k", type=int, default=10, metavar="N", help="how many tokens (10)")
+    following.add_argument("--json", action="store_true", help="print them as JSON")
+
+    info = command(
+        commands,
+        "info",
+        "show what a model is made of",
+        _info,
+        "fastlm info path/to/checkpoint --dtype int8",
+    )
+    info.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
+    _loading_options(info)
+    info.add_argument("--json", action="store_true", help="print it as JSON")
+    info.add_argument("--plan", action="store_true", help="the operations of a step instead")
+
+    bench = command(
+        commands,
+        "bench",
+        "time a model on this computer",
+        _bench,
+        "fastlm bench path/to/checkpoint --dtype int4 --threads 4",
+    )
+    bench.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
+    _loading_options(bench)
+    bench.add_argument("--prompt", type=int, metavar="N", help="tokens to read (512, or what the context has room for)")
+    bench.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to write after it (64)")
+    bench.add_argument("--runs", type=int, default=5, metavar="N", help="that count, after one that does not (5)")
+    bench.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
+
+    convert = command(
+        commands,
+        "convert",
+        "write a .flm file, which opens at once",
+        _convert,
+        "fastlm convert path/to/checkpoint model.flm --dtype int8",
+    )
+    convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    convert.add_argument("out", metavar="OUT.flm", help="the file to write; one of this name is replaced at the end")
+    _dtype_option(convert)
+
+
+# ---- options ----------------------------------------------------------------------------------------------------
+
+
+def _prompt_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="?", help=PROMPT_HELP)
+    parser.add_argument("--file", metavar="PATH", help="take the prompt from this file, which is UTF-8")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="MODEL", help=PACKAGED_HELP)
+    _loading_options(parser)
+
+
+def _dtype_option(parser: Any) -> None:
+    parser.add_argument(
+        "--dtype", default="auto", help="of the matrices: auto (as stored), float32, float16, bfloat16, int8, int4"
+    )
+
+
+def _loading_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("loading")
+    _dtype_option(group)
+    group.add_argument("--threads", type=int, metavar="N", help="of the processor (all, or few for a tiny model)")
+    group.add_argument("--context", type=int, metavar="N", help="longest sequence in tokens (what the model has)")
+    group.add_argument(
+        "--kv-dtype", default="auto", help="of keys and values: auto (by the matrices), float32, bfloat16, int8"
+    )
+    group.add_argument("--kv-bytes", type=int, metavar="N", help="most memory for keys and values (by the machine's)")
+    group.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="forget keys and values, instead of keeping them for prompts that begin alike",
+    )
+
+
+def _sampling_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "sampling", "defaults: the model's generation_config.json, then what is in brackets"
+    )
+    for name, kind, what in SAMPLING:
+        group.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N" if kind is int else "X", help=what)
+    group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
+    group.add_argument("--ignore-eos", action="store_true", default=None, help="write on where the model would end")
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from fastlm.loading import load
+
+    return load(args.model, **{name: getattr(args, name) for name in LOADING})
+
+
+def _params(args: argparse.Namespace) -> dict[str, Any]:
+    stop = args.stop and [streams.utf8(text, "--stop") for text in args.stop]
+    found = {name: getattr(args, name) for name, _, _ in SAMPLING}
+    return {**found, "stop": stop, "ignore_eos": args.ignore_eos}
+
+
+# ---- what they do -----------------------------------------------------------------------------------------------
+
+
+def _beginning(model: Any) -> list[int]:
+    """The prompt where none is given."""
+    if model.bos is None:
+        raise ParameterError("this model has no beginning-of-sequence token: give a prompt")
+    return [model.bos]
+
+
+def _generate(args: argparse.Namespace) -> None:
+    text = streams.given_text(args.prompt, args.file)
+    with _load(args) as model:
+        prompt = _beginning(model) if text is None else text
+        if args.json:
+            from dataclasses import asdict
+
+            done = model.generate(prompt, **_params(args))
+            streams.write_json({"prompt": prompt, **asdict(done)})
+            return
+        chunks = model.stream(prompt, **_params(args))  # first: it says what is wrong with them
+        streams.write(text or "")
+        for chunk in chunks:
+            streams.write(chunk.text)
+        streams.write("\n")
+
+
+def _chat(args: argparse.Namespace) -> None:
+    with _load(args) as model:
+        messages: list[dict[str, str]] = []
+        if args.system is not None:
+            messages.append({"role": "system", "content": streams.utf8(args.system, "--system")})
+        model.chat_prompt([*messages, {"role": "user", "content": "Hello"}])  # says what is wrong before it asks
+        for question in streams.lines():
+            messages.append({"role": "user", "content": question})
+            answer = []
+            stream = model.stream(model.chat_prompt(messages), **_params(args))
+            try:
+                for chunk in stream:
+                    answer.append(chunk.text)
+                    streams.write(chunk.text)
+            except KeyboardInterrupt:  # ends the answer, not the conversation
+                pass
+            finally:
+                stream.close()
+            streams.write("\n")
+            messages.append({"role": "assistant", "content": "".join(answer)})
+        streams.write("\n")
+
+
+def _next(args: argparse.Namespace) -> None:
+    text = streams.given_text(args.prompt, args.file)
+    with _load(args) as model:
+        found = model.next_tokens(_beginning(model) if text is None else text, args.k)
+    if args.json:
+        streams.write_json([{"id": i, "text": piece, "probability": p} for i, piece, p in found])
+        return
+    width = max(len(repr(piece)) for _, piece, _ in found)
+    mark = "\u2588" if streams.can_show("\u2588") else "#"
+    for token, piece, p in found:
+        bar = mark * round(40 * p / found[0][2])
+        streams.write(f"{token:>7}  {piece!r:<{width}}  {100 * p:6.2f} %  {bar}\n")
+
+
+def _info(args: argparse.Namespace) -> None:
+    from fastlm.describe import describe, plan, summary
+
+    with _load(args) as model:
+        if args.plan:
+            streams.write(plan(model))
+            return
+        found = describe(model)
+    streams.write((json.dumps(found, indent=2) if args.json else summary(found)) + "\n")
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from fastlm.bench import bench, summary
+
+    found = bench(lambda: _load(args), prompt=args.prompt, tokens=args.tokens, runs=args.runs)
+    streams.write((json.dumps(found, indent=2) if args.json else summary(found)) + "\n")
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from fastlm.loading import load
+    from fastlm.saving import save
+
+    with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
+        save(model, args.out)
+    streams.write(f"{args.out}: {Path(args.out).expanduser().stat().st_size:,} bytes\n")

@@ -1,0 +1,44 @@
+"""The public names. `fastlm` hands them on when they are first asked for."""
+
+from fastlm._core import version as _version
+from fastlm.errors import (
+    Cancelled,
+    ContextLengthError,
+    FastlmError,
+    ModelFileError,
+    ModelFormatError,
+    ModelMemoryError,
+    NumericError,
+    ParameterError,
+    StateError,
+    UnsupportedError,
+)
+from fastlm.generation import Request
+from fastlm.loading import load
+from fastlm.model import Model
+from fastlm.results import Chunk, Completion, TokenLogprob
+from fastlm.session import Session
+from fastlm.tasks.forward import Outputs
+
+__version__ = _version()
+__all__ = [
+    "Cancelled",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "FastlmError",
+    "Model",
+    "ModelFileError",
+    "ModelFormatError",
+    "ModelMemoryError",
+    "NumericError",
+    "Outputs",
+    "ParameterError",
+    "Request",
+    "Session",
+    "StateError",
+    "TokenLogprob",
+    "UnsupportedError",
+    "__version__",
+    "load",
+]
