@@ -1,5 +1,6 @@
 """Exceptions. Each is a FastlmError and, where one fits, also the built-in error a caller would expect."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -42,6 +43,24 @@ class Cancelled(FastlmError):
 
 class StateError(FastlmError, RuntimeError):
     """The object cannot do this now: it is closed, in use by another call, or was forked in mid-step."""
+
+
+def file_error(path: object, done: str, error: Exception) -> FastlmError:
+    """What to raise when the system fails on a file that was to be `done` ("read", "written").
+
+    A ModelMemoryError where memory is what is missing, else a ModelFileError.
+    """
+    text = f"{str(path)[:300]}: cannot be {done}: {getattr(error, 'strerror', None) or error}"
+    return ModelMemoryError(text) if getattr(error, "errno", None) == errno.ENOMEM else ModelFileError(text)
+
+
+@contextmanager
+def error_of(what: str) -> Iterator[None]:
+    """An error in the block is of the same kind, and its text begins with what it is about: prompts[3]."""
+    try:
+        yield
+    except FastlmError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from fastlm.tokenizer.load import TOKENIZER_FILES
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES
+from fastlm.weights.paths import path_of
 
 KEPT = (
     "config.json",
@@ -23,8 +24,11 @@ KEPT = (
 
 
 def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> None:
-    """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files."""
-    if os.fsdecode(path).lower().endswith((".gguf", *CHECKPOINT_FILES)):
+    """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files.
+
+    Raises as `fastlm.weights.container.write`, and ParameterError if `path` has the ending of another kind of file.
+    """
+    if path_of(path).name.lower().endswith((".gguf", *CHECKPOINT_FILES)):
         raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")
     engine = model.engine
     core, source = engine.core, engine.source

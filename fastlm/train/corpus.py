@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fastlm.errors import ModelFileError, ParameterError
+from fastlm.errors import ParameterError, file_error
+from fastlm.weights.paths import path_of
 
 SEPARATOR = "<|endoftext|>"
 HELD_OUT = 0.05  # of a file's documents: its last ones
@@ -63,14 +64,14 @@ def read_texts(paths: Sequence[str | Path], weights: Sequence[float] = ()) -> li
         raise ParameterError(f"weights: {len(weights)} given for {len(paths)} files; give one for each file")
     if any(not 0 < weight < 1000 for weight in weights):
         raise ParameterError("weights must be over 0 and below 1000")
-    return [_read(Path(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
+    return [_read(path_of(path), weight) for path, weight in zip(paths, weights or [1.0] * len(paths), strict=True)]
 
 
 def _read(path: Path, weight: float) -> TextFile:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise file_error(path, "read", error) from error
     try:
         text = data.decode("utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

@@ -30,6 +30,7 @@ from fastlm.train.recipe import Recipe, Shape
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer
 from fastlm.weights.folder import CheckpointFolder
+from fastlm.weights.paths import path_of
 
 SHARD = 64  # documents that the teacher writes at once
 
@@ -76,7 +77,7 @@ def distill(
     codec = ModelCodec(location)
     others = [decoder_at(path, "model beside it").path for path in beside]
     if student is not None:
-        _check_student(Path(student), location, codec)
+        _check_student(path_of(student), location, codec)
     settings = {
         "teacher": str(teacher),
         "teacher_sha256": file_digest(location.weights),
@@ -104,7 +105,7 @@ def _distill(
     seed_step(plan.recipe.seed, -1)
     master = load_decoder(location.path).to(plan.where.device).eval().requires_grad_(False)
     if student is not None:
-        model = create_from(Path(student))
+        model = create_from(path_of(student))
     else:
         model = create_llama(shape, master.config.vocab_size, codec.start, codec.end)
     add_dropout(model, plan.recipe.dropout)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fastlm.errors import ModelFileError, ParameterError, StateError
+from fastlm.weights.paths import path_of
 
 PARTIAL = ".partial"  # ends the name of a folder that is being written
 SUMMARY = "training.json"  # of a finished run: its settings and its log
@@ -93,7 +94,7 @@ class Run:
     """
 
     def __init__(self, out: str | os.PathLike[str], settings: Mapping[str, Any]) -> None:
-        self.out = Path(out)
+        self.out = path_of(out)
         self.folder = self.out.with_name(self.out.name + ".run")
         self.settings = json.loads(json.dumps(settings))
         self._lock: IO[bytes] | None = None

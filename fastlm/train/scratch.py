@@ -13,6 +13,7 @@ from fastlm.train.recipe import Recipe, Shape
 from fastlm.train.report import Card, write_report
 from fastlm.train.vocabulary import ModelCodec, copy_tokenizer, learn_tokenizer
 from fastlm.weights.folder import CheckpointFolder
+from fastlm.weights.paths import path_of
 
 
 def train(
@@ -60,7 +61,7 @@ def _train(plan: Plan, vocab: int, shape: Shape, tokenizer: PathLike | None) -> 
         documents = [text for file in plan.texts.files for text in file.train]
         source = plan.run.once("tokenizer", lambda folder: learn_tokenizer(documents, vocab, folder, shape.context))
     else:
-        source = Path(tokenizer)
+        source = path_of(tokenizer)
     codec = ModelCodec(CheckpointFolder(source))
     seed_step(plan.recipe.seed, -1)
     model = create_llama(shape, codec.size, codec.start, codec.end)

@@ -10,13 +10,13 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from fastlm.errors import FastlmError, ModelFileError, ModelFormatError, UnsupportedError
+from fastlm.errors import ModelFormatError, UnsupportedError, file_error
 from fastlm.weights.jsonfile import check_lfs, file_bytes
+from fastlm.weights.paths import replacing
 
 MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
@@ -154,10 +154,7 @@ def write(
     extras: Mapping[str, bytes] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write a .flm file: all of it or nothing.
-
-    The bytes go to a temporary file beside it that takes its name at the end, so `path` may be the very file that
-    the tensors are mapped from, and an error, Ctrl-C or a full disk leaves what was there before.
+    """Write a .flm file: all of it or nothing, even over the very file that the tensors are mapped from.
 
     Parameters
     ----------
@@ -176,46 +173,20 @@ def write(
 
     Raises
     ------
-    ModelFileError
-        The file cannot be written.
+    ModelFileError, ModelMemoryError, ParameterError
+        As `fastlm.weights.paths.replacing`.
     """
-    target = Path(path).resolve()
-    if target.exists() and not target.is_file():
-        raise ModelFileError(f"{path}: cannot be written: it exists and is not a file")
     files = extras or {}
-    temporary = target.with_name(f".{target.name[:200]}.{os.urandom(8).hex()}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            writer = _Writer(file, 3 + (vocabulary is not None) + len(files), progress)
-            writer.section(_SPEC, spec)
-            if vocabulary is not None:
-                writer.section(_VOCABULARY_KIND, _encode_vocabulary(vocabulary))
-            for name, content in files.items():
-                encoded = name.encode("utf-8")
-                writer.section(_FILE, _FILE_NAME.pack(len(encoded)) + encoded + content)
-            writer.section(_INDEX, writer.payload(tensors))
-            writer.finish()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-        _sync_folder(target.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError) and not isinstance(error, FastlmError):
-            raise ModelFileError(f"{path}: cannot be written: {error.strerror}") from error
-        raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut, where folders can be opened."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with replacing(path) as file:
+        writer = _Writer(file, 3 + (vocabulary is not None) + len(files), progress)
+        writer.section(_SPEC, spec)
+        if vocabulary is not None:
+            writer.section(_VOCABULARY_KIND, _encode_vocabulary(vocabulary))
+        for name, content in files.items():
+            encoded = name.encode("utf-8")
+            writer.section(_FILE, _FILE_NAME.pack(len(encoded)) + encoded + content)
+        writer.section(_INDEX, writer.payload(tensors))
+        writer.finish()
 
 
 def identity_of(found: os.stat_result) -> tuple[int, ...]:
@@ -278,7 +249,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
         It is not a .flm file, is damaged, or was cut short.
     UnsupportedError
         It was written by another version.
-    ModelFileError
+    ModelFileError, ModelMemoryError
         It cannot be read.
     """
     where = str(path)
@@ -296,5 +267,5 @@ def read(path: str | os.PathLike[str]) -> Contents:
                 name, content = _decode_file(data, where)
                 files[name] = content
     except OSError as error:
-        raise ModelFileError(f"{where}: cannot be read: {error.strerror}") from error
+        raise file_error(where, "read", error) from error
     return Contents(files=files, identity=identity_of(found))

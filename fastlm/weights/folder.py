@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastlm.arch import registry
-from fastlm.errors import ModelFileError, ModelFormatError, UnsupportedError
+from fastlm.errors import ModelFileError, ModelFormatError, UnsupportedError, file_error
 from fastlm.weights.bind import bind
 from fastlm.weights.jsonfile import check_lfs, file_bytes, read_bytes
 from fastlm.weights.safetensors import Checkpoint
@@ -69,7 +69,7 @@ def open_folder(path: Path) -> CheckpointFolder:
     try:
         names = {entry.name for entry in path.iterdir()}
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise file_error(path, "read", error) from error
     weights = next((name for name in _WEIGHTS if name in names), None)
     if weights is None:
         raise _no_weights(path, names)
@@ -92,7 +92,7 @@ def _is_there(path: Path) -> bool:
             raise ModelFileError(f"{path}: points to a file that does not exist; download the model again") from None
         return False
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise file_error(path, "read", error) from error
     return True
 
 
@@ -104,7 +104,7 @@ def _check_start(path: Path) -> None:
         with path.open("rb") as file:
             check_lfs(file.read(_LFS_PROBE_BYTES), str(path))
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise file_error(path, "read", error) from error
 
 
 def _no_weights(path: Path, names: set[str]) -> ModelFormatError | UnsupportedError:

@@ -6,7 +6,7 @@ import json
 import stat
 from pathlib import Path
 
-from fastlm.errors import ModelFileError, ModelFormatError
+from fastlm.errors import ModelFileError, ModelFormatError, file_error
 
 MAX_JSON_BYTES = 16 << 20  # config files are a few kilobytes; a shard index of 100,000 tensors is 10 MB
 _MAX_DEPTH = 64
@@ -107,7 +107,7 @@ def file_bytes(path: Path) -> int:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        raise ModelFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise file_error(path, "read", error) from error
     if not stat.S_ISREG(status.st_mode):
         raise ModelFileError(f"{path}: is not a regular file")
     return status.st_size
@@ -130,7 +130,7 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(size + 1)
     except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        raise file_error(path, "read", error) from error
     if len(data) > size:
         raise ModelFormatError(f"{path}: grew while it was read")
     check_lfs(data[:64], str(path))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
 
-from fastlm.errors import ModelFileError, ParameterError
+from fastlm.errors import FastlmError, ModelFileError, ParameterError, file_error
 from fastlm.weights.folder import no_gguf, open_folder
 from fastlm.weights.jsonfile import read_bytes
 from fastlm.weights.packed import open_packed
+from fastlm.weights.paths import path_of
 from fastlm.weights.source import ModelSource
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
@@ -37,20 +39,19 @@ def locate(path: str | os.PathLike[str]) -> ModelSource:
     UnsupportedError
         The weights are in a form that fastlm does not read; the text says how to convert them.
     ParameterError
-        `path` is not a path.
+        `path` is none.
     """
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path) or "\0" in os.fsdecode(path):
-        raise ParameterError(f"path: expected a model folder, a .flm file or a hub id, found {path!r:.200}")
-    found = Path(os.fsdecode(path))
+    found = path_of(path)
     try:
-        is_folder, exists = found.is_dir(), found.exists()
-    except PermissionError as error:
-        raise ModelFileError(f"{found}: cannot be read: {error.strerror}") from error
-    except OSError:  # too long for a path
-        is_folder = exists = False
-    if is_folder:
-        return open_folder(found)
-    return _file(found) if exists else open_folder(_snapshot(os.fsdecode(path)))
+        if found.is_dir():
+            return open_folder(found)
+        return _file(found) if found.exists() else open_folder(_snapshot(os.fsdecode(path)))
+    except FastlmError:
+        raise
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ModelFileError(f"{str(found)[:300]}: no such folder or file") from error
+        raise file_error(error.filename or found, "read", error) from error
 
 
 def _file(path: Path) -> ModelSource:
@@ -67,15 +68,8 @@ def _cache() -> Path:
     for variable, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         value = os.environ.get(variable)
         if value:
-            return _home(Path(value) / below)
-    return _home(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub")
-
-
-def _home(path: Path) -> Path:
-    try:
-        return path.expanduser()
-    except RuntimeError:  # there is no home
-        return path
+            return path_of(value) / below
+    return path_of(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface" / "hub"
 
 
 def _snapshot(name: str) -> Path:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastlm.errors import ModelFileError
+from fastlm.errors import ModelFileError, file_error
 from fastlm.weights import container
 from fastlm.weights.source import Builder, Built, ModelSource
 
@@ -31,7 +31,11 @@ class PackedFile(ModelSource):
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         """Give the file to `builder`: it says itself what it is, so `config` is not asked."""
         built = builder.map(self.path)
-        if container.identity_of(self.path.stat()) != self.contents.identity:
+        try:
+            found = container.identity_of(self.path.stat())
+        except OSError as error:
+            raise file_error(self.path, "read", error) from error
+        if found != self.contents.identity:
             raise ModelFileError(f"{self.path}: was replaced while it was read: load it again")
         return built
 

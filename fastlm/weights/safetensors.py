@@ -19,7 +19,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, StateError, UnsupportedError
+from fastlm.errors import (
+    ModelFileError,
+    ModelFormatError,
+    ParameterError,
+    StateError,
+    UnsupportedError,
+    file_error,
+)
 from fastlm.weights.jsonfile import check_lfs, file_bytes, parse_object, read_object
 
 MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
@@ -105,7 +112,7 @@ class _File:
         try:
             self._file = FileIO(path)
         except OSError as error:
-            raise ModelFileError(f"{path}: cannot be opened: {error.strerror}") from error
+            raise file_error(path, "opened", error) from error
         self._lock = threading.Lock()
         try:
             self.tensors = self._read_header(size)
@@ -163,7 +170,7 @@ class _File:
             except ValueError:
                 raise StateError("the checkpoint is closed") from None
             except OSError as error:
-                raise ModelFileError(f"{self.path}: cannot be read: {error.strerror}") from error
+                raise file_error(self.path, "read", error) from error
             if not n:
                 raise ModelFormatError(f"{self.path}: was cut short while it was read")
             done += n
