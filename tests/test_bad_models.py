@@ -14,14 +14,16 @@ import numpy as np
 import pytest
 from models import DTYPES, as_stored, save_llama
 from random_models import llama_spec
-from refusals import little_work
+from refusals import little_work, refused
 from safetensors_files import pack
 
 import fastlm
 from fastlm import _core
+from fastlm.arch import registry
 from fastlm.arch.registry import FAMILIES
 from fastlm.arch.spec import encode
 from fastlm.errors import FastlmError, ModelFormatError
+from fastlm.weights import container
 
 GOLDEN = Path(__file__).with_name("golden")
 WEIGHTS = "model.safetensors"
@@ -187,3 +189,31 @@ def test_a_decoder_that_looks_ahead() -> None:
     ahead = replace(spec, decoder=replace(spec.decoder, layers=layers))
     with pytest.raises(ModelFormatError, match="causal must be set in a decoder"):
         _core.Model.create(_core.Context(1), encode(ahead), format="float32")
+
+
+# Configs of some hundred bytes whose models would be huge.
+HUGE: dict[str, Json] = {
+    "llama": {"num_hidden_layers": 16384, "hidden_size": 4096, "num_attention_heads": 1, "head_dim": 4096},
+    "gemma3_text": {"num_hidden_layers": 16384, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 4096},
+    "bloom": {"n_layer": 16384, "n_head": 16384, "hidden_size": 16384},
+    "mixtral": {"num_hidden_layers": 16384, "num_local_experts": 4096},
+    "t5": {"num_layers": 16384, "num_heads": 16384, "d_kv": 1, "relative_attention_max_distance": 65536},
+}
+
+
+@pytest.mark.parametrize("family", HUGE)
+@pytest.mark.parametrize("form", ["folder", "flm"])
+def test_small_files_that_ask_for_much(family: str, form: str, tmp_path: Path) -> None:
+    """What is refused costs what the files hold, not what they ask for."""
+    config = json.dumps({"model_type": family, "vocab_size": 32, **HUGE[family]}).encode()
+    path = tmp_path
+    if form == "folder":
+        (path / "config.json").write_bytes(config)
+        (path / WEIGHTS).write_bytes(pack({}))
+    else:
+        path = tmp_path / "model.flm"
+        tensor = ("embed.tokens", 32, 16, True, "float32", memoryview(bytes(4 * 32 * 16)))
+        spec = encode(registry.read({"model_type": "llama"}).spec)
+        container.write(path, spec=spec[:200], tensors=[tensor], extras={"config.json": config})
+    with refused(ModelFormatError):
+        fastlm.load(path)

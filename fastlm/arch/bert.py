@@ -1,4 +1,4 @@
-"""BERT and MiniLM as encoders: token ids to hidden states; poolers and task heads are left aside."""
+"""BERT and MiniLM as encoders: token ids to hidden states. A pooler, which these do not need, is left aside."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from fastlm.arch.spec import Embed, FeedForward, Layer, ModelSpec, Stack, Sublay
 
 DEFAULT = Shape(vocab=30522, hidden=768, width=3072, layers=12, heads=12, context=512)
 RENAMES = ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
-HEADS = (r"(pooler|cls|classifier|qa_outputs)\..*", r"embeddings\.position_ids")
+UNUSED = (r"pooler\..*", r"embeddings\.position_ids")
 WEIGHTS: dict[str, Rule] = {
     "embed.tokens": "embeddings.word_embeddings",
     "encoder.embed.positions": "embeddings.position_embeddings",
@@ -39,4 +39,4 @@ def read(config: Config) -> Family:
     types = config.count("type_vocab_size", 2, MAX_VOCAB)
     embed = Embed(positions=shape.context, types=types, norm=norm)
     spec = ModelSpec(shape.vocab, shape.hidden, shape.context, encoder=Stack((layer,) * shape.layers, embed=embed))
-    return Family("bert", spec, WEIGHTS, RENAMES, HEADS)
+    return Family("bert", spec, WEIGHTS, RENAMES, UNUSED)

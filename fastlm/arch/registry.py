@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,11 +55,16 @@ def read(config: Mapping[str, object], path: str | Path = "config.json") -> Fami
     if not isinstance(name, str):
         raise ModelFormatError(f"{where}: model_type: expected the name of a model family, found {show(name)}")
     if name not in FAMILIES:
-        near = difflib.get_close_matches(name[:64], FAMILIES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        same = next((family for family in FAMILIES if _plain(family) == _plain(name)), None)
+        hint = f"; did you mean {same!r}?" if same else ""
         known = ", ".join(FAMILIES)
         raise UnsupportedError(f"{where}: model_type {name[:64]!r} is not supported{hint} (known: {known})")
     reader = Config(config, where)
     family: Family = importlib.import_module(f"fastlm.arch.{name}").read(reader)
     reader.finish()
     return family
+
+
+def _plain(name: str) -> str:
+    """A name without what is written now so, now otherwise: "GPT-NeoX" is gpt_neox, but bart is no bert."""
+    return "".join(c for c in name.lower() if c.isalnum())

@@ -26,14 +26,12 @@ class Slot:
         return not self.is_matrix and not self.name.endswith("relative_bias")
 
 
-def slots(spec: ModelSpec) -> list[Slot]:
-    """All slots of `spec`; the names are listed in docs/adding-a-model.md."""
-    found: list[Slot] = []
-    for slot in _slots(spec):
-        found.append(slot)
-        if len(found) > MAX_SLOTS:
+def slots(spec: ModelSpec) -> Iterator[Slot]:
+    """All slots of `spec`, one after the other; the names are listed in docs/adding-a-model.md."""
+    for count, slot in enumerate(_slots(spec)):
+        if count == MAX_SLOTS:
             raise ModelFormatError(f"the model asks for more than {MAX_SLOTS} tensors")
-    return found
+        yield slot
 
 
 def _slots(spec: ModelSpec) -> Iterator[Slot]:

@@ -19,6 +19,10 @@ DTYPES = ("float32", "float16", "bfloat16")
 BLOCK_BYTES = 1 << 24  # how much of a tensor is compared at a time
 SHOWN = 5  # names in an error text
 MANY = 1000  # missing tensors after which no more are looked for
+HEADS = re.compile(  # of tasks, as transformers names them in all families
+    r"(\w+\.)?(cls|score|(pre_|span_)?classifier|classification_head|qa_outputs|sequence_summary|multiple_choice_head"
+    r"|(v|value|reward|regression)_head)\..*"
+)
 
 
 class Checkpoint(Protocol):
@@ -126,9 +130,11 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
     ModelFormatError
         A tensor is missing, left over, or has another shape than the config asks for.
     UnsupportedError
-        A tensor's type is not float32, float16 or bfloat16, or copies differ.
+        The checkpoint has a head of another task, a tensor's type is not float32, float16 or bfloat16, or copies
+        differ.
     """
     search = _Search(family, checkpoint)
+    search.refuse_heads()
     spec, logits = family.spec, family.spec.logits
     tied = spec.tied
     if logits is not None and tied and search.has_head and search.has_tokens:
@@ -186,6 +192,16 @@ class _Search:
         rule: Rule = self.family.weights.get(pattern, ())
         takes = [Take(module) for module in rule] if isinstance(rule, tuple) else [_take(rule)]
         return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
+
+    def refuse_heads(self) -> None:
+        """A checkpoint with a head of another task: without it, the model would do something else in silence."""
+        heads = [stored for name, stored in self.names.items() if HEADS.fullmatch(name)]
+        if not heads:
+            return
+        text = f"{self.checkpoint.where(heads[0])}: the head of its task is not supported: {_some(heads)}"
+        if self.family.spec.kind == "encoder":
+            text += "; for hidden states alone, save it by transformers' AutoModel, which leaves the head out"
+        raise UnsupportedError(text)
 
     def sources(self, spec: ModelSpec) -> dict[str, Source]:
         """A source per slot, after all checks that need no values."""

@@ -59,7 +59,7 @@ def test_absurd_values(name: str, dialect: str) -> None:
 
 def test_the_largest_numbers_are_quick() -> None:
     spec = registry.read({"model_type": "llama", "num_hidden_layers": MAX_LAYERS}).spec
-    assert len(slots(replace(spec, head=()))) == 9 * MAX_LAYERS + 2
+    assert sum(1 for _ in slots(replace(spec, head=()))) == 9 * MAX_LAYERS + 2
     experts = {"model_type": "mixtral", "num_hidden_layers": MAX_LAYERS, "num_local_experts": 4096}
     with pytest.raises(ModelFormatError, match="tensors"):
-        slots(registry.read(experts).spec)
+        list(slots(registry.read(experts).spec))
