@@ -136,6 +136,7 @@ cdef extern from "fastlm.h" nogil:
         float *hidden
         float *hidden_states
         float *attentions
+        size_t n_whole
 
     ctypedef struct flm_bias:
         int32_t token

@@ -113,6 +113,7 @@ class Item(NamedTuple):
     hidden: NDArray[np.float32] | None = None
     hidden_states: NDArray[np.float32] | None = None
     attentions: NDArray[np.float32] | None = None
+    whole: int = 0  # tokens of the sequence that this is a beginning of (LongRoPE)
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
 

@@ -9,8 +9,8 @@ from collections import namedtuple
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
                                   "prompt_seconds decode_seconds")
-Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions",
-                  defaults=(1, None, None, None, None, None))
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole",
+                  defaults=(1, None, None, None, None, None, 0))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -199,6 +199,7 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     if item.types is not None:
         c.types = _ids(item.types)
     c.rows = item.rows
+    c.n_whole = item.whole
     c.logits = _floats(item.logits, (0, 1, count)[item.rows] * <size_t>info.vocab, "logits")
     c.hidden = _floats(item.hidden, count * info.width, "hidden")
     c.hidden_states = _floats(item.hidden_states, (info.layers + 1) * count * info.width, "hidden_states")

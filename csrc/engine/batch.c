@@ -99,7 +99,7 @@ static flm_status admit_part(flm_part *part, flm_error *error) {
     flm_status status = flm_session_grow(s, part->end, error);
     if (status) return status;
     memcpy(s->tokens + s->n_tokens, item->tokens, item->n_tokens * sizeof *item->tokens);
-    const flm_admission wanted = {.longest = part->end,
+    const flm_admission wanted = {.length = item->n_whole > part->end ? item->n_whole : part->end,
                                   .prefix = part->reports_all ? part->length : part->end,
                                   .end = part->end};
     size_t hits;

@@ -89,7 +89,7 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
 /* The pointers stay valid until the next call on the request: what they point to only grows, with room made before. */
 static void show(flm_request *r, flm_progress *progress) {
     const flm_session *s = r->session;
-    size_t computed = s->n_computed < r->prompt_end ? s->n_computed : r->prompt_end;
+    size_t computed = r->n_written == 0 && s->n_computed < r->prompt_end ? s->n_computed : r->prompt_end;
     *progress = (flm_progress){
         .tokens = s->tokens + r->prompt_end,
         .n_tokens = r->n_written,

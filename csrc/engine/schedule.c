@@ -94,14 +94,29 @@ static int must_complete(const flm_engine *e, const flm_step *step) {
 /* A request is admitted once all pages that it may ever need are there, so that none has to be thrown out midway. */
 static int admit(flm_engine *e, flm_request *r) {
     const size_t n_tokens = r->session->n_tokens;
-    const flm_admission wanted = {.longest = n_tokens + r->max_tokens, .prefix = n_tokens, .end = r->positions};
-    if (!flm_session_admit(r->session, &wanted, &r->prefix_hits)) return 0;
-    e->model->context->counters.prefix_hit_tokens += r->prefix_hits;
+    const flm_admission wanted = {.length = n_tokens, .prefix = n_tokens, .end = r->positions};
+    size_t hits;
+    if (!flm_session_admit(r->session, &wanted, &hits)) return 0;
+    e->model->context->counters.prefix_hit_tokens += hits;
     remove_waiting(e, r);
     e->queue.active[e->queue.n_active++] = r;
     r->state = FLM_REQUEST_ACTIVE;
+    if (r->n_written > 0) return 1; /* it starts over */
+    r->prefix_hits = hits;
     r->started = flm_now();
     return 1;
+}
+
+/* A sequence that has outgrown the short ropes is computed again with the long ones before its next token is written.
+ * Others may share the pages that it gives back, so it waits for its own again, first in line. */
+static void start_over(flm_engine *e, flm_request *r) {
+    remove_active(e, r);
+    flm_session_forget(r->session, 0);
+    r->writable = 0;
+    r->state = FLM_REQUEST_WAITING;
+    r->next = e->queue.waiting_first;
+    e->queue.waiting_first = r;
+    if (!r->next) e->queue.waiting_last = r;
 }
 
 /* In order of arrival: a large request at the head of the queue is not overtaken, or it would never get its pages. */
@@ -110,6 +125,7 @@ static void admit_waiting(flm_engine *e) {
         flm_request *r = e->queue.waiting_first;
         if (admit(e, r)) continue;
         if (e->queue.n_active > 0) return; /* they will give pages back */
+        if (r->n_written > 0) return;      /* so will a call of flm_forward, which keeps this one from starting over */
         flm_status status =
             flm_fail(&r->error, FLM_ERR_MEMORY,
                      "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
@@ -228,7 +244,7 @@ static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_
 /* With the lock held: what a completed step did becomes the request's state. */
 static void commit(flm_engine *e, flm_request *r, double now) {
     flm_session *s = r->session;
-    int read_prompt = s->n_computed < r->prompt_end;
+    int read_prompt = s->n_computed < r->prompt_end && r->n_written == 0;
     s->n_computed += r->step_tokens;
     if (r->disowned) return;
     if (read_prompt) r->prompt_seconds = now - r->started;
@@ -243,10 +259,12 @@ static void commit(flm_engine *e, flm_request *r, double now) {
         r->text_bytes = r->text.n_released;
         r->decode_seconds = now - r->written_first;
     }
-    if (r->step_status || r->step_finish)
+    if (r->step_status || r->step_finish) {
         flm_schedule_end(e, r, r->step_finish, r->step_status);
-    else
-        flm_request_wake(r);
+        return;
+    }
+    if (flm_session_has_outgrown(s)) start_over(e, r);
+    flm_request_wake(r);
 }
 
 /* A request at the end of its step, whatever became of it. An abandoned step (FLM_ERR_CANCELLED) leaves all as it was:

@@ -67,11 +67,19 @@ static int make_room(flm_engine *engine, size_t n) {
     return 1;
 }
 
-/* A sequence of up to n positions needs the long ropes or not. Keys that were rotated by the other variant are
- * forgotten: the sequence computes them again. */
+static int needs_long_rope(const flm_session *session, size_t n_tokens) {
+    const uint32_t long_from = session->model->engine->long_from;
+    return long_from > 0 && n_tokens > long_from;
+}
+
+int flm_session_has_outgrown(const flm_session *session) {
+    return !session->long_rope && needs_long_rope(session, session->n_tokens);
+}
+
+/* A sequence of n tokens needs the long ropes or not. Keys that were rotated by the other variant are forgotten: the
+ * sequence computes them again. */
 static void choose_rope(flm_session *session, size_t n) {
-    uint32_t long_from = session->model->engine->long_from;
-    int long_rope = long_from > 0 && n > long_from;
+    const int long_rope = needs_long_rope(session, n);
     if (long_rope != session->long_rope) flm_session_forget(session, 0);
     session->long_rope = long_rope;
 }
@@ -91,7 +99,7 @@ int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t 
     flm_engine *engine = session->model->engine;
     flm_kv_pool *pool = engine->decoder_pool;
     FLM_INVARIANT(session->busy && !session->admitted);
-    choose_rope(session, wanted->longest);
+    choose_rope(session, wanted->length);
     *hits = find_prefix(session, wanted->prefix);
     session->admitted = 1; /* its own pages are not for eviction */
     if (pool) {
@@ -275,10 +283,10 @@ flm_status flm_session_check(const flm_session *session, const int32_t *tokens, 
     uint32_t vocab = session->model->spec.vocab, context = session->model->max_context;
     if (n && !tokens) return flm_fail(error, FLM_ERR_ARGUMENT, "tokens is NULL");
     if (n > context || session->n_tokens > context - n)
-        return flm_fail(
-            error, FLM_ERR_CONTEXT_LENGTH,
-            "%zu tokens%s are more than the context of %u: shorten them or load the model with a larger `context`",
-            session->n_tokens + n, session->n_tokens ? ", with those that the session has," : "", (unsigned)context);
+        return flm_fail(error, FLM_ERR_CONTEXT_LENGTH, "%zu tokens%s are more than the context of %u: shorten them%s",
+                        session->n_tokens + n, session->n_tokens ? ", with those that the session has," : "",
+                        (unsigned)context,
+                        context < session->model->spec.context ? " or load the model with a larger `context`" : "");
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocab)
             return flm_fail(error, FLM_ERR_ARGUMENT, "tokens[%zu] is %d, but the model's tokens are 0 to %u", i,

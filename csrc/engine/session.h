@@ -46,9 +46,9 @@ void flm_session_forget(flm_session *session, size_t n);
 
 /* What a claimed session is to compute. */
 typedef struct flm_admission {
-    size_t longest; /* positions of the whole sequence at most: decides on the ropes' variant */
-    size_t prefix;  /* the prefix index may supply what it has of so many first tokens */
-    size_t end;     /* positions that will be filled at most */
+    size_t length; /* tokens of the sequence: decides on the ropes' variant */
+    size_t prefix; /* the prefix index may supply what it has of so many first tokens */
+    size_t end;    /* positions that will be filled at most */
 } flm_admission;
 
 /* Promise the session the pages that it needs, those of its prefix that the index has among them, if need be at the
@@ -58,6 +58,8 @@ typedef struct flm_admission {
 int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits);
 /* The end of an admission: give back what was promised but not taken. Nothing if it was not admitted. */
 void flm_session_release(flm_session *session);
+/* Whether its tokens have come to be more than the short ropes, which its keys are rotated by, are for. */
+int flm_session_has_outgrown(const flm_session *session);
 /* Make positions [from, to) writable with pages that were promised; what is stale from `from` on is cleared. */
 flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error);
 /* Let the prefix index know the full pages. */

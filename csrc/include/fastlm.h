@@ -229,6 +229,8 @@ typedef struct flm_item {
     float *hidden_states;
     /* [layers, heads, n_tokens, session length + n_tokens]: attention probabilities; or NULL */
     float *attentions;
+    size_t n_whole; /* LongRoPE goes by the length of the sequence: that of the whole, of which this is a beginning; 0:
+                       what the session will have */
 } flm_item;
 
 /* Runs a ragged batch. Prompts are cut into chunks; the bits of the results do not depend on how, nor on
@@ -295,7 +297,8 @@ typedef struct flm_progress {
     double prompt_seconds, decode_seconds;
 } flm_progress;
 
-/* Queue a generation that continues `session` with `prompt`. The session is the request's until
+/* Queue a generation that continues `session` with `prompt`. Each token is chosen as flm_forward of all before it would
+ * give it, also where that needs other ropes (LongRoPE) than the tokens before had. The session is the request's until
  * flm_request_destroy; its tokens are then the old ones, the prompt and what was written (a last token that
  * no step has run yet is run first by the next call on the session). */
 FLM_API flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,

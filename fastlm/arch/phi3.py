@@ -1,4 +1,4 @@
-"""Phi 3, 3.5 and 4-mini: Llama with fused qkv and gate-up projections, and ropes that grow with the request."""
+"""Phi 3, 3.5 and 4-mini: Llama with fused qkv and gate-up projections, and ropes that grow with the sequence."""
 
 from dataclasses import replace
 

@@ -60,8 +60,9 @@ class Rope(Record):
     """Rotary positions (Su et al. 2021) on the first 2 * len(frequencies) dimensions of each head.
 
     Dimension i is rotated with dimension i + len(frequencies) ("rotate half") by position * frequencies[i]
-    radians; cosine and sine are multiplied by `scale`. A request whose prompt + max_tokens exceeds
-    `long_from` (0: never) uses the `long_` twins instead (longrope).
+    radians; cosine and sine are multiplied by `scale`. A sequence of more than `long_from` tokens (0: never) uses the
+    `long_` twins instead, for all of its positions (longrope): one that outgrows them while it is written is computed
+    again.
     """
 
     frequencies: tuple[float, ...]

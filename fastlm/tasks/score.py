@@ -27,7 +27,8 @@ def _token_logprobs(engine: Engine, ids: list[int]) -> Iterator[NDArray[np.float
     for at in range(0, len(ids) - 1, size):
         piece = ids[at : min(at + size, len(ids) - 1)]
         rows = logits[: len(piece)]
-        _core.forward(engine.core, [_core.Item(session, np.array(piece, np.int32), rows=2, logits=rows)])
+        item = _core.Item(session, np.array(piece, np.int32), rows=2, logits=rows, whole=len(ids))
+        _core.forward(engine.core, [item])
         x = rows.astype(np.float64)
         top = x.max(axis=1, keepdims=True)
         log_sum = np.log(np.exp(x - top).sum(axis=1)) + top[:, 0]

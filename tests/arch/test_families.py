@@ -123,14 +123,17 @@ def test_engine_in_other_types_is_near(golden: Any, dtype: str) -> None:
             assert 0 < golden.error(run(model, golden, prompt), prompt) < ROUNDED
 
 
-def test_long_factors_hold_from_the_start_of_a_request(named_golden: Any) -> None:
-    """transformers would change factors, and with them all keys, in mid-text; here prompt + max_tokens decides."""
+def test_long_factors_hold_as_soon_as_a_text_needs_them(named_golden: Any) -> None:
+    """As in transformers' generate, which computes all keys again when the text outgrows the original context."""
     golden = named_golden("phi3_longrope")
     spec, weights = golden.classic
-    ids, crossing = golden.inputs()["ids"], 20
+    ids, crossing = list(golden.inputs()["ids"]), 20
     original = golden.config["original_max_position_embeddings"]
     assert len(ids) < original < len(ids) + crossing
-    greedy = reference.greedy(spec, weights, ids, crossing, long_rope=True)
-    assert greedy != reference.greedy(spec, weights, ids, crossing)
+    text = list(ids)
+    for _ in range(crossing):
+        text += reference.greedy(spec, weights, np.array(text), 1, long_rope=len(text) > original)
+    greedy = text[len(ids) :]
+    assert greedy not in [reference.greedy(spec, weights, ids, crossing, long_rope=long) for long in (False, True)]
     with load(golden.folder, "float32") as model:
         assert list(model.generate(ids, temperature=0, max_tokens=crossing, ignore_eos=True).token_ids) == greedy

@@ -155,6 +155,20 @@ def small_specs() -> dict[str, ModelSpec]:
     }
 
 
+def outgrown_at(n: int, spec: ModelSpec) -> ModelSpec:
+    """The model with other ropes for sequences of more than n tokens."""
+
+    def changed(s: Sublayer) -> Sublayer:
+        if not isinstance(s.mixer, Attention) or s.mixer.rope is None:
+            return s
+        slower = tuple(f / 2 for f in s.mixer.rope.frequencies)
+        return replace(s, mixer=replace(s.mixer, rope=replace(s.mixer.rope, long_from=n, long_frequencies=slower)))
+
+    assert spec.decoder is not None
+    layers = tuple(replace(layer, sublayers=tuple(map(changed, layer.sublayers))) for layer in spec.decoder.layers)
+    return replace(spec, decoder=replace(spec.decoder, layers=layers))
+
+
 @pytest.fixture(scope="session")
 def small_blobs() -> list[bytes]:
     """The bytes of each of `small_specs`."""
@@ -198,7 +212,7 @@ def long_files(tmp_path_factory) -> list[Path]:
     """Three small models that take prompts long enough to be dealt to the threads."""
     folder, specs = tmp_path_factory.mktemp("long"), small_specs()
     made = {
-        "llama": (llama_spec(64, 2, 4, 2, 96, 40, tied=True), "float32"),
+        "llama": (outgrown_at(72, llama_spec(64, 2, 4, 2, 96, 40, tied=True)), "float32"),
         "t5": (replace(specs["t5"], context=512), "bfloat16"),
         "moe": (replace(specs["moe"], context=512), "int4"),
     }
