@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,14 +138,15 @@ def test_arguments_of_load(folder: Path, name: str, value: Any, kind: type[Fastl
         fastlm.load(folder, **{name: value})
 
 
-def test_an_absurd_context_takes_no_memory(folder: Path) -> None:
+def test_an_absurd_context_takes_no_memory(tmp_path: Path) -> None:
     """Address space is reserved for it, and pages of it are used as they are needed."""
+    folder = save_llama(tmp_path, replace(TINY, context=1 << 27))
     gc.collect()
     forget_peak()
     before = peak_bytes()
     try:
         with little_work():
-            tokens = fastlm.load(folder, context=2**31 - 1).generate([1], max_tokens=5).token_ids
+            tokens = fastlm.load(folder).generate([1], max_tokens=5).token_ids
     except ModelMemoryError as error:
         assert "context" in str(error)
     else:
@@ -155,14 +157,14 @@ def test_an_absurd_context_takes_no_memory(folder: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space")
 def test_an_absurd_context_where_memory_is_limited(tmp_path: Path) -> None:
     """64 KiB of keys and values per token: a million tokens do not fit into 16 GB of address space."""
-    folder = save_llama(tmp_path, Shape(hidden=64, layers=128, heads=1, kv_heads=1, width=8, vocab=9))
+    folder = save_llama(tmp_path, Shape(64, layers=128, heads=1, kv_heads=1, width=8, vocab=9, context=1 << 20))
     program = (
         "import resource, sys, fastlm\n"
         f"m = fastlm.load({str(folder)!r}, context=64)\n"
         "m.generate([1], max_tokens=3)\n"
         "resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))\n"
         "try:\n"
-        f"    fastlm.load({str(folder)!r}, context=1 << 20)\n"
+        f"    fastlm.load({str(folder)!r})\n"
         "except MemoryError as error:\n"
         "    print(type(error).__name__, error)\n"
         "print(len(m.generate([1], max_tokens=3).token_ids))\n"
@@ -171,3 +173,25 @@ def test_an_absurd_context_where_memory_is_limited(tmp_path: Path) -> None:
     assert result.returncode == 0 and result.stderr == "", result.stderr
     message, n = result.stdout.splitlines()
     assert message.startswith("ModelMemoryError cannot reserve") and "context" in message and n == "3"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits address space")
+def test_memory_that_the_system_lacks_for_a_file(tmp_path: Path) -> None:
+    """It is not the file that is wrong."""
+    program = (
+        "import resource\n"
+        "from pathlib import Path\n"
+        "from fastlm import _core, loading\n"
+        "context, path = _core.Context(1), str(loading.PACKAGED).encode()\n"
+        "pages = int(Path('/proc/self/statm').read_text().split()[0])\n"
+        "limit = pages * resource.getpagesize() + (1 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (limit, limit))\n"
+        "try:\n"
+        "    _core.Model.open(context, path)\n"
+        "except MemoryError as error:\n"
+        "    print(type(error).__name__, error)\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert result.returncode == 0 and result.stderr == "", result.stderr
+    assert result.stdout.startswith("ModelMemoryError ") and result.stdout.count("box.flm") == 1
+    assert "cannot be opened: Cannot allocate memory" in result.stdout

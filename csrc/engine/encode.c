@@ -1,5 +1,8 @@
 /* Encoders read whole sequences in one step, because every token sees all others. */
 #include "batch.h"
+
+#include <math.h>
+
 #include "../model/model.h"
 #include "../base/status.h"
 
@@ -29,6 +32,16 @@ static int fits(const flm_engine *e, const flm_step *step, const flm_part *part)
            (!e->encoder_pool || pages <= flm_kv_pool_free_pages(e->encoder_pool));
 }
 
+/* What is to be reported of a sequence holds numbers only. */
+static flm_status check_output(const flm_part *part, flm_error *error) {
+    const float *hidden = part->item ? part->item->hidden : NULL;
+    const size_t n = hidden ? part->end * part->session->model->spec.hidden : 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(hidden[i]))
+            return flm_fail(error, FLM_ERR_NUMERIC, "the model's hidden states are NaN or infinite");
+    return FLM_OK;
+}
+
 flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
     flm_status status = FLM_OK;
     for (size_t first = 0, last; first < n_parts && !status; first = last) {
@@ -36,6 +49,7 @@ flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
         for (last = first; last < n_parts && !status && (last == first || fits(e, &step, &parts[last])); last++)
             status = add_sequence(e, &step, &parts[last], error);
         if (!status) status = flm_batch_run(e, 1, &step, watch, error);
+        for (size_t i = first; i < last && !status; i++) status = check_output(&parts[i], error);
         for (size_t i = first; i < last && e->encoder_pool; i++)
             flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
         if (!status && last < n_parts) status = flm_batch_pause(e, watch, error);

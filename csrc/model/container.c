@@ -4,6 +4,7 @@
  * no sum can overflow. */
 #include "container.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "../format/matrix.h"
@@ -258,7 +259,7 @@ flm_status flm_container_map(flm_context *context, const flm_kernels *kernels, c
     int failure = flm_map_file(path, &file, &c.n_bytes);
     if (failure) {
         char reason[128];
-        return flm_fail(error, FLM_ERR_IO, "%.200s: cannot be opened: %s", path,
+        return flm_fail(error, failure == ENOMEM ? FLM_ERR_MEMORY : FLM_ERR_IO, "cannot be opened: %s",
                         flm_errno_text(failure, reason, sizeof reason));
     }
     c.file = file;
