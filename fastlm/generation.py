@@ -13,13 +13,18 @@ from typing import Any, Protocol
 from fastlm.arguments import items, shown, token_id, whole
 from fastlm.errors import ParameterError
 
-ALIASES = {"max_new_tokens": "max_tokens", "repeat_penalty": "repetition_penalty", "stop_strings": "stop"}
 # fmt: off
+ALIASES = {
+    "max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens", "num_return_sequences": "n",
+    "repeat_penalty": "repetition_penalty", "stop_strings": "stop",
+}
 NAMES = (
     "max_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
-    "frequency_penalty", "no_repeat_ngram_size", "num_beams", "length_penalty", "n", "seed", "stop",
-    "stop_token_ids", "min_tokens", "ignore_eos", "logit_bias", "logprobs", "echo", "adapter", "draft", "cancel",
+    "frequency_penalty", "no_repeat_ngram_size", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos",
+    "logit_bias", "logprobs", "echo", "cancel",
 )
+WITHOUT_BEAMS = ("num_beams", "length_penalty")  # 1 is what this version does
+REFUSED = ("adapter", "draft")  # what this version does not have
 ELSEWHERE = {
     "do_sample": "give temperature (0 is greedy, above 0 samples)",
     "stream": "stream() takes the same arguments and gives the text piece by piece",
@@ -128,9 +133,10 @@ def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
         target = ALIASES.get(name, name)
         if name in ELSEWHERE:
             raise ParameterError(f"unknown parameter {name!r}: {ELSEWHERE[name]}")
-        if target not in NAMES:
-            near = difflib.get_close_matches(name, [*NAMES, *ALIASES], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(NAMES)}"
+        if target not in (*NAMES, *WITHOUT_BEAMS, *REFUSED):
+            near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *WITHOUT_BEAMS, *REFUSED], 1)
+            helps = near and near[0] in (*NAMES, *ALIASES)
+            hint = f"; did you mean {near[0]!r}?" if helps else f"; known are {', '.join(NAMES)}"
             raise ParameterError(f"unknown parameter {name!r}{hint}")
         if value is None:
             continue
@@ -142,11 +148,10 @@ def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse(given: Mapping[str, Any]) -> None:
     """Parameters that this version knows but cannot honour."""
-    if whole(given.get("num_beams", 1), "num_beams", 1, UINT32) != 1:
-        raise ParameterError("num_beams: this version decodes without beams; leave it out or give 1")
-    if number(given.get("length_penalty", 1.0), "length_penalty") != 1.0:
-        raise ParameterError("length_penalty: this version decodes without beams; leave it out or give 1")
-    for name in ("adapter", "draft"):
+    for name in WITHOUT_BEAMS:
+        if number(given.get(name, 1), name) != 1:
+            raise ParameterError(f"{name}: this version decodes without beams; leave it out or give 1")
+    for name in REFUSED:
         if name in given:
             raise ParameterError(f"{name}: this version has no {name}s")
 

@@ -25,6 +25,7 @@ from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.bind import Binding
 from fastlm.weights.formats import matrix_format
+from fastlm.weights.jsonfile import file_bytes
 from fastlm.weights.locate import locate
 from fastlm.weights.source import ModelSource
 
@@ -52,15 +53,16 @@ def load(
     Parameters
     ----------
     path
-        A Hugging Face checkpoint folder, a .flm file, or a hub id that is already in the local cache. None: the model
-        in the package, which writes simple stories.
+        A Hugging Face checkpoint folder, a .flm file (`~` is the home folder), or a hub id that is already in the local
+        cache. None: the model in the package, which writes simple stories.
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
         None: one per usable processor (affinity and cgroup quota); fewer for tiny models, one for every two
         second-level caches that the weights fill.
     context
-        Longest sequence in tokens; None: what the model was made for.
+        Longest sequence in tokens; None: what the model was made for. More than that is an error where positions have
+        rotary or learned embeddings, since a model writes gibberish where it never was.
     kv_dtype
         Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32", "bfloat16", or "int8" (a
         scale for each position and head: half of bfloat16's memory, prompts a little slower).
@@ -154,6 +156,7 @@ class _CoreBuilder:
 
     def pack(self, weights: Binding) -> tuple[_core.Context, _core.Model, ModelSpec]:
         spec, format = weights.spec, _format(weights, self.dtype)
+        _check_context(spec, self.limits["max_context"])
         context = self._context(_matrix_bytes(spec, format))
         core = _core.Model.create(context, encode(spec), format=format, **self.limits)
         _choose_formats(core, format)
@@ -165,9 +168,11 @@ class _CoreBuilder:
     def map(self, file: Path) -> tuple[_core.Context, _core.Model, ModelSpec]:
         if self.dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
-        context = self._context(file.stat().st_size)
+        context = self._context(file_bytes(file))
         core = _core.Model.open(context, os.fsencode(file), **self.limits)
-        return context, core, decode(core.spec())
+        spec = decode(core.spec())
+        _check_context(spec, self.limits["max_context"])
+        return context, core, spec
 
     def _context(self, weight_bytes: int) -> _core.Context:
         return _core.Context(self.threads or _core.suggested_threads(weight_bytes))
@@ -178,6 +183,22 @@ def _check_dtypes(dtype: str, kv_dtype: str) -> None:
         raise ParameterError(f"dtype must be one of {', '.join(DTYPES)}, not {shown(dtype)}")
     if not isinstance(kv_dtype, str) or kv_dtype not in KV_DTYPES:
         raise ParameterError(f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {shown(kv_dtype)}")
+
+
+def _check_context(spec: ModelSpec, context: int) -> None:
+    """Refuse positions that the model was not made for, unless it only knows distances."""
+    if context > spec.context and _has_positions(spec):
+        raise ParameterError(
+            f"context: this model was made for {spec.context} tokens, and writes gibberish beyond; to run {context} "
+            "all the same, set max_position_embeddings in the checkpoint's config.json to it"
+        )
+
+
+def _has_positions(spec: ModelSpec) -> bool:
+    """Whether a place in the sequence has a rotation or an embedding of its own."""
+    stacks = [stack for stack in (spec.encoder, spec.decoder) if stack is not None]
+    mixers = [s.mixer for stack in stacks for layer in stack.layers for s in layer.sublayers]
+    return any(stack.embed.positions for stack in stacks) or any(getattr(m, "rope", None) for m in mixers)
 
 
 def _matrix_bytes(spec: ModelSpec, format: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from fastlm.arguments import shown
 from fastlm.engine import Engine
@@ -38,6 +38,12 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<fastlm.Model {self.engine}>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ParameterError(
+            "a Model cannot be copied or pickled: its weights and threads belong to this process. Threads may share "
+            "it; other processes load it again, from a .flm file in no time and with shared memory"
+        )
 
     def close(self) -> None:
         """Free the weights once running calls have ended; the model cannot be used any more."""
@@ -81,14 +87,17 @@ class Model:
         ContextLengthError
             The prompt is longer than the context.
         """
-        return self.batch([prompt], **params)[0]
+        return generate.generate(self.engine, prompt, params)
 
     def stream(self, prompt: Prompt | Request, **params: Any) -> Iterator[Chunk]:
         """As `generate`, piece by piece: whole code points that add up to the text. Closing the iterator cancels."""
         return generate.stream(self.engine, prompt, params)
 
     def batch(self, prompts: Iterable[Prompt | Request], **params: Any) -> list[Completion]:
-        """Generate for many prompts together, in shared steps; the results are those of separate calls, in order."""
+        """Generate for many prompts together, in shared steps; the results are those of separate calls, in order.
+
+        An error names the prompt that it is about: prompts[3].
+        """
         return generate.batch(self.engine, prompts, params)
 
     def chat(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SHOWN = 60  # characters of a text in a repr
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
@@ -60,6 +62,23 @@ class Completion:
 
     def __str__(self) -> str:
         return self.text
+
+    def __repr__(self) -> str:
+        more = f", and {len(self.alternatives)} more" if self.alternatives else ""
+        return f"<Completion {_short(self.text)}: {len(self.token_ids)} tokens, {self.finish_reason}{more}>"
+
+    def _repr_html_(self) -> str:
+        """The text as it is, for notebooks."""
+        from html import escape  # here, because importing it takes milliseconds
+
+        style = "white-space: pre-wrap"
+        shown = "".join(f'<div style="{style}">{escape(c.text)}</div>' for c in (self, *self.alternatives))
+        return f"{shown}<small>{len(self.token_ids)} tokens, {self.finish_reason}</small>"
+
+
+def _short(text: str) -> str:
+    """A text's beginning and end, in quotes."""
+    return repr(text if len(text) <= SHOWN else f"{text[: SHOWN // 2]} ... {text[-SHOWN // 2 :]}")
 
 
 @dataclass(frozen=True, slots=True)

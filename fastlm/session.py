@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from fastlm import _core
 from fastlm.arguments import whole
@@ -35,6 +35,12 @@ class Session:
 
     def __repr__(self) -> str:
         return f"<fastlm.Session of <fastlm.Model {self._engine}>>"
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise ParameterError(
+            "a Session cannot be copied or pickled: its state belongs to this process. fork() makes a second one with "
+            "the same past, and reading session.tokens brings a session of another process to the same place"
+        )
 
     @property
     def tokens(self) -> list[int]:

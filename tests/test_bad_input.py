@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from models import TINY, add_byte_tokenizer, byte_shape, random_weights, save_checkpoint, save_llama
 from refusals import refused
+from safetensors.numpy import load_file
 from safetensors_files import entry, pack
 
 import fastlm
@@ -108,10 +109,20 @@ def test_config_values(folder: Path, key: str, value: Any) -> None:
     assert any(name in str(caught.value) for name in named), caught.value
 
 
-def test_a_family_of_nearly_that_name(folder: Path) -> None:
-    change_config(folder, model_type="lama")
-    with refused(UnsupportedError, CONFIG, "'lama'", "did you mean 'llama'?"):
+@pytest.mark.parametrize(("name", "family"), [("Llama", "llama"), ("gpt-neox", "gpt_neox"), ("GPT2", "gpt2")])
+def test_a_family_that_is_written_otherwise(folder: Path, name: str, family: str) -> None:
+    change_config(folder, model_type=name)
+    with refused(UnsupportedError, CONFIG, repr(name), f"did you mean {family!r}?"):
         fastlm.load(folder)
+
+
+@pytest.mark.parametrize("name", ["bart", "lama", "phi4", "gpt_neo", "t5x", "gemma4", "opt2", "mixtral2"])
+def test_a_family_that_only_sounds_alike(folder: Path, name: str) -> None:
+    """Its name may be near, its computation is another."""
+    change_config(folder, model_type=name)
+    with pytest.raises(UnsupportedError, match=name) as caught:
+        fastlm.load(folder)
+    assert "did you mean" not in str(caught.value) and "known: " in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -238,6 +249,18 @@ def test_logits_that_are_no_numbers(tmp_path: Path, name: str) -> None:
             call()
 
 
+def test_hidden_states_that_are_no_numbers(tmp_path: Path) -> None:
+    """An encoder has no logits that would show it."""
+    golden = Path(__file__).with_name("golden") / "bert"
+    weights = load_file(golden / WEIGHTS)
+    floats = {name: values for name, values in weights.items() if values.dtype == np.float32}
+    floats["encoder.layer.1.output.LayerNorm.weight"] = np.full(32, 3e38, np.float32)
+    model = fastlm.load(save_checkpoint(tmp_path, json.loads((golden / CONFIG).read_text()), floats))
+    for _ in range(2):
+        with refused(NumericError, "hidden states"):
+            model.forward([1, 2, 3])
+
+
 # ---- prompts -------------------------------------------------------------------------------------------------------
 
 CALLS: dict[str, Callable[[fastlm.Model, Any], object]] = {
@@ -259,7 +282,7 @@ BAD_IDS: list[Any] = [-1, 257, 2**31 - 1, 2**31, 2**32 + 1, 2**63, -(2**63), 10*
 @pytest.mark.parametrize("bad", BAD_IDS, ids=repr)
 def test_ids_out_of_range(model: fastlm.Model, call: str, bad: Any) -> None:
     for prompt in ([bad], [1, 2, bad], [bad, 1, 2]):
-        with refused(ParameterError, "token id", str(bad)):
+        with refused(ParameterError, "token id", str(bad), "prompts[1]" if call == "batch" else ""):
             CALLS[call](model, prompt)
 
 
@@ -340,8 +363,31 @@ def test_unknown_parameters(model: fastlm.Model, name: str) -> None:
 
 
 def test_an_unheard_of_parameter(model: fastlm.Model) -> None:
-    with refused(ParameterError, "'zzzzzz'", "max_tokens", "temperature"):
+    """Those that are named can be honoured."""
+    with pytest.raises(ParameterError, match="'zzzzzz'") as caught:
         model.generate([1], zzzzzz=1)
+    told = str(caught.value).partition("known are ")[2].split(", ")
+    assert {"max_tokens", "temperature", "cancel"} <= set(told)
+    assert not {"adapter", "draft", "num_beams", "length_penalty"} & set(told)
+
+
+@pytest.mark.parametrize("name", ["draf", "adapters", "num_beam", "lenght_penalty"])
+def test_nothing_that_is_always_refused_is_proposed(model: fastlm.Model, name: str) -> None:
+    with pytest.raises(ParameterError, match=repr(name)) as caught:
+        model.generate([1], **{name: 1})
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "value"),
+    [("max_new_tokens", "max_tokens", 5), ("min_new_tokens", "min_tokens", 3), ("num_return_sequences", "n", 2)],
+)
+def test_names_of_transformers(model: fastlm.Model, theirs: str, ours: str, value: int) -> None:
+    how = {"temperature": 1.0, "seed": 5, **({} if ours == "max_tokens" else {"max_tokens": 6})}
+    found, expected = (model.generate([1], **how, **{name: value}) for name in (theirs, ours))
+    assert found.token_ids == expected.token_ids and len(found.alternatives) == len(expected.alternatives)
+    with refused(ParameterError, ours, "twice"):
+        model.generate([1], **how, **{theirs: value, ours: value})
 
 
 PARAMETERS: list[tuple[str, Any]] = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,15 @@ class Outputs:
     hidden: Array
     attentions: list[Array] | None = None
     hidden_states: list[Array] | None = None
+
+    def __repr__(self) -> str:
+        """The shapes: the values would fill screens."""
+        found = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return f"Outputs({', '.join(f'{name}={_shape(value)}' for name, value in found if value is not None)})"
+
+
+def _shape(value: Array | list[Array]) -> str:
+    return str(value.shape) if isinstance(value, np.ndarray) else f"{len(value)} x {value[0].shape}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from fastlm import _core
 from fastlm.arguments import items
 from fastlm.engine import Engine
-from fastlm.errors import Cancelled, ParameterError, UnsupportedError
+from fastlm.errors import Cancelled, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
 from fastlm.results import Chunk, Completion
 from fastlm.running import Flags, Run
@@ -27,28 +28,43 @@ def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) 
     return run.chunks()
 
 
+def generate(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> Completion:
+    """See `Model.generate`."""
+    (done,) = _together(engine, [prompt], params, lambda index: nullcontext())
+    return done
+
+
 def batch(engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> list[Completion]:
     """See `Model.batch`."""
-    runs: list[Run] = []
-    sizes: list[int] = []
+    given = items(prompts, "prompts", "a list of prompts (generate() takes a single one)")
+    return _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"))
+
+
+def _together(
+    engine: Engine,
+    prompts: Iterable[Prompt | Request],
+    params: Mapping[str, Any],
+    of: Callable[[int], AbstractContextManager[None]],
+) -> list[Completion]:
+    """A completion for each prompt; what goes wrong with the i-th is raised in the context that `of(i)` gives."""
+    groups: list[list[Run]] = []
     try:
-        for item in items(prompts, "prompts", "a list of prompts (generate() takes a single one)"):
-            fresh = _start(engine, *_one(engine, item, params))
-            runs += fresh
-            sizes.append(len(fresh))
-        flags = Flags(flagged for run in runs for flagged in run.flags.flagged)
-        for run in runs:
-            run.flags = flags
-        done = [run.completion() for run in runs]
+        for index, prompt in enumerate(prompts):
+            with of(index):
+                groups.append(_start(engine, *_one(engine, prompt, params)))
+        flags = Flags(flagged for group in groups for run in group for flagged in run.flags.flagged)
+        found = []
+        for index, group in enumerate(groups):
+            for run in group:
+                run.flags = flags
+            with of(index):
+                first, *others = [run.completion() for run in group]
+            found.append(replace(first, alternatives=tuple(others)) if others else first)
+        return found
     finally:
-        for run in runs:
-            run.close()
-    groups, at = [], 0
-    for size in sizes:
-        first, *others = done[at : at + size]
-        groups.append(replace(first, alternatives=tuple(others)) if others else first)
-        at += size
-    return groups
+        for group in groups:
+            for run in group:
+                run.close()
 
 
 def _one(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> tuple[Prompt, Parameters]:
