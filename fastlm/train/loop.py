@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -141,7 +142,10 @@ def _restored(model: Any, moving: list[Any], where: Machine, run: Run) -> State:
 
 
 class Progress:
-    """A line on stderr: where, loss, speed and time left. Off a terminal only validations are told."""
+    """A line on stderr: where, loss, bits per byte of held-out text, time left, speed.
+
+    A terminal shows each step, in one line that is written over; elsewhere there is a line for each validation.
+    """
 
     def __init__(self, steps: int, tokens: int, state: State) -> None:
         self._steps, self._tokens, self._first = steps, tokens, (state.step, state.seconds)
@@ -150,7 +154,7 @@ class Progress:
         self._loss = math.nan
 
     def line(self, entry: dict[str, Any]) -> None:
-        self._bits = f"  held out {entry['bits_per_byte']['all']:.4f} bits/byte"
+        self._bits = f"  {entry['bits_per_byte']['all']:.4f} bits/byte"
         self._loss = entry["loss"] or math.nan
 
     def show(self, state: State) -> None:
@@ -164,9 +168,11 @@ class Progress:
         left = (self._steps - state.step) / speed
         text = (
             f"step {state.step}/{self._steps}  loss {self._loss:.4f}{self._bits}"
-            f"  {speed * self._tokens:,.0f} tokens/s  {_spoken(left)} left"
+            f"  {_spoken(left)} left  {speed * self._tokens:,.0f} tokens/s"
         )
-        sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if fresh else "") if self._live else text + "\n")
+        if self._live:
+            text = "\r\x1b[K" + text[: shutil.get_terminal_size().columns - 1]  # a longer one would begin a new line
+        sys.stderr.write(text + "\n" * (fresh or not self._live))
         sys.stderr.flush()
 
 

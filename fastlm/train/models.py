@@ -20,6 +20,8 @@ from fastlm.train.recipe import Recipe, Shape
 from fastlm.weights.folder import CheckpointFolder
 from fastlm.weights.locate import locate
 
+SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95}  # of what is trained here
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -147,7 +149,12 @@ def count(model: Any) -> int:
 
 
 def save_model(model: Any, folder: Path) -> None:
-    """config.json, generation_config.json and model.safetensors."""
+    """config.json, generation_config.json and model.safetensors.
+
+    A model whose settings say nothing of sampling gets some: small ones repeat themselves when they are greedy.
+    """
+    if model.generation_config.do_sample is None:
+        model.generation_config.update(**SAMPLING)
     with _no_bars():
         model.save_pretrained(folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,19 @@ def test_all_weights(trained: Path, other: Path, tmp_path: Path) -> None:
     with fastlm.load(out) as model:
         assert np.abs(model.forward(ids).logits - expected).max() < 1e-4 * expected.std()
         assert " lost a " in model.generate("One day Tom", temperature=0, max_tokens=30).text
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": False}, {"do_sample": True, "temperature": 1.5, "top_k": 7}, {}])
+def test_settings_of_generation_stay(trained: Path, other: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    """Those of the model that is tuned on; where it has none, it samples."""
+    base = tmp_path / "base"
+    shutil.copytree(trained, base)
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 0, **settings}))
+    out = finetune(base, [other], tmp_path / "out", recipe=tuning(steps=1))
+    found = json.loads((out / "generation_config.json").read_text())
+    expected = settings or {"do_sample": True, "temperature": 0.7, "top_p": 0.95}
+    assert {name: found.get(name) for name in expected} == expected
+    assert set(found) & {"temperature", "top_k", "top_p"} == set(expected) - {"do_sample"}
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj, v_proj"])

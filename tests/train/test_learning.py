@@ -37,6 +37,16 @@ def test_it_learns_what_no_short_memory_could(trained: Path, corpus: Path) -> No
     assert log[-1]["loss"] < log[1]["loss"] / 3
 
 
+def test_what_is_trained_here_draws_its_words(trained: Path) -> None:
+    """A small model that always takes the most probable token goes round in circles."""
+    settings = json.loads((trained / "generation_config.json").read_text())
+    assert settings["do_sample"] is True and 0 < settings["temperature"] < 1 and settings["top_p"] < 1
+    with fastlm.load(trained) as model:
+        prompt = "One day"
+        assert len({model.generate(prompt, seed=seed, max_tokens=30).text for seed in range(10)}) > 1
+        assert model.generate(prompt, seed=3).text == model.generate(prompt, seed=3).text
+
+
 @pytest.mark.parametrize(("optimizer", "lr"), [("muon", 1e-2), ("adamw", 1e-2)])
 def test_every_optimizer_learns(corpus: Path, tmp_path: Path, optimizer: str, lr: float) -> None:
     how = recipe(steps=60, lr=lr, optimizer=optimizer, dropout=0.1, weight_decay=0.1)
