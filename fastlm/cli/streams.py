@@ -109,6 +109,7 @@ def given_text(argument: str | None, file: str | None) -> str | None:
 
 def lines() -> Iterator[str]:
     """The lines of standard input; a terminal is asked for each."""
+    write("")  # who asks must be heard
     asks = sys.stdin is not None and sys.stdin.isatty()
     while sys.stdin is not None:
         try:
