@@ -88,9 +88,6 @@ class Tokenizer:
             last -= 1
         return last + 1
 
-    def __repr__(self) -> str:
-        return f"<fastlm.Tokenizer of {self.vocab_size:,} tokens>"
-
     @cached_property
     def table(self) -> PieceTable | None:
         """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
