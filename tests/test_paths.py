@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 # ---- paths that are none, or lead nowhere ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, 2.5, object(), "a\0b", "\ud800.flm", ["a"]], ids=repr)
+@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, 2.5, object(), "a\0b", "\ud800.flm", ["a"]], ids=lambda path: type(path).__name__)
 def test_what_is_no_path(path: Any) -> None:
     for call in (path_of, write):
         with pytest.raises(ParameterError, match="path"):
