@@ -333,7 +333,7 @@ def test_bos_is_not_doubled(stories: Path, tmp_path: Path) -> None:
 def test_chat_passes_on_what_the_template_is_to_see(stories: Path, tmp_path: Path) -> None:
     model_folder(stories, tmp_path)
     source = "Once {{ tools | tojson }} {{ documents | tojson }} {{ x }}{{ cls_token }}"
-    special = {"cls_token": "there was a"}
+    special = {"cls_token": "The"}  # one of the vocabulary: others are added to it, as transformers does
     write(tmp_path, chat_template__jinja=source, MORE_rag__jinja="R", special_tokens_map__json=special)
     with fastlm.load(tmp_path) as model:
         given = {"tools": [{"name": "f"}], "documents": [{"text": "d"}]}
