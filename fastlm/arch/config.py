@@ -204,6 +204,8 @@ class Config:
             if key in _NEUTRAL:
                 self.only(key, _NEUTRAL[key])
                 continue
+            if key == "quantization_config":
+                raise self.unsupported(key, value, "take the model that it was made of, and give a dtype")
             raise UnsupportedError(
                 f"{self.where}: unknown key {show(key)} (value {show(value)}) might change the result; "
                 "remove it from the file if it does not"
