@@ -67,8 +67,9 @@ def load(
         Of keys and values: "auto" (float32 for float32 matrices, else bfloat16), "float32", "bfloat16", or "int8" (a
         scale for each position and head: half of bfloat16's memory, prompts a little slower).
     kv_bytes
-        Most memory that keys and values of all sequences may take; None: some sequences of the whole context, at most
-        half of the machine's memory. What does not fit waits, or is an error if it never can.
+        Most memory that keys and values of a decoder's sequences may take; None: some sequences of the whole context,
+        at most half of the machine's memory. Texts that are written wait for each other where they do not fit
+        together; what never fits, and a forward pass or a score that does not fit now, is a ModelMemoryError.
     prefix_cache
         Whether keys and values stay for later prompts that begin alike, as long as nothing else needs their memory.
     progress

@@ -125,11 +125,8 @@ static flm_status claim_part(flm_part *part, const flm_model *model, flm_item *i
     if (item->session->busy)
         return flm_fail(error, FLM_ERR_STATE,
                         "a session is in use by a request or another call, or is in two items of this one");
-    *part = (flm_part){.session = item->session,
-                       .item = item,
-                       .tokens = item->tokens,
-                       .types = item->types,
-                       .end = item->n_tokens};
+    *part = (flm_part){
+        .session = item->session, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
     flm_session_claim(item->session);
     return FLM_OK;
 }

@@ -384,9 +384,9 @@ static void allocations(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"no_room", no_room},   {"in_vain", in_vain}, {"polls", polls},
-        {"own_call", own_call}, {"left", left},       {"allocations", allocations}, {"waits_all", waits_all},
-        {"waiting", waiting},   {"read_beside", read_beside},
+        {"no_room", no_room},     {"in_vain", in_vain}, {"polls", polls},
+        {"own_call", own_call},   {"left", left},       {"allocations", allocations},
+        {"waits_all", waits_all}, {"waiting", waiting}, {"read_beside", read_beside},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }

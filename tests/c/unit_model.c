@@ -335,11 +335,10 @@ static void shares(void) {
 }
 
 int main(int argc, char **argv) {
-    static const check_case cases[] = {
-        {"fallback", fallback},       {"coverage", coverage},           {"finish_again", finish_again},
-        {"two_loaders", two_loaders}, {"verify_beside", verify_beside}, {"shares", shares},
-        {"info_beside", info_beside},
-        {"options", options}};
+    static const check_case cases[] = {{"fallback", fallback},           {"coverage", coverage},
+                                       {"finish_again", finish_again},   {"two_loaders", two_loaders},
+                                       {"verify_beside", verify_beside}, {"shares", shares},
+                                       {"info_beside", info_beside},     {"options", options}};
     CHECK(argc == 4);
     FILE *file = fopen(argv[2], "rb");
     CHECK(file && (spec_bytes = fread(spec, 1, sizeof spec, file)) > 0);
