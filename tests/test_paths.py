@@ -31,7 +31,9 @@ def names(folder: Path) -> list[str]:
 # ---- paths that are none, or lead nowhere ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["", b"", b"x", None, 7, 2.5, object(), "a\0b", "\ud800.flm", ["a"]], ids=lambda path: type(path).__name__)
+@pytest.mark.parametrize(
+    "path", ["", b"", b"x", None, 7, 2.5, object(), "a\0b", "\ud800.flm", ["a"]], ids=lambda path: type(path).__name__
+)
 def test_what_is_no_path(path: Any) -> None:
     for call in (path_of, write):
         with pytest.raises(ParameterError, match="path"):
@@ -149,9 +151,10 @@ with replacing(sys.argv[1]) as file:
 @contextmanager
 def writer(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Another process in the midst of writing the file; it ends when its input does."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(paths.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(paths.__file__).parents[2])}  # the package that runs here
     command = [sys.executable, "-c", WRITER, str(path)]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, cwd=path.parent) as child:
         assert child.stdout is not None and child.stdout.readline() == b"writing\n"
         try:
             yield child

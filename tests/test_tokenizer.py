@@ -195,11 +195,12 @@ print(os.environ["TOKENIZERS_PARALLELISM"])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")
-def test_the_library_starts_no_threads() -> None:
+def test_the_library_starts_no_threads(tmp_path: Path) -> None:
     """Nor does it write of forks; who has set the variable keeps it."""
     for given, expected in ((None, "false"), ("0", "0")):
         environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
         environment |= {} if given is None else {"TOKENIZERS_PARALLELISM": given}
-        command = [sys.executable, "-c", QUIET]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=100)
+        done = subprocess.run(
+            [sys.executable, "-c", QUIET], capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=100
+        )
         assert (done.returncode, done.stdout.strip(), done.stderr) == (0, expected, "")

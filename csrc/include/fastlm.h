@@ -27,7 +27,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 1 /* may change until 1.0 */
+#define FLM_ABI_VERSION 2 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
