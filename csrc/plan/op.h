@@ -53,12 +53,11 @@ typedef enum flm_op_kind {
 typedef enum flm_op_flag {
     FLM_FLAG_STORES_KV = 1 << 0, /* stores K/V that other tokens of the sequence read: in slices (slice.h) the only
                                     operations with a barrier after them */
-    FLM_FLAG_SAME_OWNER_NEXT = 1
-        << 1, /* the attend of the same heads is the next operation: no barrier if one thread owns each head */
+    FLM_FLAG_SAME_OWNER_NEXT =
+        1 << 1, /* the attend of the same heads is the next operation: no barrier if one thread owns each head */
     FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* left out in a step of one token, where it has nothing to do */
     FLM_FLAG_LAST_QUERIES = 1 << 3,   /* linear[0] makes queries read only after plan->last_kv_op: needed for output
                                          tokens only */
-    FLM_FLAG_SAME_TEAM_NEXT = 1 << 4  /* the next operation asks how many threads shared this one */
 } flm_op_flag;
 
 typedef struct flm_norm { /* a norm with its weights; kind NONE copies its input */
