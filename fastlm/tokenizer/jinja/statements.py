@@ -189,18 +189,15 @@ class Statements(Expressions):
         return unpack
 
     def _Assign(self, node: nodes.Assign) -> Statement:
-        value, target = self.expression(node.node), self._target(node.target)
-        self._set[-1] |= names_of(node.target)
-
-        def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
-            target(meter, scope, value(meter, scope))
-            return NEXT
-
-        return assign
+        return self._assigned(self.expression(node.node), node.target)
 
     def _AssignBlock(self, node: nodes.AssignBlock) -> Statement:
-        value, target = self._captured(node.body, node.filter), self._target(node.target)
-        self._set[-1] |= names_of(node.target)
+        return self._assigned(self._captured(node.body, node.filter), node.target)
+
+    def _assigned(self, value: Expression, node: nodes.Expr) -> Statement:
+        """The target gets the value, and is a name of the template's own from here on."""
+        target = self._target(node)
+        self._set[-1] |= names_of(node)
 
         def assign(meter: Meter, scope: Scope, out: list[str]) -> int:
             target(meter, scope, value(meter, scope))
