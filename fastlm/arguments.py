@@ -46,6 +46,8 @@ def token_id(value: object, vocab: int, name: str) -> int:
 
 def items(values: object, name: str, what: str) -> Iterable[Any]:
     """What a list, tuple, array or iterator holds; text, bytes and mappings are no lists of anything."""
+    if isinstance(values, (list, tuple)):
+        return values
     if not isinstance(values, (str, bytes, bytearray, Mapping)) and isinstance(values, Iterable):
         try:
             return iter(values)

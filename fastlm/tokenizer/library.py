@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,8 +36,7 @@ class Token:
     special: bool = True
 
 
-@contextmanager
-def library_errors(what: str, kind: type[ModelFormatError] | type[ParameterError] = ModelFormatError) -> Iterator[None]:
+class library_errors:  # used as contextlib.suppress is; as a generator it would cost each call a microsecond
     """Whatever the library raises in the block becomes an error of `kind`, or a ModelMemoryError.
 
     Parameters
@@ -51,19 +49,25 @@ def library_errors(what: str, kind: type[ModelFormatError] | type[ParameterError
     A panic of its Rust code is a BaseException without a name to import. When memory runs out where it can say so, its
     exception has no text.
     """
-    try:
-        yield
-    except FastlmError:
-        raise
-    except MemoryError as error:
-        raise ModelMemoryError(f"{what}: out of memory") from error
-    except BaseException as error:
+
+    __slots__ = ("_kind", "_what")
+
+    def __init__(self, what: str, kind: type[ModelFormatError] | type[ParameterError] = ModelFormatError) -> None:
+        self._what = what
+        self._kind = kind
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, FastlmError):
+            return
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        text = str(error)
+            return
+        text = "" if isinstance(error, MemoryError) else str(error)
         if not text:
-            raise ModelMemoryError(f"{what}: out of memory") from error
-        raise kind(f"{what}: {text:.300}") from error
+            raise ModelMemoryError(f"{self._what}: out of memory") from error
+        raise self._kind(f"{self._what}: {text:.300}") from error
 
 
 def make_library(
