@@ -82,6 +82,7 @@ def test_large_ones_go_in_pieces(monkeypatch: pytest.MonkeyPatch, indent: int | 
         (b'{"a": [["\\uDE00", "b"], ["c", "d"]]}', "surrogate"),
         (b'{"a": ' + b"[" * 100 + b"]" * 100 + b"}", "nested too deeply"),
         (b'{"a": [' + b"[[]]," * 60_000 + b"1]}", "too many parts"),
+        (b'{"a": [' + b"[\n1]," * 15_000 + b"1]}", "too many parts"),
         (b'\xef\xbb\xbf{"a": 1}', "no value"),
         (b'{"a": ' + b"9" * 6000 + b"}", "not JSON"),
     ],

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 
 import pytest
 import tokenizers
 from tokenizers import pre_tokenizers
 
 from fastlm.tokenizer.pattern_syntax import PatternError
-from fastlm.tokenizer.patterns import check_pattern, shortest_match
+from fastlm.tokenizer.patterns import judge
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 UPPER, LOWER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}", r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -51,13 +52,16 @@ PUBLISHED = {
     "addresses": r"\w+@\w+\.\w+",
     "numbers with units": r"\d+\s+\d+[a-z]",
     "three groups": r"(?:\d+,){3}x",
+    "without regard to case": (
+        r"(?i)'s|'t|'re|'ve|'m|'ll|'d|[^\r\n\p{L}\p{N}]?\p{L}+|\w+@\w+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"
+    ),
 }
 
 
 @pytest.mark.parametrize("pattern", PUBLISHED.values(), ids=PUBLISHED)
 def test_published(pattern: str) -> None:
     tokenizers.Regex(pattern)
-    check_pattern(pattern)
+    judge(pattern)
 
 
 RUNAWAYS = [
@@ -67,13 +71,16 @@ RUNAWAYS = [
     *(r"(?:[\p{Han}]|[\p{Hiragana}])*x", r"(?:[^\p{Han}]|[^\p{Thai}])*x", r"(?:(?=a*b)a)*c", r"(?:(?:a|b)*c?)*d"),
     *(r"a*(?=a*b)", r"a*(?>a*)b", r"a*a*+b", r"(?:a*){3}b", r"(?:xa*)a*b", r"(?:a*b?){2}c", r"\s*(?!\s*x)\S"),
     r"(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)(a|a)b",
+    # without regard to case: one character stands for several, several for one, and a third case for both
+    *("(?i:(?:\u00df|s)+)$", "(?i)(?:ss|[^a-z])+$", "(?i)(?:ff|[^a-z])+$", r"(?i)(?:[\p{L}]|ss)+$"),
+    *("(?i)(?:[\u0430-\u0450]|[\u0400-\u0420])+$", "(?i)(?:k|[\u2100-\u2130])+$"),
 ]
 
 
 @pytest.mark.parametrize("pattern", RUNAWAYS)
 def test_what_can_run_away(pattern: str) -> None:
     with pytest.raises(PatternError, match="can run away"):
-        check_pattern(pattern)
+        judge(pattern)
 
 
 UNREADABLE = [
@@ -98,7 +105,41 @@ UNREADABLE = [
 @pytest.mark.parametrize("pattern", UNREADABLE, ids=range(len(UNREADABLE)))
 def test_what_is_not_read(pattern: str) -> None:
     with pytest.raises(PatternError):
-        check_pattern(pattern)
+        judge(pattern)
+
+
+NESTED = "a"
+for _ in range(30):
+    NESTED = f"(?:{NESTED}){{2}}"
+LARGE = {
+    "nested counts": (NESTED, "repetitions written out"),
+    "nested counts of nothing, in a loop": ("(?:" * 9 + "$" + "){7}" * 8 + ")*x", "repetitions written out"),
+    "many loops": ("".join(f"{chr(0x4E00 + i)}*" for i in range(1500)) + "x", "at most 2,000"),
+    "long": ("a" * 5001, "at most 5,000"),
+    "counts of counts": ("a" + "{1}" * 100, "too deeply"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "words"), LARGE.values(), ids=LARGE)
+def test_what_is_too_large(pattern: str, words: str) -> None:
+    with pytest.raises(PatternError, match=words):
+        judge(pattern)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "".join(chr(0x4E00 + 3 * i) for i in range(2500)) + r"\w\W\s" * 400,
+        "(?i)" + "".join(chr(c) for c in range(0x400, 0x52F)) + "[a-z]." * 700,
+        "".join(f"[^{chr(0x4E00 + 3 * i)}]" for i in range(1200)),
+        "(?:" * 30 + "ab" * 900 + ")" * 30,
+    ],
+    ids=range(4),
+)
+def test_large_ones_are_judged_at_once(pattern: str) -> None:
+    begun = time.process_time()
+    assert judge(pattern).size <= 5000
+    assert time.process_time() - begun < 0.5
 
 
 @pytest.mark.parametrize(
@@ -115,7 +156,7 @@ def test_what_is_not_read(pattern: str) -> None:
     ],
 )
 def test_shortest_match(pattern: str, expected: int) -> None:
-    assert shortest_match(pattern) == expected
+    assert judge(pattern).shortest == expected
 
 
 def random_pattern(draw: random.Random, depth: int = 0) -> str:
@@ -144,7 +185,7 @@ def test_what_is_taken_ends() -> None:
         except Exception:
             continue
         try:
-            check_pattern(pattern)
+            judge(pattern)
         except PatternError:
             refused += 1
             continue

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizer_folders import FOLDERS, bert, gpt2, llama, opt, qwen2, t5
-from tokenizer_parts import texts, write
+from tokenizer_folders import FOLDERS, bert, gpt2, llama, llama_as_written, opt, qwen2, t5
+from tokenizer_parts import added, texts, write
 
 from fastlm.errors import ModelFormatError, ParameterError
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
@@ -149,7 +149,14 @@ def test_marks_and_line_ends(tmp_path: Path, encoding: str, end: str) -> None:
         ("tokenizer_config.json", b'{"added_tokens_decoder": []}'),
         ("tokenizer_config.json", b'{"added_tokens_decoder": {"x": {"content": "a"}}}'),
         ("tokenizer_config.json", b'{"additional_special_tokens": "<s>"}'),
+        ("tokenizer_config.json", b'{"tokenizer_class": 5}'),
+        ("tokenizer_config.json", b'{"tokenizer_class": []}'),
+        ("tokenizer_config.json", b'{"split_special_tokens": "x"}'),
+        ("tokenizer_config.json", b'{"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": 1}'),
+        ("config.json", b'{"model_type": {}}'),
+        ("config.json", b'{"model_type": ["llama"], "tokenizer_class": "LlamaTokenizer"}'),
         ("added_tokens.json", b'{"a": -1}'),
+        ("added_tokens.json", b'{"' + b"a" * 5000 + b'": 2}'),
         ("special_tokens_map.json", b'{"bos_token": {"content": 1}}'),
     ],
 )
@@ -157,8 +164,18 @@ def test_bad_files_are_named(tmp_path: Path, name: str, data: bytes) -> None:
     gpt2(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(ModelFormatError, match=name.replace("merges.txt", r"(merges\.txt|vocab\.json)")):
+    with pytest.raises(ModelFormatError, match=name.replace("merges.txt", r"(merges\.txt|vocab\.json)")) as caught:
         load(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize("field", ["extra_special_tokens", "additional_special_tokens"])
+def test_the_list_of_special_tokens_is_named(tmp_path: Path, field: str) -> None:
+    gpt2(tmp_path)
+    for value, words in ((5, f"{field} must be a list"), ([5], rf"{field}\[0\]: must be")):
+        write(tmp_path, "tokenizer_config.json", {field: value})
+        with pytest.raises(ModelFormatError, match=words):
+            load(tmp_path)
 
 
 def test_latin_1_vocabulary(tmp_path: Path) -> None:
@@ -195,3 +212,59 @@ def test_the_legacy_space(tmp_path: Path) -> None:
         tokenizer = load(tmp_path)
         after = tokenizer.encode("</s>b", special=False)[1:]
         assert tokenizer.decode([tokenizer.encode("a", special=False)[-1], *after])[1:] == expected
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_empty_token_is_none(tmp_path: Path, beside: bool) -> None:
+    """It gets no id, and is no beginning of other stop strings."""
+    gpt2(tmp_path)
+    end = len(json.loads((tmp_path / "vocab.json").read_text("utf-8")))
+    listed = {str(end + i): added(content) for i, content in enumerate(("", "<s>", "</s>"))}
+    config = {"tokenizer_class": "RobertaTokenizer"}
+    if beside:
+        write(tmp_path, "tokenizer_config.json", {**config, "added_tokens_decoder": listed})
+    else:
+        whole = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+        whole["added_tokens"] += [{"id": int(i), **token} for i, token in listed.items()]
+        write(tmp_path, "tokenizer.json", whole)
+        write(tmp_path, "tokenizer_config.json", config)
+    tokenizer = load(tmp_path)
+    (start,) = tokenizer.encode("<s>", special=False)
+    assert start == end and tokenizer.stop_tokens(["</s>"]) == [end + 1]
+    assert tokenizer.decode([start, end + 1], skip_special=False) == "<s></s>"
+    compare(tmp_path, 20)
+
+
+def test_two_tokens_of_one_id(tmp_path: Path) -> None:
+    """A file that stands as it is written keeps both."""
+    llama_as_written(tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    whole["added_tokens"] += [{"id": 9999, **added("<x>")}, {"id": 9999, **added("<y>")}]
+    write(tmp_path, "tokenizer.json", whole)
+    tokenizer = load(tmp_path)
+    x, y = tokenizer.encode("<x><y>", special=False)
+    assert y == x + 1 == tokenizer.vocab_size - 1
+    compare(tmp_path, 20)
+
+
+@pytest.mark.parametrize("make", [gpt2, llama, llama_as_written, bert, t5], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "said", [{}, {"pad_token": None}, {"pad_token": "<|user|>"}], ids=["unsaid", "none", "another"]
+)
+def test_the_token_of_padding(tmp_path: Path, make: Make, said: dict[str, str | None]) -> None:
+    """It is a special token where no other file, and not the class, says another."""
+    make(tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    padding = {"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0}
+    whole["padding"] = {**padding, "pad_type_id": 0, "pad_token": "<tool>"}
+    write(tmp_path, "tokenizer.json", whole)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
+    config.pop("pad_token", None)
+    write(tmp_path, "tokenizer_config.json", {**config, **said})
+    tokenizer = load(tmp_path)
+    ours = tokenizer.special_tokens.get("pad_token")
+    assert (ours == "<tool>") == (not said and make in (llama, llama_as_written))
+    if ours == "<tool>":
+        assert tokenizer.encode("<tool>", special=False) == [tokenizer.pad]
+    compare(tmp_path, 20)
+    assert ours == theirs(tmp_path).pad_token

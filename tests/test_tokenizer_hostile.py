@@ -117,7 +117,8 @@ HOSTILE: dict[str, tuple[Json, str]] = {
     "an infinite score": (unigram(vocab=[["<unk>", 0], ["a", float("1e308") * 10]]), "vocab|JSON"),
     "a score of 400 digits": (unigram(vocab=[["<unk>", 10**400]]), "vocab|JSON"),
     "pieces without scores": (unigram(vocab=["a"]), "vocab"),
-    "a piece as deep as the stack": (unigram(vocab=[["<unk>", 0], ["a" * 100_000, 0]]), "over 1024 characters"),
+    "a piece as deep as the stack": (unigram(vocab=[["<unk>", 0], ["a" * 100_000, 0]]), "over 256 characters"),
+    "a piece that makes each place long": (unigram(vocab=[["<unk>", 0], ["a" * 257, 0]]), "over 256 characters"),
     # regular expressions
     "a regular expression that runs away": (split("(a+)+$"), "run away"),
     "another": (split("(a|a)*b"), "run away"),
@@ -125,6 +126,35 @@ HOSTILE: dict[str, tuple[Json, str]] = {
     "one that is malformed": (split("("), "lacks a"),
     "one in a normalizer": (whole(normalizer={**REPLACE, "pattern": {"Regex": "(x*)*y"}}), "normalizer.*run away"),
     "one in a decoder": (whole(decoder={**REPLACE, "pattern": {"Regex": "(x*)*y"}}), "decoder.*run away"),
+    "patterns that are long together": (
+        sequence(
+            "pre_tokenizer", "pretokenizers", *[split("[\\p{L}]" * 200 + str(i))["pre_tokenizer"] for i in range(9)]
+        ),
+        r"pre_tokenizer\[3\]: pattern: .* 5,000 characters together",
+    ),
+    "loops along a text that has grown": (
+        sequence(
+            "normalizer",
+            "normalizers",
+            {**REPLACE, "pattern": {"String": "a"}, "content": "a" * 100},
+            {**REPLACE, "pattern": {"Regex": r"a*(?:b|\d)"}},
+        ),
+        r"normalizer\[1\]: pattern: .* 40,000 steps",
+    ),
+    "added tokens with loops": (
+        {
+            **whole(normalizer={**REPLACE, "pattern": {"Regex": r"a*(?:b|\d)"}}),
+            "added_tokens": [{"id": 20, "content": "a" * 4000, "normalized": True}],
+        },
+        "1 normalized added tokens take too much work",
+    ),
+    "added tokens that grow": (
+        {
+            **whole(normalizer={**REPLACE, "pattern": {"String": "a"}, "content": "b" * 200}),
+            "added_tokens": [{"id": 20 + i, "content": "a" * 4000 + str(i), "normalized": True} for i in range(70)],
+        },
+        "70 normalized added tokens take too much work",
+    ),
     # growth
     "a text a billion times as long": (sequence("normalizer", "normalizers", *[GROWING] * 4), "1,000,000,000,000"),
     "one between all characters": (
@@ -152,6 +182,10 @@ HOSTILE: dict[str, tuple[Json, str]] = {
     "pieces of no length": (whole(pre_tokenizer={"type": "FixedLength", "length": 0}), "length"),
     "an unknown behavior": (whole(pre_tokenizer={"type": "Punctuation", "behavior": "Lost"}), "behavior"),
     "a pattern of no kind": (whole(normalizer={**REPLACE, "pattern": "a"}), "pattern"),
+    "an end that texts are too short for": (
+        whole(decoder={"type": "Strip", "content": "a", "start": 0, "stop": 5}),
+        "stop must be 0",
+    ),
     # post-processors
     "an id that no token has": (
         whole(post_processor={"type": "BertProcessing", "sep": ["x", 99], "cls": ["y", 0]}),
@@ -180,6 +214,7 @@ HOSTILE: dict[str, tuple[Json, str]] = {
     "a value beyond the texts": (charsmap(precompiled({"a": "fi", "x": "y"})[:-5]), "no replacement"),
     "replacements that are no text": (charsmap(GOOD_MAP.replace(b"fi\0", b"\xff\0\0")), "UTF-8"),
     # the rest
+    "a padding that is no text": ({**whole(), "padding": {"pad_token": 5}}, "padding"),
     "another version": ({**whole(), "version": "2.0"}, "version"),
     "added tokens that are an object": ({**whole(), "added_tokens": {"a": 0}}, "added_tokens"),
     "an added token without an id": ({**whole(), "added_tokens": [{"content": "a", "special": True}]}, "id of 'a'"),
@@ -265,6 +300,14 @@ def test_what_the_library_raises_is_typed(tmp_path: Path, raised: BaseException,
 def test_decode_takes_token_ids(tmp_path: Path, ids: Any) -> None:
     with pytest.raises(ParameterError, match="ids"):
         load(tmp_path, whole()).decode(ids)
+
+
+@pytest.mark.parametrize("token", [-1, 1 << 32, "x", None, 1.5, True])
+def test_a_piece_is_of_a_token_id(tmp_path: Path, token: Any) -> None:
+    tokenizer = load(tmp_path, whole())
+    assert tokenizer.piece(2)
+    with pytest.raises(ParameterError, match="token"):
+        tokenizer.piece(token)
 
 
 def test_mutations() -> None:

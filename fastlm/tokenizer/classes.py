@@ -16,8 +16,9 @@ from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description, is_byte_level
 from fastlm.tokenizer.library import STAGES, Token
 from fastlm.tokenizer.recipes import RECIPES, Recipe, Stages
-from fastlm.tokenizer.settings import CONFIG, Settings, content_of
+from fastlm.tokenizer.settings import Settings, content_of
 from fastlm.tokenizer.subwords import Subwords, known_unknown, word_piece
+from fastlm.weights.source import ModelSource
 
 # fmt: off
 # Of a model_type: the class that transformers registers for it. Of others it is what the files say.
@@ -52,28 +53,37 @@ OWN_CLASS = {"qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"}
 # fmt: on
 
 
-def recipe_of(
-    options: Mapping[str, Any], config: Mapping[str, Any], stages: Mapping[str, Part | None] | None
-) -> Recipe | None:
+def recipe_of(model: ModelSource, settings: Settings, stages: Mapping[str, Part | None] | None) -> Recipe | None:
     """The recipe of a model's tokenizer; None: the file as it is.
 
     Parameters
     ----------
-    options, config
-        tokenizer_config.json and config.json.
     stages
         Of the tokenizer.json; None: there is none.
+
+    Raises
+    ------
+    ModelFormatError
+        The name of a class, or of a type of models, is no text.
     """
-    named = options.get("tokenizer_class") or config.get("tokenizer_class")
-    model_type = config.get("model_type")
-    name = named.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(named, str) else None
-    registered = OF_MODEL.get(model_type) if isinstance(model_type, str) else None
+    config, where = model.read_json("config.json") or {}, model.describe("config.json")
+    named = _text(settings.options, "tokenizer_class", settings.where) or _text(config, "tokenizer_class", where)
+    model_type = _text(config, "model_type", where)
+    name = named.removesuffix("Fast").removesuffix("Tokenizer") if named else None
+    registered = OF_MODEL.get(model_type) if model_type else None
     if stages is not None:
         if name is not None and model_type in AS_WRITTEN:
             return None
         if name == "Llama" and any(p["type"] == "ByteLevel" for s in STAGES for p in parts_of(s, stages[s])):
             return None
     return RECIPES.get(str(registered if name is None or model_type in OWN_CLASS else name))
+
+
+def _text(options: Mapping[str, Any], name: str, where: str) -> str | None:
+    value = options.get(name)
+    if value is not None and not isinstance(value, str):
+        raise ModelFormatError(f"{where}: {name} must be a text or null, not {value!r:.60}")
+    return value
 
 
 def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, settings: Settings) -> Description:
@@ -84,7 +94,7 @@ def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, se
     ModelFormatError
         The vocabulary lacks what the class needs.
     """
-    settings = recipe.adjust(settings.with_defaults(recipe.defaults))
+    settings = recipe.adjust(settings)
     given: Stages = dict(file.stages) if file else {}
     stages: Stages = {"normalizer": None, "post_processor": None, **recipe.stages(settings, given)}
     tokens = settings.tokens_to_add(())
@@ -139,5 +149,7 @@ def _model(recipe: Recipe, subwords: Subwords, settings: Settings, byte_level: b
     if recipe.kind == "WordPiece":
         return word_piece(subwords.ids, options["unk_token"] or "[UNK]", "vocabulary")
     if options.get("unk_id", 0) >= subwords.size:
-        raise ModelFormatError(f"{CONFIG}: a tokenizer of this class has an unknown token of id {options['unk_id']}")
-    return replace(subwords, options=known_unknown(options, subwords.ids, byte_level, CONFIG))
+        raise ModelFormatError(
+            f"{settings.where}: a tokenizer of this class has an unknown token of id {options['unk_id']}"
+        )
+    return replace(subwords, options=known_unknown(options, subwords.ids, byte_level, settings.where))

@@ -6,19 +6,21 @@ fields that the library reads and values of their types, and must not be able to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.charsmap import longest_replacement
 from fastlm.tokenizer.pattern_syntax import MAX_LENGTH, PatternError
-from fastlm.tokenizer.patterns import check_pattern, shortest_match
+from fastlm.tokenizer.patterns import judge
 
 MAX_PARTS = 64  # of a stage, in all its sequences
 MAX_DEPTH = 8
 MAX_GROWTH = 200.0  # characters that one character of a text can become in a stage
 MAX_TEXT = 4096
 MAX_ADDED = 1024  # tokens that post-processors add to a text
+MAX_STEPS = 8_000  # of all patterns with loops, for each pair of characters of a text
 
 Part = dict[str, Any]
 Field = tuple[Callable[[Any], bool], str]  # whether a value will do, and what it should be
@@ -47,8 +49,9 @@ _FLAG_OR_NULL: Field = (lambda v: v is None or isinstance(v, bool)), "true, fals
 _TEXT: Field = (lambda v: isinstance(v, str) and len(v) <= MAX_TEXT), f"a text of at most {MAX_TEXT:,} characters"
 _LONG_TEXT: Field = (lambda v: isinstance(v, str)), "a text"
 _CHARACTER: Field = (lambda v: isinstance(v, str) and len(v) == 1), "one character"
-_PATTERN: Field = _is_pattern, 'either {"String": text} or {"Regex": text}'
+_PATTERN: Field = _is_pattern, f'either {{"String": text}} or {{"Regex": text}}, of at most {MAX_LENGTH:,} characters'
 _TOKEN: Field = _is_token, "a pair of text and token id"
+_ZERO: Field = (lambda v: type(v) is int and v == 0), "0: the library fails where a text is shorter"
 _LIST: Field = (lambda v: isinstance(v, list)), "a list"
 _OBJECT: Field = (lambda v: isinstance(v, dict)), "an object"
 _SCHEME = _one_of("always", "never", "first")
@@ -106,7 +109,7 @@ TYPES: dict[str, dict[str, dict[str, Field]]] = {
         "CTC": {"pad_token": _TEXT, "word_delimiter_token": _TEXT, "cleanup": _FLAG},
         "Sequence": {"decoders": _LIST},
         "Replace": _REPLACE,
-        "Strip": {"content": _CHARACTER, "start": _count(0, MAX_TEXT), "stop": _count(0, MAX_TEXT)},
+        "Strip": {"content": _CHARACTER, "start": _count(0, MAX_TEXT), "stop": _ZERO},
         "Fuse": {},
         "ByteFallback": {},
     },
@@ -128,29 +131,62 @@ def parts_of(stage: str, part: Part | None) -> list[Part]:
     return [inner for member in part[MEMBERS[stage]] for inner in parts_of(stage, member)]
 
 
-def check_stage(stage: str, part: object, where: str) -> None:
-    """Check one of "normalizer", "pre_tokenizer", "post_processor" and "decoder".
+@dataclass(slots=True)
+class _Reach:
+    """What the stages up to a place can do to a text."""
+
+    growth: float = 1.0  # characters that one becomes
+    pattern: int = 0  # characters of all patterns
+    steps: float = 0.0  # of patterns with loops, for each pair of characters
+
+
+def check_stages(stages: Mapping[str, object], where: str) -> None:
+    """Check "normalizer", "pre_tokenizer", "post_processor" and "decoder".
 
     Raises
     ------
     ModelFormatError
-        A part is of no known type, a field is missing or has a wrong value, or the stage could make far too much of a
-        text; the text names the part.
+        A part is of no known type, a field is missing or has a wrong value, or the stages could make far too much of a
+        text, or take far too long for it; the text names the part.
     """
-    if part is None:
-        return
-    growth = 1.0
-    for count, (name, found) in enumerate(_walk(stage, part, f"{where}: {stage}", 0), 1):
-        if count > MAX_PARTS:
-            raise ModelFormatError(f"{where}: {stage}: has over {MAX_PARTS} parts")
-        try:
-            growth *= _growth(found)
-        except PatternError as error:
-            raise ModelFormatError(f"{name}: the regular expression {_pattern_text(found)!r:.80} {error}") from None
-        except ValueError as error:
-            raise ModelFormatError(f"{name}: precompiled_charsmap {error}") from None
-    if growth > MAX_GROWTH:
-        raise ModelFormatError(f"{where}: {stage}: could make {growth:,.0f} characters of one")
+    reach = _Reach()
+    for stage, part in stages.items():
+        before = reach.growth if stage == "pre_tokenizer" else 1.0  # it gets what the normalizer makes
+        reach.growth = before
+        for count, (name, found) in enumerate(_walk(stage, part, f"{where}: {stage}", 0), 1):
+            if count > MAX_PARTS:
+                raise ModelFormatError(f"{where}: {stage}: has over {MAX_PARTS} parts")
+            _check_part(found, name, reach)
+        if reach.growth / before > MAX_GROWTH:
+            raise ModelFormatError(f"{where}: {stage}: could make {reach.growth / before:,.0f} characters of one")
+
+
+def _check_part(part: Part, name: str, reach: _Reach) -> None:
+    try:
+        shortest = _check_pattern(part, name, reach) if "pattern" in part else 1
+        reach.growth *= _growth(part, shortest)
+    except PatternError as error:
+        raise ModelFormatError(f"{name}: the regular expression {_pattern_text(part)!r:.80} {error}") from None
+    except ValueError as error:
+        raise ModelFormatError(f"{name}: precompiled_charsmap {error}") from None
+
+
+def _check_pattern(part: Part, name: str, reach: _Reach) -> int:
+    """Check a pattern; returns the characters of the shortest text that it matches."""
+    text = _pattern_text(part)
+    reach.pattern += len(text)
+    if reach.pattern > MAX_LENGTH:
+        raise ModelFormatError(f"{name}: pattern: those of the file have over {MAX_LENGTH:,} characters together")
+    if "String" in part["pattern"]:
+        return len(text)
+    judged = judge(text)
+    reach.steps += judged.size * reach.growth**2 if judged.has_loop else 0
+    if reach.steps > MAX_STEPS:
+        raise ModelFormatError(
+            f"{name}: pattern: those of the file with loops could take {reach.steps:,.0f} steps for each pair of "
+            f"characters of a text; at most {MAX_STEPS:,} are allowed"
+        )
+    return judged.shortest
 
 
 def check_token_ids(part: Part | None, end: int, where: str) -> None:
@@ -169,7 +205,9 @@ def check_token_ids(part: Part | None, end: int, where: str) -> None:
 
 
 def _walk(stage: str, part: object, name: str, depth: int) -> Iterator[tuple[str, Part]]:
-    """A part and those that it holds, with names for error texts."""
+    """A part and those that it holds, with names for error texts; of no part: none."""
+    if part is None and depth == 0:
+        return
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise ModelFormatError(f"{name}: must be an object with a type")
     kind = part["type"]
@@ -195,17 +233,9 @@ def _pattern_text(part: Part) -> str:
     return str(next(iter(part["pattern"].values())))
 
 
-def _growth(part: Part) -> float:
-    """How many characters a part can make of one, beyond what letters need anyway."""
+def _growth(part: Part, shortest: int) -> float:
+    """How many characters a part, whose pattern matches so few, can make of one, beyond what letters need anyway."""
     kind = part["type"]
-    shortest = 1
-    if "pattern" in part:
-        text = _pattern_text(part)
-        if "Regex" in part["pattern"]:
-            check_pattern(text)
-            shortest = shortest_match(text)
-        else:
-            shortest = len(text)
     if kind == "Replace":
         return max(1.0, len(part["content"]) / shortest) if shortest else 1.0 + len(part["content"])
     if kind == "Precompiled":

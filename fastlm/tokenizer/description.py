@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastlm.errors import ModelFormatError
-from fastlm.tokenizer.components import MAX_TEXT, Part, check_stage, check_token_ids, parts_of
+from fastlm.tokenizer.components import MAX_TEXT, Part, check_stages, check_token_ids, parts_of
 from fastlm.tokenizer.large_json import parse_large
 from fastlm.tokenizer.library import STAGES, Token
 from fastlm.tokenizer.subwords import Subwords, read_subwords
@@ -33,6 +33,8 @@ class Description:
         Whether spaces around the decoded text are dropped.
     splits_special
         Whether special tokens in a text are taken as text.
+    pad
+        The token that fills rows of unequal length, which is a special one where no other file says so.
     """
 
     subwords: Subwords
@@ -41,6 +43,7 @@ class Description:
     replacements: tuple[tuple[str, str], ...] = ()
     strips: bool = False
     splits_special: bool = False
+    pad: str | None = None
 
     def id_of(self, content: str) -> int | None:
         """The id that the library gives to a token: that of the model, or one after all of them, in order."""
@@ -85,17 +88,28 @@ def read_description(data: bytes, where: str) -> tuple[Description, dict[int, To
     if whole.get("version", "1.0") != "1.0":
         raise ModelFormatError(f"{where}: version {whole['version']!r:.40} is not known")
     stages = {stage: whole.get(stage) for stage in STAGES}
-    for stage, part in stages.items():
-        check_stage(stage, part, where)
+    check_stages(stages, where)
     subwords = read_subwords(whole.get("model"), where, is_byte_level(stages))
     listed = whole.get("added_tokens") or []
     if not isinstance(listed, list):
         raise ModelFormatError(f"{where}: added_tokens must be a list")
+    tokens: list[Token] = []
     numbered: dict[int, Token] = {}
     for i, value in enumerate(listed):
         token = read_token(value, f"{where}: added_tokens[{i}]")
         if type(value.get("id")) is not int or not 0 <= value["id"] < 1 << 32:
             raise ModelFormatError(f"{where}: added_tokens[{i}]: the id of {token.content!r:.60} must be a token id")
-        numbered[value["id"]] = token
-    check_token_ids(stages["post_processor"], subwords.end() + len(numbered), where)
-    return Description(subwords, stages, tuple(numbered.values())), numbered
+        if token.content:  # the library adds no empty one
+            tokens.append(token)
+            numbered[value["id"]] = token
+    check_token_ids(stages["post_processor"], subwords.end() + len(tokens), where)
+    return Description(subwords, stages, tuple(tokens), pad=_pad(whole.get("padding"), where)), numbered
+
+
+def _pad(padding: object, where: str) -> str | None:
+    if padding is None:
+        return None
+    token = padding.get("pad_token") if isinstance(padding, dict) else None
+    if not isinstance(token, str) or len(token) > MAX_TEXT:
+        raise ModelFormatError(f"{where}: padding must be null or an object with a pad_token, a text")
+    return token or None

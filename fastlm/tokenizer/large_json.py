@@ -18,6 +18,7 @@ from fastlm.errors import ModelFormatError
 
 MAX_DEPTH = 64
 MAX_LOOSE = 100_000  # values that are no part of a run: real files have some hundred
+FRUITLESS = 8  # values that a look for runs costs which finds none
 RUN = 1 << 15  # bytes
 
 _SPACE = rb"[ \t\n\r]*"
@@ -147,6 +148,8 @@ class _Reader:
                 break
             take(found)
             at = end + 1
+        if at == first:
+            self._loose += FRUITLESS
         return at
 
     def _member(self, members: dict[str, Any], depth: int, at: int) -> int:

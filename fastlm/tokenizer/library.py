@@ -94,6 +94,17 @@ def library_decoder(parts: Sequence[Part]) -> Callable[[list[str]], str]:
     return decode
 
 
+def library_normalizer(part: Part) -> Callable[[str], str]:
+    """The library's normalizer of a part: text to text."""
+    normalizer = _frame({"normalizer": part}).normalizer
+
+    def normalize(text: str) -> str:
+        with library_errors("the tokenizer's normalizer fails"):
+            return str(normalizer.normalize_str(text))
+
+    return normalize
+
+
 def _frame(stages: Mapping[str, Part | None]) -> tokenizers.Tokenizer:
     """A tokenizer with an empty model."""
     from tokenizers import Tokenizer

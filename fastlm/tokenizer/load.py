@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fastlm.errors import ModelFormatError
+from fastlm.tokenizer.added import check_normalizing
 from fastlm.tokenizer.classes import build_as_written, build_class, recipe_of
 from fastlm.tokenizer.description import Description, read_description
 from fastlm.tokenizer.large_json import parse_large
@@ -34,10 +35,13 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
     where = model.describe(WHOLE)
     file, numbered = read_description(data, where)
     settings = read_settings(model, numbered)
-    recipe = recipe_of(settings.options, model.read_json("config.json") or {}, file.stages)
+    recipe = recipe_of(model, settings, file.stages)
+    padding = {"pad_token": file.pad} if file.pad else {}
     if recipe is None or recipe.kind != file.subwords.kind:
+        settings = settings.with_defaults(padding)
         return _finished(build_as_written(file, settings), settings, where)
-    return _finished(build_class(recipe, file, file.subwords, settings), settings.with_defaults(recipe.defaults), where)
+    settings = settings.with_defaults({**padding, **recipe.defaults})
+    return _finished(build_class(recipe, file, file.subwords, settings), settings, where)
 
 
 def missing_tokenizer(model: ModelSource) -> str:
@@ -53,7 +57,7 @@ def missing_tokenizer(model: ModelSource) -> str:
 
 def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
     settings = read_settings(model, {})
-    recipe = recipe_of(settings.options, model.read_json("config.json") or {}, None)
+    recipe = recipe_of(model, settings, None)
     if recipe is None or not _has(model, recipe):
         others = (RECIPES["GPT2"], RECIPES["Bert"])
         recipe = next((other for other in others if model.read(other.files[0]) is not None), None)
@@ -67,8 +71,8 @@ def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
     else:
         ids = checked_ids(parse_large(data, where), where)
         subwords = Subwords("BPE", ids, [], _merges(model, ids), {})
-    made = build_class(recipe, None, subwords, settings)
-    return _finished(made, settings.with_defaults(recipe.defaults), where)
+    settings = settings.with_defaults(recipe.defaults)
+    return _finished(build_class(recipe, None, subwords, settings), settings, where)
 
 
 def _has(model: ModelSource, recipe: Recipe) -> bool:
@@ -80,6 +84,7 @@ def _finished(made: Description, settings: Settings, where: str) -> Tokenizer:
     forced = settings.flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
     if tidies and (made.subwords.kind != "BPE" or forced):
         made = replace(made, replacements=(*made.replacements, *CLEAN_UP))
+    check_normalizing(made, where)
     return Tokenizer(made, settings, where)
 
 

@@ -1,24 +1,17 @@
-"""The syntax of regular expressions as Oniguruma reads them, as far as tokenizers need it: text to a tree.
-
-Sets of characters are bit masks over a sample: the ASCII characters, some of every Unicode category, and those that
-the pattern names, with their neighbours. Two sets that share no character of the sample are taken as disjoint.
-"""
+"""The syntax of regular expressions as Oniguruma reads them, as far as tokenizers need it: text to a tree."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
+from fastlm.tokenizer.pattern_sample import Sample
 from fastlm.tokenizer.pattern_tree import Alternation, Atomic, Characters, Concatenation, Look, Node, Repeat, Zero
 
-MAX_LENGTH = 20_000
+MAX_LENGTH = 5_000  # characters; of published ones, the longest has some 500
 MAX_DEPTH = 32
+MAX_STACKED = 4  # repetitions of repetitions, without groups
 MAX_COUNT = 1000  # of {n,m}
-
-Predicate = Callable[[str], bool]
 
 
 class PatternError(ValueError):
@@ -32,12 +25,6 @@ class Members(NamedTuple):
     must: int
 
 
-_CLASSES: dict[str, Predicate] = {
-    "s": str.isspace,
-    "d": str.isdecimal,
-    "w": lambda c: c.isalnum() or c == "_" or unicodedata.category(c)[0] == "M",
-    "h": lambda c: c in "0123456789abcdefABCDEF",
-}
 _PLACES = "AzZGbByYK"
 _CONTROLS = {"0": "\0", "n": "\n", "r": "\r", "t": "\t", "f": "\f", "v": "\v", "a": "\a", "e": "\x1b"}
 _QUANTIFIER = re.compile(r"[*+?]|\{(\d+)?(,)?(\d+)?\}")
@@ -46,16 +33,7 @@ _CODE = re.compile(r"x\{([0-9A-Fa-f]{1,8})\}|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4
 _PROPERTY = re.compile(r"([pP])\{(\^?)([\w -]{1,40})\}")
 _POSIX = re.compile(r"\[:(\^?)(\w+):\]")
 
-
-@cache
-def _general_sample() -> str:
-    """ASCII, and the first four characters of each category beyond it."""
-    found: dict[str, list[str]] = {}
-    for c in map(chr, [*range(0x80, 0x3100), *range(0x4E00, 0x4E08), *range(0xAC00, 0xAC08), *range(0x1F600, 0x1F608)]):
-        kept = found.setdefault(unicodedata.category(c), [])
-        if len(kept) < 4:
-            kept.append(c)
-    return "".join(map(chr, range(128))) + "".join("".join(kept) for kept in found.values()) + "\u4e00\uac00\U0001f600"
+_FOLDS = re.compile(r"\(\?[a-z]*i")
 
 
 def read(pattern: str) -> Node:
@@ -74,12 +52,10 @@ def read(pattern: str) -> Node:
 class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
-        near = {chr(min(max(ord(c) + d, 0), 0x10FFFF)) for c in set(text) for d in (-1, 0, 1)}
-        named = {chr(int(h, 16)) for groups in _CODE.findall(text) for h in groups if h and int(h, 16) < 0x110000}
-        self._sample = sorted({*_general_sample(), *near, *named})
-        self._places = {c: i for i, c in enumerate(self._sample)}
-        self._everything = (1 << len(self._sample)) - 1
-        self._known: dict[str | int, Members] = {}  # of properties, and of sets in all cases
+        codes = (int(h, 16) for groups in _CODE.findall(text) for h in groups if h)
+        self._sample = Sample({*text, *(chr(c) for c in codes if c < 0x110000)}, bool(_FOLDS.search(text)))
+        self._everything = self._sample.everything
+        self._in_all_cases: dict[tuple[int, bool], Node] = {}
         self._at = 0
         self._depth = 0
         self._folds = False  # (?i)
@@ -119,9 +95,11 @@ class _Parser:
     def _branch(self) -> Node:
         items: list[Node] = []
         while self._at < len(self._text) and not self._peek("|") and not self._peek(")"):
-            node = self._atom()
+            node, stacked = self._atom(), 0
             while (counted := self._repeat(node)) is not None:
-                node = counted
+                node, stacked = counted, stacked + 1
+                if stacked > MAX_STACKED:
+                    raise PatternError("is nested too deeply")
             items.append(node)
         return items[0] if len(items) == 1 else Concatenation(tuple(items))
 
@@ -148,9 +126,10 @@ class _Parser:
         if c == "(":
             return self._group()
         if c == "[":
-            return self._characters(self._set())
+            negated = self._peek("^")
+            return self._characters(self._set(), not negated)
         if c == ".":
-            return self._characters(self._where(lambda c: c != "\n"))
+            return Characters(self._everything & ~self._sample.one("\n"))
         if c in "^$":
             return Zero()
         if c == "\\" and self._at < len(self._text) and self._text[self._at] in _PLACES:
@@ -158,7 +137,8 @@ class _Parser:
             return Zero()
         if c in "*+?":
             raise PatternError(f"has nothing to repeat before {c!r} at character {self._at - 1}")
-        return self._characters(self._escape() if c == "\\" else self._same(c))
+        members = self._escape() if c == "\\" else self._same(c)
+        return self._characters(members, members.may.bit_count() == 1)
 
     def _group(self) -> Node:
         if not self._peek("?"):
@@ -186,22 +166,26 @@ class _Parser:
             raise PatternError("lacks a )")
         return node
 
-    def _characters(self, members: Members) -> Node:
-        return Characters(self._folded(members.may) if self._folds else members.may)
+    def _characters(self, members: Members, rows: bool) -> Node:
+        """One character of a set; where case does not count, perhaps also the rows of characters that match one."""
+        if not self._folds:
+            return Characters(members.may)
+        if (members.may, rows) not in self._in_all_cases:
+            self._in_all_cases[members.may, rows] = self._folded(members.may, rows)
+        return self._in_all_cases[members.may, rows]
 
-    def _folded(self, mask: int) -> int:
-        """The characters of a set in all their cases."""
-        if mask not in self._known:
-            cases = {x for i, c in enumerate(self._sample) if mask >> i & 1 for x in (c, c.lower(), c.upper())}
-            self._known[mask] = self._where(lambda c: c in cases or c.lower() in cases or c.upper() in cases)
-        return self._known[mask].may
-
-    def _where(self, inside: Predicate) -> Members:
-        mask = sum(1 << i for i, c in enumerate(self._sample) if inside(c))
-        return Members(mask, mask)
+    def _folded(self, mask: int, rows: bool) -> Node:
+        mask = self._sample.in_all_cases(mask)
+        if not rows:
+            return Characters(mask)
+        one = Characters(mask | self._sample.ends_of_rows(mask))
+        if not (row := self._sample.rows_of(mask)):
+            return one
+        first, second, third = map(Characters, row)
+        return Alternation((one, Concatenation((first, second, Repeat(third, 0, 1)))))
 
     def _same(self, wanted: str) -> Members:
-        mask = 1 << self._places[wanted]
+        mask = self._sample.one(wanted)
         return Members(mask, mask)
 
     def _not(self, members: Members) -> Members:
@@ -211,9 +195,8 @@ class _Parser:
         short = re.sub(r"[ _-]", "", name).lower()
         if len(short) > 2:
             return Members(self._everything, 0)  # scripts and the like
-        if short not in self._known:
-            self._known[short] = self._where(lambda c: unicodedata.category(c).lower().startswith(short))
-        return self._known[short]
+        mask = self._sample.of_category(short)
+        return Members(mask, mask)
 
     def _escape(self) -> Members:
         if found := _PROPERTY.match(self._text, self._at):
@@ -227,8 +210,8 @@ class _Parser:
                 raise PatternError("names a character beyond Unicode")
             return self._same(chr(number))
         c = self._next()
-        if inside := _CLASSES.get(c.lower()):
-            return self._where(inside) if c.islower() else self._not(self._where(inside))
+        if (mask := self._sample.of_class(c.lower())) is not None:
+            return Members(mask, mask) if c.islower() else self._not(Members(mask, mask))
         if c in "RX":
             return Members(self._everything, 0)
         if c.isalnum() and c not in _CONTROLS:

@@ -8,107 +8,68 @@ after them can fail: their time grows exponentially, or at least with the cube o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from fastlm.tokenizer.pattern_syntax import PatternError, read
-from fastlm.tokenizer.pattern_tree import Alternation, Atomic, Characters, Concatenation, Look, Node, Repeat, Zero
+from fastlm.tokenizer.pattern_tree import (
+    Alternation,
+    Atomic,
+    Characters,
+    Concatenation,
+    Look,
+    Node,
+    Repeat,
+    Zero,
+    disjoint,
+)
 
 MAX_CHOICES = 6  # small parts in a row that compete: 2 ** 6 ways
-MANY = 8  # repetitions that make a loop
 MAX_POSITIONS = 300  # sets of characters in a loop
+MAX_SIZE = 5_000  # characters and sets of a pattern, repetitions written out
+MAX_LOOPED = 2_000  # of one with loops, where each costs a step for each pair of characters of a text
+
+
+class Judged(NamedTuple):
+    """What matters of a regular expression that cannot run away.
+
+    Attributes
+    ----------
+    shortest
+        Characters of the shortest text that it matches.
+    size
+        Characters and sets in it, repetitions written out.
+    has_loop
+        Whether its time can grow with the square of a text.
+    """
+
+    shortest: int
+    size: int
+    has_loop: bool
 
 
 @lru_cache(256)
-def check_pattern(pattern: str) -> None:
-    """Refuse a regular expression that can run away.
+def judge(pattern: str) -> Judged:
+    """Read a regular expression and refuse one that can run away.
 
     Raises
     ------
     PatternError
-        It can, or it is malformed; the text continues "the regular expression ...".
+        It can, or it is malformed or too large; the text continues "the regular expression ...".
     """
     try:
-        _check(read(pattern), False, 0, False)
+        tree = read(pattern)
+        largest = MAX_LOOPED if tree.has_loop else MAX_SIZE
+        if tree.size > largest:
+            raise PatternError(
+                f"has {tree.size:,} characters and sets, repetitions written out; at most {largest:,} are taken"
+            )
+        _check(tree, False, 0, False)
     except RecursionError:
         raise PatternError("is nested too deeply") from None
-
-
-@lru_cache(256)
-def shortest_match(pattern: str) -> int:
-    """Characters of the shortest text that a regular expression matches."""
-    return _shortest(read(pattern))
-
-
-def _shortest(node: Node) -> int:
-    if isinstance(node, Characters):
-        return 1
-    if isinstance(node, (Zero, Look)):
-        return 0
-    if isinstance(node, Concatenation):
-        return sum(map(_shortest, node.items))
-    if isinstance(node, Alternation):
-        return min(map(_shortest, node.branches))
-    return _shortest(node.body) * (node.low if isinstance(node, Repeat) else 1)
-
-
-def _is_loop(node: Node) -> bool:
-    return isinstance(node, Repeat) and (node.high is None or node.high >= MANY)
-
-
-def _parts(node: Node) -> tuple[Node, ...]:
-    if isinstance(node, Concatenation):
-        return node.items
-    if isinstance(node, Alternation):
-        return node.branches
-    return () if isinstance(node, (Characters, Zero)) else (node.body,)
-
-
-def _all(node: Node) -> Iterator[Node]:
-    yield node
-    for part in _parts(node):
-        yield from _all(part)
-
-
-def _sure(node: Node) -> bool:
-    """Whether it matches wherever it is tried, if only nothing."""
-    if isinstance(node, Concatenation):
-        return all(map(_sure, node.items))
-    if isinstance(node, Alternation):
-        return any(map(_sure, node.branches))
-    if isinstance(node, Repeat):
-        return node.low == 0 or _sure(node.body)
-    return isinstance(node, Atomic) and _sure(node.body)
-
-
-def _alphabet(node: Node) -> int:
-    found = 0
-    for part in _all(node):
-        found |= part.mask if isinstance(part, Characters) else 0
-    return found
-
-
-def _has_loop(node: Node) -> bool:
-    return any(map(_is_loop, _all(node)))
-
-
-def _gives_much(node: Node) -> bool:
-    """Whether it can give back more than a few characters."""
-    if isinstance(node, (Atomic, Look)) or (isinstance(node, Repeat) and node.possessive):
-        return False
-    return _is_loop(node) or any(map(_gives_much, _parts(node)))
-
-
-def _choices(node: Node) -> int:
-    """Small choices that a failure after it tries again."""
-    if isinstance(node, (Atomic, Look)) or (isinstance(node, Repeat) and node.possessive):
-        return 0
-    own = 1 if isinstance(node, Alternation) and not _disjoint(map(_positions_first, node.branches)) else 0
-    if isinstance(node, Repeat):
-        inside = _choices(node.body)
-        return (node.high or 1) * inside + (node.high != node.low)
-    return own + sum(map(_choices, _parts(node)))
+    return Judged(tree.shortest, tree.size, tree.has_loop)
 
 
 def _check(node: Node, fallible: bool, after: int, looped: bool) -> None:
@@ -124,29 +85,29 @@ def _check(node: Node, fallible: bool, after: int, looped: bool) -> None:
         Whether it is in a loop.
     """
     if isinstance(node, Look):
-        if looped and _has_loop(node):
+        if looped and node.has_loop:
             raise PatternError("can run away: it looks along a loop from within a loop")
         _check(node.body, False, 0, looped)
     elif isinstance(node, Atomic):
         _check(node.body, False, 0, looped)
-    elif isinstance(node, Repeat) and _is_loop(node):
+    elif isinstance(node, Repeat) and node.is_loop:
         gives = fallible and not node.possessive
         if gives and not _is_deterministic(node):
             raise PatternError("can run away: a loop in it matches the same text in many ways")
-        _check(node.body, gives or node.low > 1, _alphabet(node.body) | after, True)
+        _check(node.body, gives or node.low > 1, node.body.alphabet | after, True)
     elif isinstance(node, Alternation):
-        for branch in node.branches:
+        for branch in node.parts:
             _check(branch, fallible, after, looped)
     elif isinstance(node, Repeat):
         rounds = 1 if node.high == 1 else 2  # further ones compete as the second does
         _check_row(_flat([node.body] * rounds), fallible and not node.possessive, after, looped)
     elif isinstance(node, Concatenation):
-        _check_row(_flat(node.items), fallible, after, looped)
+        _check_row(_flat(node.parts), fallible, after, looped)
 
 
 def _flat(items: Iterable[Node]) -> list[Node]:
     """Parts that follow each other, without groups around some of them."""
-    return [part for item in items for part in (_flat(item.items) if isinstance(item, Concatenation) else [item])]
+    return [part for item in items for part in (_flat(item.parts) if isinstance(item, Concatenation) else [item])]
 
 
 def _check_row(items: list[Node], fallible: bool, after: int, looped: bool) -> None:
@@ -155,16 +116,16 @@ def _check_row(items: list[Node], fallible: bool, after: int, looped: bool) -> N
     choices = 0
     for item in reversed(items):
         _check(item, fallible, after, looped)
-        alphabet = _alphabet(item)
-        if fallible and _gives_much(item) and any(alphabet & other for other in far):
+        alphabet = item.alphabet
+        if fallible and item.gives_much and any(alphabet & other for other in far):
             raise PatternError("can run away: two of its loops compete for the same characters")
-        if not _sure(item):
+        if not item.sure:
             far = [other for other in far if other & alphabet]
-        if _has_loop(item) and (fallible or any(isinstance(part, Look) for part in _all(item))):
+        if item.has_loop and (fallible or item.has_look):
             far.append(alphabet)
         if fallible and alphabet & after:
-            choices += _choices(item)
-        fallible, after = fallible or not _sure(item), alphabet | (after if _sure(item) else 0)
+            choices += item.choices
+        fallible, after = fallible or not item.sure, alphabet | (after if item.sure else 0)
     if choices > MAX_CHOICES:
         raise PatternError(f"can run away: it has {choices} choices in a row")
 
@@ -189,13 +150,14 @@ class _Automaton:
         if isinstance(node, (Zero, Look)):
             return set(), set(), True
         if isinstance(node, Alternation):
-            found = [self.add(branch) for branch in node.branches]
+            found = [self.add(branch) for branch in node.parts]
             return set().union(*(f[0] for f in found)), set().union(*(f[1] for f in found)), any(f[2] for f in found)
         if isinstance(node, Concatenation):
-            return self._row(node.items)
-        if isinstance(node, Repeat) and not _is_loop(node):
+            return self._row(node.parts)
+        if isinstance(node, Repeat) and not node.is_loop:
             return self._rounds(node)
-        first, last, empty = self.add(node.body)
+        (body,) = node.parts
+        first, last, empty = self.add(body)
         if isinstance(node, Repeat):
             self._link(last, first)
         return first, last, empty or (isinstance(node, Repeat) and node.low == 0)
@@ -233,27 +195,9 @@ class _Automaton:
             self.follow[state] |= after
 
 
-def _disjoint(masks: Iterable[int]) -> bool:
-    seen = 0
-    for mask in masks:
-        if mask & seen:
-            return False
-        seen |= mask
-    return True
-
-
-def _positions_first(node: Node) -> int:
-    automaton = _Automaton()
-    first, _, _ = automaton.add(node)
-    found = 0
-    for state in first:
-        found |= automaton.masks[state]
-    return found
-
-
 def _is_deterministic(loop: Repeat) -> bool:
     """Whether the next character always says which state comes next: then each text is matched in one way."""
     automaton = _Automaton()
     first, _, _ = automaton.add(loop)
     sets = [first, *automaton.follow]
-    return not automaton.twice and all(_disjoint(automaton.masks[state] for state in states) for states in sets)
+    return not automaton.twice and all(disjoint(automaton.masks[state] for state in states) for states in sets)

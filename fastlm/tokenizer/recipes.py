@@ -12,7 +12,7 @@ from typing import Any
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.library import Token
-from fastlm.tokenizer.settings import CONFIG, Settings
+from fastlm.tokenizer.settings import Settings
 
 SPACE = "\u2581"  # SentencePiece's
 QWEN2 = (
@@ -60,7 +60,7 @@ class Recipe:
 
     kind: str = "BPE"
     files: tuple[str, ...] = BPE_FILES
-    defaults: Mapping[str, str]
+    defaults: Mapping[str, str | None]
     adjust: Callable[[Settings], Settings] = lambda settings: settings
     repeats: bool = False
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -194,7 +194,7 @@ def _sentinels(settings: Settings) -> Settings:
     """T5's <extra_id_0> and so on, where no file names special tokens of the model's own."""
     count = settings.options.get("extra_ids", 100)
     if type(count) is not int or not 0 <= count <= 10_000:
-        raise ModelFormatError(f"{CONFIG}: extra_ids must be a whole number up to 10,000")
+        raise ModelFormatError(f"{settings.where}: extra_ids must be a whole number up to 10,000")
     names = tuple(f"<extra_id_{i}>" for i in range(count))
     return replace(settings, extra=settings.extra or names)
 
@@ -209,7 +209,10 @@ def _mask_with_space(settings: Settings) -> Settings:
 
 # ---- the table ------------------------------------------------------------------------------------
 
-_END = {"unk_token": "<|endoftext|>", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
+_END: dict[str, str | None] = {
+    **dict.fromkeys(("unk_token", "bos_token", "eos_token"), "<|endoftext|>"),
+    "pad_token": None,  # whatever the tokenizer.json says
+}
 _QWEN = {"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 _SENTENCE = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 _ROBERTA = {**_SENTENCE, "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}

@@ -30,6 +30,8 @@ class Settings:
 
     Attributes
     ----------
+    where
+        The file tokenizer_config.json, for error texts.
     options
         tokenizer_config.json, with what special_tokens_map.json says.
     named
@@ -40,6 +42,7 @@ class Settings:
         Tokens that a file gives ids to, in the order of these.
     """
 
+    where: str
     options: Mapping[str, Any]
     named: Mapping[str, Named | None]
     extra: tuple[Named, ...]
@@ -49,7 +52,7 @@ class Settings:
         """An option that is true or false; null counts as the default."""
         value = self.options.get(name)
         if value is not None and not isinstance(value, bool):
-            raise ModelFormatError(f"{CONFIG}: {name} must be true or false")
+            raise ModelFormatError(f"{self.where}: {name} must be true or false")
         return default if value is None else value
 
     def name(self, name: str) -> str | None:
@@ -62,8 +65,8 @@ class Settings:
         names = dict.fromkeys((*NAMES, *self.named))
         return [*(value for name in names if (value := self.named.get(name)) is not None), *self.extra]
 
-    def with_defaults(self, defaults: Mapping[str, str]) -> Settings:
-        """With the special tokens that a class of tokenizers has where files say nothing."""
+    def with_defaults(self, defaults: Mapping[str, str | None]) -> Settings:
+        """With special tokens where the files say nothing of them."""
         return replace(self, named={**defaults, **self.named})
 
     def tokens_to_add(self, present: tuple[Token, ...]) -> list[Token]:
@@ -107,20 +110,23 @@ def read_settings(model: ModelSource, listed: Mapping[int, Token]) -> Settings:
     def where(name: str) -> str:
         return f"{model.describe(SPECIAL if name in special else CONFIG)}: {name}"
 
-    extra, others = (options.get(f"{kind}_special_tokens") or [] for kind in ("extra", "additional"))
+    field, others = (f"{kind}_special_tokens" for kind in ("extra", "additional"))
+    extra = options.get(field) or []
     named = {name: _named(options[name], where(name)) for name in NAMES if name in options}
     own = {k: v for k, v in options.items() if k.endswith("_token") and k not in NAMES and _is_token(v)}
     if isinstance(extra, dict):
-        own, extra = {**own, **extra}, others
-    extra = extra or others
+        own, extra = {**own, **extra}, []
+    if not extra:
+        field, extra = others, options.get(others) or []
     if not isinstance(extra, list):
-        raise ModelFormatError(f"{where('additional_special_tokens')} must be a list")
+        raise ModelFormatError(f"{where(field)} must be a list of tokens")
     named.update({name: _named(value, where(name)) for name, value in own.items()})
     by_content = {token.content: token for token in numbered.values()}
     return Settings(
+        model.describe(CONFIG),
         options,
         {name: by_content.get(content_of(value), value) if value else None for name, value in named.items()},
-        tuple(value for i, v in enumerate(extra) if (value := _named(v, f"{where('additional_special_tokens')}[{i}]"))),
+        tuple(value for i, v in enumerate(extra) if (value := _named(v, f"{where(field)}[{i}]"))),
         tuple(numbered[i] for i in sorted(numbered)),
     )
 
@@ -135,8 +141,9 @@ def _named(value: object, where: str) -> Named | None:
     if isinstance(value, str) and len(value) <= MAX_TEXT:
         return value
     if isinstance(value, dict):
-        return read_token(value, where)
-    raise ModelFormatError(f"{where}: must be a text or an added token")
+        token = read_token(value, where)
+        return token if token.content else None
+    raise ModelFormatError(f"{where}: must be a text of at most {MAX_TEXT:,} characters or an added token")
 
 
 def _numbered(value: object, where: str) -> dict[int, Token]:
@@ -147,7 +154,7 @@ def _numbered(value: object, where: str) -> dict[int, Token]:
         if not name.isascii() or not name.isdigit() or len(name) > 9:
             raise ModelFormatError(f"{where}: {name!r:.40} is no token id")
         found[int(name)] = read_token(token, f"{where}: {name}")
-    return found
+    return {i: token for i, token in found.items() if token.content}
 
 
 def _special(model: ModelSource) -> dict[str, Any]:
@@ -169,4 +176,7 @@ def _added(model: ModelSource, options: Mapping[str, Any]) -> dict[int, Token]:
     special = {content for v in values if isinstance(content := v.get("content") if isinstance(v, dict) else v, str)}
     if any(type(i) is not int or not 0 <= i < 1 << 31 for i in found.values()) or len(found) > SPARE_IDS:
         raise ModelFormatError(f"{where}: must map tokens to token ids")
+    if max(map(len, found), default=0) > MAX_TEXT:
+        raise ModelFormatError(f"{where}: a token has over {MAX_TEXT:,} characters")
+    found.pop("", None)
     return {i: Token(text, normalized=text not in special, special=text in special) for text, i in found.items()}

@@ -114,25 +114,20 @@ class ByteLevel(Stage):
         return [self._decoder.decode(b"", True)]
 
 
-class StripAll(Stage):
-    """Strip after Fuse: up to so many characters at the beginning and at the end of the whole text."""
+class StripFirst(Stage):
+    """Strip after Fuse: up to so many characters at the beginning of the whole text."""
 
-    def __init__(self, content: str, start: int, stop: int) -> None:
+    def __init__(self, content: str, start: int) -> None:
         self._content = content
-        self._start = start
-        self._stop = stop
-        self._held = ""  # the last `stop` characters, as far as they may go
+        self._left = start
 
     def push(self, pieces: list[str]) -> list[str]:
         text = "".join(pieces)
-        if self._start and text:
+        if self._left and text:
             rest = text.lstrip(self._content)
-            gone = min(len(text) - len(rest), self._start)
-            text, self._start = text[gone:], self._start - gone if not rest else 0
-        text = self._held + text
-        tail = min(len(text) - len(text.rstrip(self._content)), self._stop)
-        self._held = text[len(text) - tail :]
-        return [text[: len(text) - tail]]
+            gone = min(len(text) - len(rest), self._left)
+            text, self._left = text[gone:], self._left - gone if not rest else 0
+        return [text]
 
 
 class Replaced(Stage):

@@ -19,7 +19,7 @@ from fastlm.tokenizer.stages import (
     Pipeline,
     Replaced,
     Stage,
-    StripAll,
+    StripFirst,
     StripSpaces,
 )
 
@@ -74,7 +74,7 @@ def _of_fused(part: Part) -> list[Stage] | None:
     if part["type"] == "Fuse":
         return []
     if part["type"] == "Strip":
-        return [StripAll(part["content"], part["start"], part["stop"])]
+        return [StripFirst(part["content"], part["start"])]
     if part["type"] == "Replace" and (old := part["pattern"].get("String")):
         return [Replaced(old, part["content"])]
     return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tokenizers import models
 
 MAX_PIECE = 1 << 14  # characters of a piece
-MAX_DEPTH = 1024  # characters of a piece of a Unigram model, whose trie is as deep as it is long
+MAX_DEPTH = 256  # characters of a piece of a Unigram model: each place of a text is looked up so deep (published: 16)
 MAX_AFFIX = 64  # characters of a prefix or suffix of subwords
 MAX_UNKNOWN = 256  # of the token that stands for what is unknown
 MAX_WORD = 1000  # characters of a word that WordPiece looks at, in time that grows with their cube

@@ -167,8 +167,15 @@ class Tokenizer:
         return str(self._library.decode_batch([ids], skip_special_tokens=skip_special)[0])
 
     def piece(self, token: int) -> str:
-        """What one token prints by itself (a part of a code point shows as U+FFFD)."""
-        if self.table is not None and 0 <= token < len(self.table.pieces):
+        """What one token prints by itself (a part of a code point shows as U+FFFD).
+
+        Raises
+        ------
+        ParameterError
+            It is no token id.
+        """
+        token = token_id(token, END_OF_IDS, "token")
+        if self.table is not None and token < len(self.table.pieces):
             return self.table.pieces[token].decode("utf-8", "replace")
         return self.decode([token], skip_special=False)
 
