@@ -304,8 +304,8 @@ def test_decode_takes_token_ids(tmp_path: Path, ids: Any) -> None:
 
 @pytest.mark.parametrize("token", [-1, 1 << 32, "x", None, 1.5, True])
 def test_a_piece_is_of_a_token_id(tmp_path: Path, token: Any) -> None:
-    tokenizer = load(tmp_path, whole())
-    assert tokenizer.piece(2)
+    tokenizer = load(tmp_path, whole(pre_tokenizer=BYTES, decoder=BYTES))
+    assert tokenizer.prints_by_table and tokenizer.piece(2)
     with pytest.raises(ParameterError, match="token"):
         tokenizer.piece(token)
 
