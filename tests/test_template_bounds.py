@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import threading
 import tracemalloc
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from fastlm.errors import FastlmError, ModelFormatError, ParameterError
 from fastlm.tokenizer.chat import ChatTemplate
 from fastlm.tokenizer.jinja import template as jinja_template
+from fastlm.tokenizer.jinja.formats import format_map
 from fastlm.tokenizer.jinja.meter import Exhausted, Meter, work_for
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -90,6 +93,35 @@ LONG = {
     "keys that meet": "{% for i in range(90) %}{{ dict.fromkeys(range(0, 90000)) | length }}{% endfor %}",
     "stripping": "{{ ('a' * 999999).strip('b' * 9999 ~ 'a') | length }}",
 }
+HELD = {
+    "text": "'ab' * 40000",
+    "path": "'a.' * 40000",
+    "paths": "'a,' * 40000",
+    "table": "dict.fromkeys(range(200) | map('string'))",
+    "meeting": "dict.fromkeys([" + ",".join(str(i * (2**61 - 1)) for i in range(500)) + "])",
+    "also_meeting": "dict.fromkeys([" + ",".join(str(i * (2**61 - 1)) for i in range(500)) + "])",
+}
+# What an expression must cost at least, by what it does to the values above: it makes hardly anything.
+UNPAID = {
+    "''.strip(text)": 5_000,
+    "''.lstrip(text) | trim(text)": 10_000,
+    "[] | join(attribute=path)": 80_000,
+    "[] | sum(attribute=path)": 80_000,
+    "[] | sort(attribute=path)": 80_000,
+    "[] | sort(attribute=paths)": 2_000_000,
+    "[] | max(attribute=path)": 80_000,
+    "[] | groupby(path)": 160_000,
+    "[] | unique(attribute=path) | list": 80_000,
+    "1.1e300 | round(300)": 400,
+    "1.1e300 | round": 400,
+    "(2 ** 4000) | round(-400)": 400,
+    "3 ** 2000": 200,
+    "strftime_now('')": 100,
+    "meeting == also_meeting": 30_000,
+    "meeting.keys() == also_meeting.keys()": 30_000,
+    "many()": 15_000,
+    "default()": 5_000,
+}
 SHARED = {"list": "[ns.x, ns.x]", "tuple": "(ns.x, ns.x)", "table": "{'a': ns.x, 'b': ns.x}"}
 VISITS = {
     "==": "{{ ns.x == [ns.x] }}",
@@ -121,6 +153,59 @@ def test_memory_does_not_run_away(name: str) -> None:
 def test_time_does_not_run_away(name: str) -> None:
     with pytest.raises(ModelFormatError, match=SPENT):
         render(LONG[name])
+
+
+def test_what_is_looked_at_is_paid_for() -> None:
+    """A loop around an expression of this table took minutes, within the budget."""
+    before = "".join(f"{{% set {name} = {value} %}}" for name, value in HELD.items())
+    before += "{% macro many(" + ",".join(f"a{i}" for i in range(500)) + ") %}{% endmacro %}"
+    before += "{% macro default(a=[" + "1," * 500 + "]) %}{% endmacro %}"
+    least = work_of(before)
+    for expression, work in UNPAID.items():
+        assert work_of(f"{before}{{% if {expression} %}}{{% endif %}}") - least >= work, expression
+
+
+def test_format_map_reads_only_the_fields_that_it_writes() -> None:
+    class Watched(dict[str, int]):
+        def keys(self) -> Any:
+            raise AssertionError("the whole table is copied")
+
+    assert format_map(Meter(10_000), "{a}{b:2}", Watched(a=1, b=2)) == "1 2"
+
+
+def test_names_of_macros_are_short_in_texts() -> None:
+    """They are as long as a template, and a list holds one many times."""
+    name = "m" * 30_000
+    source = f"{{% macro {name}() %}}{{% endmacro %}}{{{{ ([{name}] * 10000) | string | length }}}}"
+    assert int(render(source)) < 2_000_000
+
+
+HOLDING_ITSELF = [
+    "{% set ns = namespace() %}{% set ns.me = [ns] %}",
+    "{% set ns = namespace() %}{% for i in [1] %}{% set ns.l = loop %}{{ loop.changed(ns) }}{% endfor %}",
+    "{% for i in [1] %}{% macro m() %}{% endmacro %}{% endfor %}",
+    "{% macro m() %}{% macro n() %}{% endmacro %}{{ varargs }}{{ kwargs }}{% endmacro %}{{ m(m, x=m) }}",
+    "{% macro m() %}{% set c = caller %}{% macro n() %}{% endmacro %}{% endmacro %}{% call m() %}{% endcall %}",
+    "{% for i in [1, [2]] recursive %}{% macro m() %}{% endmacro %}{{ loop(i) if i is sequence }}{% endfor %}",
+    "{% for i in [1, 2] if i %}{{ loop.changed(loop) }}{% endfor %}",
+    "{% for i in [1] %}{% set a = loop %}{% for j in [1] %}{{ a.changed(loop) }}{% endfor %}{% endfor %}",
+    "{% set ns = namespace() %}{% set ns.me = ns %}{{ 1 / 0 }}",
+    "{% with a = 1 %}{% macro m() %}{{ 1 / 0 }}{% endmacro %}{{ m() }}{% endwith %}",
+]
+
+
+@pytest.mark.parametrize("source", HOLDING_ITSELF)
+def test_a_rendering_leaves_nothing_to_the_garbage_collector(source: str) -> None:
+    template = ChatTemplate(source, "x.jinja", {})
+    gc.disable()
+    try:
+        for wanted in (None, 0):
+            with contextlib.suppress(ModelFormatError):
+                template.render(HELLO)
+            found = gc.collect()  # the first time, also of what was before, and of the translation
+            assert wanted in (None, found)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("shape", SHARED)

@@ -86,8 +86,10 @@ class Blocks(Statements):
     def _macro(self, name: str | None, node: nodes.Macro | nodes.CallBlock) -> Expression:
         """The function that makes a macro of its node, whose body sees the variables around the definition."""
         arguments = [argument.name for argument in node.args]
+        before, self.work = self.work, OBJECT * len(arguments)
         defaults: list[Expression | None] = [None] * (len(node.args) - len(node.defaults))
         defaults += [self._inside(partial(self.expression, default), arguments) for default in node.defaults]
+        work, self.work = self.work, before  # of a call, before its body
         variables = {*arguments, *_MACRO_NAMES}
         write, names = self._reading(lambda: self._outside_loops(lambda: self._written(node.body, variables)))
         reads = _MACRO_NAMES & names - set(arguments)
@@ -96,6 +98,7 @@ class Blocks(Statements):
             meter.pay(10 * OBJECT)
 
             def run(meter: Meter, given: dict[str, Any]) -> str:
+                meter.pay(work)
                 inner = {OUTER: scope, **given}
                 for name, default in zip(arguments, defaults, strict=True):
                     if name not in given:
@@ -112,7 +115,7 @@ class Blocks(Statements):
         make = self._macro(node.name, node)
 
         def define(meter: Meter, scope: Scope, out: list[str]) -> int:
-            scope[node.name] = make(meter, scope)
+            meter.keep(scope)[node.name] = make(meter, scope)
             return NEXT
 
         return define

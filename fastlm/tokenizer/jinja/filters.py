@@ -118,6 +118,7 @@ def _float(meter: Meter, value: Any, default: Any = 0.0) -> Any:
 def _round(meter: Meter, value: Any, precision: int = 0, method: str = "common") -> Any:
     if not isinstance(value, NUMBERS) or not isinstance(precision, int) or abs(precision) > _MAX_PRECISION:
         raise TypeError(f"round: takes a number and a precision of at most {_MAX_PRECISION}")
+    meter.pay(20 * OBJECT)  # the digits of a float, and powers of ten
     if method == "common":
         return round(value, precision)
     if method not in ("ceil", "floor"):

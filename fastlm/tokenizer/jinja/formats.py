@@ -54,6 +54,15 @@ def _printed(meter: Meter, value: object, quoted: bool) -> int:
 
 def format_text(meter: Meter, form: str, /, *args: Any, **kwargs: Any) -> str:
     """`form.format(*args, **kwargs)`."""
+    return _formatted(meter, form, args, kwargs)
+
+
+def format_map(meter: Meter, form: str, mapping: Mapping[str, Any], /) -> str:
+    """`form.format_map(mapping)`."""
+    return _formatted(meter, form, (), mapping)
+
+
+def _formatted(meter: Meter, form: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     meter.pay(len(form) + OBJECT * (form.count("{") + form.count("}")))
     return _Fields(meter).vformat(form, args, kwargs)
 

@@ -25,7 +25,7 @@ def _raise(meter: Meter, message: Any) -> None:
 
 
 def _now(meter: Meter, form: str) -> str:
-    meter.pay(_STRFTIME_GROWTH * len(form))
+    meter.pay(_STRFTIME_GROWTH * (1 + len(form)))
     return datetime.datetime.now().strftime(form)
 
 
@@ -61,7 +61,8 @@ def name_of_attribute(name: Any) -> Any:
 
 
 def _namespace(meter: Meter, /, *args: Any, **kwargs: Any) -> Namespace:
-    return Namespace({name_of_attribute(name): value for name, value in _dict(meter, *args, **kwargs).items()})
+    attributes = {name_of_attribute(name): value for name, value in _dict(meter, *args, **kwargs).items()}
+    return Namespace(meter.keep(attributes))
 
 
 FUNCTIONS: dict[str, Any] = {

@@ -11,13 +11,16 @@ from fastlm.tokenizer.jinja.meter import STEP, Meter
 from fastlm.tokenizer.jinja.methods import Function, Run
 from fastlm.tokenizer.jinja.operators import COMPARISON
 
+Body = Callable[[Meter, dict[str, Any]], str]  # of a macro: called with the variables that its parameters make
+
 _NOTHING: Any = object()
+_SHOWN = 100  # characters of a name
 
 
 class Loop(Function):
     """`loop` in the body of a for: where it is, read one value ahead where that is asked for."""
 
-    __slots__ = ("_after", "_before", "_changed", "_depth", "_index", "_length", "_meter", "_value", "_values")
+    __slots__ = ("_after", "_before", "_depth", "_index", "_length", "_meter", "_told", "_value", "_values")
 
     def __init__(self, meter: Meter, values: Any, depth: int, again: Run) -> None:
         super().__init__("loop", again)
@@ -26,7 +29,8 @@ class Loop(Function):
         self._length = len(values) if hasattr(values, "__len__") else None
         self._depth = depth
         self._index = -1
-        self._after = self._before = self._changed = self._value = _NOTHING
+        self._after = self._before = self._value = _NOTHING
+        self._told: dict[str, Any] | None = None  # what `changed` was last called with
 
     def __iter__(self) -> Iterator[Any]:
         while (following := self._peek()) is not _NOTHING:
@@ -65,8 +69,10 @@ class Loop(Function):
         return items[self._index % len(items)]
 
     def _differs(self, meter: Meter, *values: Any) -> bool:
-        same = self._changed is not _NOTHING and COMPARISON["eq"](meter, self._changed, values)
-        self._changed = values
+        if self._told is None:
+            self._told = meter.keep({})
+        same = bool(self._told) and COMPARISON["eq"](meter, self._told["values"], values)
+        self._told["values"] = values
         return not same
 
 
@@ -99,47 +105,44 @@ class Macro(Function):
     reads
         Those of "caller", "varargs" and "kwargs" that its body reads.
     body
-        Called with the meter and the variables that the parameters make.
+        See `Body`.
     """
 
-    __slots__ = ("_arguments", "_body", "_reads")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        name: str | None,
-        arguments: Sequence[str],
-        reads: frozenset[str],
-        body: Callable[[Meter, dict[str, Any]], str],
-    ) -> None:
+    def __init__(self, name: str | None, arguments: Sequence[str], reads: frozenset[str], body: Body) -> None:
         catches = {f"catch_{what}": what in reads for what in ("varargs", "kwargs")}
         members = {"name": name, "arguments": tuple(arguments), "caller": "caller" in reads, **catches}
-        super().__init__(name or "caller", self._call, members)
-        self._arguments = arguments
-        self._reads = reads
-        self._body = body
+        super().__init__(name or "caller", _called(name or "caller", arguments, reads, body), members)
 
     def __repr__(self) -> str:
-        return f"<Macro {self.members['name']!r}>" if self.members["name"] else "<Macro anonymous>"
+        return f"<Macro {self.name[:_SHOWN]!r}>" if self.members["name"] else "<Macro anonymous>"
 
-    def _call(self, meter: Meter, /, *args: Any, **kwargs: Any) -> str:
-        given: dict[str, Any] = dict(zip(self._arguments, args, strict=False))
-        for name in self._arguments[len(args) :]:
+
+def _called(macro: str, arguments: Sequence[str], reads: frozenset[str], body: Body) -> Run:
+    """The function that calls the body of a macro: no method of it, so that a macro does not hold itself."""
+
+    def run(meter: Meter, /, *args: Any, **kwargs: Any) -> str:
+        given: dict[str, Any] = dict(zip(arguments, args, strict=False))
+        for name in arguments[len(args) :]:
             if name in kwargs:
                 given[name] = kwargs.pop(name)
-        if "caller" in self._reads:
+        if "caller" in reads:
             given["caller"] = kwargs.pop("caller", None) or Undefined("No caller defined", name="caller")
-        if "kwargs" in self._reads:
+        if "kwargs" in reads:
             given["kwargs"] = kwargs
         elif kwargs:
-            raise TypeError(f"macro {self.name!r} takes no keyword argument {next(iter(kwargs))!r:.100}")
-        if "varargs" in self._reads:
-            given["varargs"] = args[len(self._arguments) :]
-        elif len(args) > len(self._arguments):
-            raise TypeError(f"macro {self.name!r} takes not more than {len(self._arguments)} argument(s)")
+            raise TypeError(f"macro {macro!r} takes no keyword argument {next(iter(kwargs))!r:.100}")
+        if "varargs" in reads:
+            given["varargs"] = args[len(arguments) :]
+        elif len(args) > len(arguments):
+            raise TypeError(f"macro {macro!r} takes not more than {len(arguments)} argument(s)")
         meter.enter()
-        made = self._body(meter, given)
+        made = body(meter, given)
         meter.leave()
         return made
+
+    return run
 
 
 class Cycler(Function):

@@ -6,7 +6,7 @@ not measured: it asks for what its result could be at most before it makes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import GeneratorType
 from typing import Any
@@ -34,13 +34,24 @@ class Exhausted(Exception):
 
 
 class Meter:
-    """Work that is left."""
+    """Work that is left, and what ends with the rendering."""
 
-    __slots__ = ("calls", "left")
+    __slots__ = ("_kept", "calls", "left")
 
     def __init__(self, left: int) -> None:
         self.left = left
         self.calls = 0
+        self._kept: list[dict[str, Any]] = []
+
+    def keep(self, table: dict[str, Any]) -> dict[str, Any]:
+        """A table that may come to hold itself: `end` empties it, or it would wait for the garbage collector."""
+        self._kept.append(table)
+        return table
+
+    def end(self) -> None:
+        """The rendering is over."""
+        for table in self._kept:
+            table.clear()
 
     def pay(self, work: int) -> None:
         """Spend what is done for sure."""
@@ -82,8 +93,9 @@ class Group(tuple[Any, list[Any]]):
     __slots__ = ()
 
 
+KEY_VIEWS = type(dict[Any, Any]().keys())
 ITEM_VIEWS = type(dict[Any, Any]().items())
-SEQUENCES = (list, tuple, Group, type(dict[Any, Any]().keys()), type(dict[Any, Any]().values()), ITEM_VIEWS)
+SEQUENCES = (list, tuple, Group, KEY_VIEWS, type(dict[Any, Any]().values()), ITEM_VIEWS)
 NUMBERS = (int, float, bool)
 
 
@@ -124,14 +136,21 @@ def survey(meter: Meter, value: object) -> Survey:
 def _parts(meter: Meter, item: object) -> Iterator[Any]:
     """What is in a container, paid for; nothing is in anything else."""
     if isinstance(item, dict):
-        meter.pay(2 * STEP * len(item))
+        meter.pay(2 * STEP * len(item) + _meetings(item))
         yield from item.keys()
         yield from item.values()
     elif isinstance(item, SEQUENCES):
         meter.pay((OBJECT if isinstance(item, ITEM_VIEWS) else STEP) * len(item))
+        if isinstance(item, (KEY_VIEWS, ITEM_VIEWS)):
+            meter.pay(_meetings(item.mapping))
         yield from item
     elif isinstance(item, Namespace):
         yield from _parts(meter, item.attributes)
+
+
+def _meetings(table: Mapping[Any, Any]) -> int:
+    """What it costs to find the keys of a table in another, beyond a step for each: see `key`."""
+    return sum([type(name) is not str for name in table]) * len(table) >> 3
 
 
 def digits(meter: Meter, value: int) -> int:

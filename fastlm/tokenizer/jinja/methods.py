@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2.runtime import Undefined
 
-from fastlm.tokenizer.jinja.formats import format_text
+from fastlm.tokenizer.jinja.formats import format_map, format_text
 from fastlm.tokenizer.jinja.meter import OBJECT, STEP, Group, Meter, elements, key, search, survey
 
 Run = Callable[..., Any]  # (meter, *args, **kwargs)
@@ -61,10 +61,12 @@ def _plain(name: str, growth: int = 1) -> Run:
 
 
 def _strip(name: str) -> Run:
+    """A method that takes characters off the ends; all of these are looked at first, even for an empty text."""
     function = getattr(str, name)
 
     def run(meter: Meter, owner: str, characters: str | None = None, /) -> Any:
-        meter.pay(len(owner) * (16 + len(characters or "")) >> 4)
+        many = len(characters or "")
+        meter.pay(len(owner) * (16 + many) + many >> 4)
         return function(owner, characters)
 
     return run
@@ -146,10 +148,6 @@ def join(meter: Meter, owner: str, parts: Any) -> str:
     return owner.join(texts)
 
 
-def _format_map(meter: Meter, owner: str, mapping: Mapping[str, Any]) -> str:
-    return format_text(meter, owner, **mapping)
-
-
 _CASES = ("capitalize", "casefold", "lower", "swapcase", "title", "upper")
 _QUESTIONS = (
     *("isalnum", "isalpha", "isascii", "isdecimal", "isdigit", "isidentifier", "islower", "isnumeric"),
@@ -173,7 +171,7 @@ _TEXT: dict[str, Run] = {
     "expandtabs": _expandtabs,
     "join": join,
     "format": format_text,
-    "format_map": _format_map,
+    "format_map": format_map,
 }
 
 

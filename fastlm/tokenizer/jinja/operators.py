@@ -66,8 +66,11 @@ def _multiply(meter: Meter, left: Any, right: Any) -> Any:
 
 
 def _power(meter: Meter, left: Any, right: Any) -> Any:
-    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > 2 * MAX_BITS:
-        raise OverflowError("a power is too large")
+    if isinstance(left, int) and isinstance(right, int):
+        bits = left.bit_length() * right
+        if bits > 2 * MAX_BITS:
+            raise OverflowError("a power is too large")
+        meter.pay(bits * bits >> 15)
     return _reckon(meter, operator.pow, left, right)
 
 

@@ -36,6 +36,7 @@ def lazily(meter: Meter, values: Any) -> Iterator[Any]:
 
 def getter(meter: Meter, path: Any, *, default: Any = None, case_sensitive: bool = True) -> Getter:
     """What finds "a.0.b" in a value: an item of an item of an item. None finds the value itself."""
+    meter.pay(3 * OBJECT + _parting(path, "."))
     names = path.split(".") if type(path) is str else [] if path is None else [path]
     steps = [int(name) if type(name) is str and name.isdigit() else name for name in names]
 
@@ -48,6 +49,11 @@ def getter(meter: Meter, path: Any, *, default: Any = None, case_sensitive: bool
         return value if case_sensitive or type(value) is not str else METHODS[str]["lower"](meter, value)
 
     return get
+
+
+def _parting(path: Any, at: str) -> int:
+    """What it costs to split a path."""
+    return len(path) + STEP * path.count(at) if type(path) is str else 0
 
 
 def length(meter: Meter, value: Any) -> int:
@@ -128,6 +134,7 @@ def _sorted(meter: Meter, values: list[Any], get: Getter, reverse: bool = False)
 def sort(
     meter: Meter, value: Any, reverse: bool = False, case_sensitive: bool = False, attribute: Any = None
 ) -> list[Any]:
+    meter.pay(_parting(attribute, ","))
     paths = attribute.split(",") if type(attribute) is str else [attribute]
     gets = [getter(meter, path, case_sensitive=case_sensitive) for path in paths]
     return _sorted(meter, elements(meter, value), lambda element: [get(element) for get in gets], reverse)

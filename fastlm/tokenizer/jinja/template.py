@@ -68,9 +68,9 @@ class Template:
             It cannot be rendered.
         """
         out: list[str] = []
-        scope = {OUTER: {**FUNCTIONS, **variables}}
+        meter = Meter(work)
         try:
-            self._body(Meter(work), scope, out)
+            self._body(meter, {OUTER: {**FUNCTIONS, **variables}}, out)
         finally:
-            scope.clear()  # its macros refer to it
+            meter.end()
         return "".join(out)
