@@ -316,12 +316,20 @@ def test_hidden_attributes_are_nothing() -> None:
         "{% raw %}" + "{# ",
         "{{ ",
         "a" * 70_000,
+        "{{" + "~".join(["a()"] * 16_000) + "}}",
     ],
 )
 def test_every_error_is_typed(source: str) -> None:
     with pytest.raises(FastlmError, match=r"x\.jinja: ") as caught:
         render(source)
     assert len(str(caught.value)) < 1000
+
+
+def test_long_templates_are_translated_fast() -> None:
+    """Their words and signs are bounded, not only their characters; published ones are far from it."""
+    with pytest.raises(ModelFormatError, match="more than 16,384 words and signs"):
+        render("{{" + "~".join(["a()"] * 4_500) + "}}")
+    assert render("{% if messages %}{{ messages[0].content }}{% endif %}" * 1_000) == "Hello" * 1_000
 
 
 def test_refusals_are_short() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from jinja2 import Environment, nodes
+from jinja2.exceptions import TemplateSyntaxError
 from jinja2.ext import Extension, LoopControlExtension
+from jinja2.lexer import Token
 from jinja2.parser import Parser
 
 from fastlm.tokenizer.jinja.blocks import Blocks
@@ -16,16 +18,26 @@ from fastlm.tokenizer.jinja.functions import FUNCTIONS
 from fastlm.tokenizer.jinja.meter import Meter
 
 MAX_SOURCE = 1 << 16  # characters; published templates have up to 40,000
+MAX_TOKENS = 1 << 14  # words, signs, and texts between tags: one for four to seven characters of a published template
 
 
 class _Generation(Extension):
-    """{% generation %} ... {% endgeneration %}, which marks what training is to learn from: here the text itself."""
+    """{% generation %} ... {% endgeneration %}, which marks what training is to learn from: here the text itself.
+
+    It also counts the tokens, as Jinja reads them: the time of a translation goes by their number.
+    """
 
     tags = {"generation"}  # noqa: RUF012 (Jinja asks for it)
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+    def filter_stream(self, stream: Iterable[Token]) -> Iterator[Token]:
+        for count, token in enumerate(stream):
+            if count == MAX_TOKENS:
+                raise TemplateSyntaxError(f"more than {MAX_TOKENS:,} words and signs: shorten it", token.lineno)
+            yield token
 
 
 @functools.cache
