@@ -22,6 +22,16 @@ def shown(value: object) -> str:
         return "a number too long to print"
 
 
+def has_surrogate(text: str) -> bool:
+    """Whether a text holds half of a code point, which UTF-8 cannot say."""
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return True
+    return False
+
+
 def whole(value: object, name: str, low: int, high: int) -> int:
     """An integer from `low` to `high`; NumPy's integers are integers, bools and floats are not."""
     number = _index(value)

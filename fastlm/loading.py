@@ -124,7 +124,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             config=config,
             defaults=generation_config,
             prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
-            templates=load_templates(source),
+            templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
         )
     )
 

@@ -117,6 +117,7 @@ class Model:
             {"role": ..., "content": ...} each.
         tools, documents
             JSON schemas of functions that the answer may call, and texts ({"title": ..., "text": ...}) to answer from.
+            Where the template does not read them, they are an error.
         template_kwargs
             What else `chat_prompt` takes: continue_final_message, chat_template, or variables of the template.
         **params

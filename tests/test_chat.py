@@ -18,6 +18,9 @@ import fastlm
 from fastlm.errors import FastlmError, ModelFormatError, ParameterError, UnsupportedError
 from fastlm.saving import save
 from fastlm.tokenizer.chat import ChatTemplate, ChatTemplates, load_templates
+from fastlm.tokenizer.jinja import template as jinja_template
+from fastlm.tokenizer.jinja.template import Template
+from fastlm.tokenizer.load import load_tokenizer
 from fastlm.weights.folder import CheckpointFolder
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -136,6 +139,7 @@ def holding_itself() -> list[Any]:
     ("content", "match"),
     [
         ([10**5000], r"messages\[0\]\['content'\]\[0\]: .*digits"),
+        (["a\udc80"], r"messages\[0\]\['content'\]\[0\]: .*lone surrogate"),
         ([{"a": {1, 2}}], r"messages\[0\]\['content'\]\[0\]\['a'\]: "),
         ({(1, 2): 3}, r"messages\[0\]\['content'\]: names"),
         (b"bytes", r"messages\[0\]\['content'\]: "),
@@ -163,6 +167,10 @@ def test_errors_name_the_part_that_no_template_can_show(content: object, match: 
         ({"enable_thinking": object()}, "enable_thinking"),
         ({"chat_template": "rag"}, "only default"),
         ({"chat_template": 5}, "chat_template"),
+        ({"chat_template": "{{ messages }}"}, r"chat_template: .*write it to chat_template\.jinja"),
+        ({"tools": [{"name": "f"}]}, "no variable 'tools'"),
+        ({"documents": [{"text": "d"}]}, "no variable 'documents'"),
+        ({"add_generation_prompt": "no"}, "add_generation_prompt must be True or False"),
     ],
 )
 def test_variables_are_checked(variables: dict[Any, Any], match: str) -> None:
@@ -170,6 +178,7 @@ def test_variables_are_checked(variables: dict[Any, Any], match: str) -> None:
     with pytest.raises(ParameterError, match=match):
         templates.render(HELLO, variables)
     assert templates.render(HELLO, {"enable_thinking": False}) == "False"
+    assert templates.render(HELLO, {"tools": [], "documents": None}) == ""  # nothing that would be lost
 
 
 @pytest.mark.parametrize(
@@ -230,12 +239,24 @@ def test_the_last_message_goes_on() -> None:
         ("{{ messages[0].content[:3] }}", BEGUN[-1], {}, "changes or leaves out"),
         ("{{ messages[0].content * 2 }}", BEGUN[-1], {}, "changes or leaves out"),
         (TURNS, BEGUN[-1], {"continue_final_message": "answer"}, "'answer'"),
-        (TURNS, BEGUN[-1], {"continue_final_message": 5}, "continue_final_message"),
+        (TURNS, BEGUN[-1], {"continue_final_message": 5}, "continue_final_message must be True, or the name"),
+        (TURNS, BEGUN[-1], {"continue_final_message": ["content"]}, "continue_final_message must be True, or the name"),
     ],
 )
 def test_a_message_that_cannot_go_on(source: str, message: object, variables: dict[str, object], match: str) -> None:
     with pytest.raises(ParameterError, match=match):
         render(source, [message], **{"continue_final_message": True, **variables})
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_messages_may_share_what_goes_on(kind: type) -> None:
+    block = {"type": "text", "text": "Hi"}
+    source = "{% for m in messages %}<{{ m.role }}>{% for p in m.content %}{{ p.text }}{% endfor %}{% endfor %}"
+    content = kind([block, block])
+    for first in (content, [block]):
+        messages = [{"role": "user", "content": first}, {"role": "assistant", "content": content}]
+        wanted = f"<user>{'Hi' * len(first)}<assistant>HiHi"
+        assert render(source, messages, continue_final_message=True) == wanted
 
 
 # ---- the files of a model -----------------------------------------------------------------------
@@ -251,27 +272,29 @@ def write(folder: Path, **files: object) -> CheckpointFolder:
 
 
 def shown(source: CheckpointFolder, **variables: object) -> str:
-    templates = load_templates(source)
+    templates = load_templates(source, TOKENS)
     assert templates is not None
     return templates.render(HELLO, variables)
 
 
 def test_which_file_counts(tmp_path: Path) -> None:
     source = CheckpointFolder(tmp_path)
-    assert load_templates(source) is None
-    write(tmp_path, tokenizer_config__json={"chat_template": "A{{ eos_token }}", "eos_token": {"content": "!"}})
-    assert shown(source) == "A!"
+    assert load_templates(source, TOKENS) is None
+    write(tmp_path, tokenizer_config__json={"chat_template": "A{{ eos_token }}"})
+    assert shown(source) == "A</s>"
     write(tmp_path, chat_template__json={"chat_template": "B{{ eos_token }}"})
-    assert shown(source) == "B!"
+    assert shown(source) == "B</s>"
     write(tmp_path, chat_template__jinja="C{{ eos_token }}")
-    assert shown(source) == "C!"
+    assert shown(source) == "C</s>"
 
 
 def test_templates_with_names(tmp_path: Path) -> None:
     named = [{"name": "rag", "template": "R"}, {"name": "default", "template": "D{{ x }}"}]
     source = write(tmp_path, tokenizer_config__json={"chat_template": named})
     assert shown(source) == "D" and shown(source, chat_template="rag") == "R"
-    assert shown(source, x=1) == "D1" and shown(source, chat_template="rag", x=1) == "R"  # one of them reads x
+    assert shown(source, x=1) == "D1"
+    with pytest.raises(ParameterError, match="no variable 'x'"):  # that another template reads it helps nobody
+        shown(source, chat_template="rag", x=1)
     write(tmp_path, tokenizer_config__json={"chat_template": [*named, {"name": "tool_use", "template": "T"}]})
     assert shown(source, tools=[]) == "T" and shown(source, tools=[], chat_template="default") == "D"
     write(tmp_path, tokenizer_config__json={"chat_template": named[:1]})
@@ -281,16 +304,39 @@ def test_templates_with_names(tmp_path: Path) -> None:
     assert shown(source) == "F" and shown(source, chat_template="rag") == "N" and shown(source, tools=[]) == "M"
 
 
-def test_special_tokens_of_old_folders(tmp_path: Path) -> None:
-    source = write(
-        tmp_path,
-        chat_template__jinja="{{ bos_token }}{{ eos_token }}{{ image_token }}",
-        tokenizer_config__json={"bos_token": "<a>", "eos_token": None, "image_token": "<i>"},
-        special_tokens_map__json={"bos_token": {"content": "<b>"}, "eos_token": "<e>"},
-    )
-    assert shown(source) == "<b><e>"
-    write(tmp_path, tokenizer_config__json={"bos_token": "<a>", "added_tokens_decoder": {}})
-    assert shown(source) == "<a>"
+def test_only_the_template_that_is_used_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+    monkeypatch.setattr(jinja_template, "Template", lambda text: sources.append(text) or Template(text))
+    templates = ChatTemplates({name: ChatTemplate(name, "x.jinja", {}) for name in ("default", "rag", "tool_use")})
+    with pytest.raises(ParameterError, match="nope"):
+        templates.render(HELLO, {"nope": 1})
+    assert sources == ["default"]
+
+
+def test_templates_see_the_special_tokens_that_transformers_shows_them(stories: Path, tmp_path: Path) -> None:
+    """Those of the files, then those of the class; of the model's own, too. What a file says there is not, is not."""
+    (tmp_path / "tokenizer.json").symlink_to(stories / "tokenizer.json")
+    source = CheckpointFolder(tmp_path)
+    names = ("bos_token", "eos_token", "pad_token", "image_token")
+
+    def seen(**files: object) -> list[str]:
+        write(tmp_path, chat_template__jinja=" ".join(f"<{{{{ {name} }}}}>" for name in names), **files)
+        tokenizer = load_tokenizer(source)
+        assert tokenizer is not None
+        templates = load_templates(source, tokenizer.special_tokens)
+        assert templates is not None
+        return [text[1:-1] for text in templates.render(HELLO, {}).split(" ")]
+
+    end = "<|endoftext|>"
+    assert seen(tokenizer_config__json={"tokenizer_class": "GPT2Tokenizer"}) == [end, end, "", ""]
+    own = {"tokenizer_class": "GPT2Tokenizer", "bos_token": None, "eos_token": "The", "image_token": "a"}
+    assert seen(tokenizer_config__json=own) == ["", "The", "", "a"]
+    extra = {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": {"image_token": "a"}}
+    assert seen(tokenizer_config__json=extra) == ["", "", "", "a"]
+    old = {"bos_token": {"content": "b"}, "eos_token": "c"}
+    assert seen(tokenizer_config__json={"bos_token": "a"}, special_tokens_map__json=old) == ["b", "c", "", ""]
+    config = {"bos_token": "a", "added_tokens_decoder": {}}
+    assert seen(tokenizer_config__json=config, special_tokens_map__json=old) == ["a", "", "", ""]
 
 
 @pytest.mark.parametrize(
@@ -307,10 +353,10 @@ def test_special_tokens_of_old_folders(tmp_path: Path) -> None:
 def test_malformed_files_are_named(tmp_path: Path, files: dict[str, object]) -> None:
     source = write(tmp_path, **files)
     with pytest.raises(ModelFormatError, match=r"tokenizer_config\.json|chat_template\.json|additional_chat_templates"):
-        load_templates(source)
+        load_templates(source, TOKENS)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(ModelFormatError):
-        load_templates(source)
+        load_templates(source, TOKENS)
 
 
 def model_folder(stories: Path, folder: Path) -> None:
@@ -326,7 +372,7 @@ def test_bos_is_not_doubled(stories: Path, tmp_path: Path) -> None:
         assert model.chat_prompt(HELLO).count(public_model.END) == 1
         answer = model.chat(HELLO, max_tokens=5)
         assert len(answer.token_ids) == 5
-    with fastlm.load(stories) as model, pytest.raises(UnsupportedError, match="chat template"):
+    with fastlm.load(stories) as model, pytest.raises(UnsupportedError, match=r"write one to .*chat_template\.jinja"):
         model.chat(HELLO)
 
 
@@ -366,6 +412,7 @@ def test_every_error_is_typed() -> None:
         "{{ 1|nothing }}",
         "{% include 'x' %}",
         "{{ 'a'.x() }}",
+        "{{ '\\ud800' }}",
     ):
         with pytest.raises(FastlmError, match=r"chat_template\.jinja"):
             render(source)

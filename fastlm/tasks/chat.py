@@ -13,5 +13,8 @@ def chat_ids(engine: Engine, messages: Sequence[Any], variables: Mapping[Any, An
     """See `Model.chat_prompt`; the names of `variables` may be anything yet."""
     tokenizer = engine.prompts.needed_tokenizer()
     if engine.templates is None:
-        raise UnsupportedError("this model has no chat template: use generate() with a prompt of your own")
+        raise UnsupportedError(
+            "this model has no chat template: write one to the file chat_template.jinja in its folder (and convert a "
+            ".flm file again), or use generate() with a prompt of your own"
+        )
     return tokenizer.encode(engine.templates.render(messages, variables), special=False)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fastlm.arguments import shown
+from fastlm.arguments import has_surrogate, shown
 from fastlm.errors import FastlmError, ModelFormatError, ModelMemoryError, ParameterError
-from fastlm.tokenizer.conversation import Plain, cut, mark_end, plain_messages, plain_records
+from fastlm.tokenizer.conversation import Plain, cut, field_to_continue, flag, mark_end, plain_messages, plain_records
 from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ _FOLDER = "additional_chat_templates"
 _MAX_TEMPLATES = 64
 _DEFAULT = "default"
 _WITH_TOOLS = "tool_use"
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _ARGUMENTS = ("tools", "documents", "add_generation_prompt", "continue_final_message")
 
 
@@ -34,7 +33,7 @@ class ChatTemplate:
     where
         Its file, for error texts.
     tokens
-        bos_token, eos_token and the like, which templates refer to.
+        bos_token, eos_token and the like, which templates refer to: see `Tokenizer.special_tokens`.
     """
 
     def __init__(self, source: str, where: str, tokens: Mapping[str, str]) -> None:
@@ -68,7 +67,8 @@ class ChatTemplate:
         messages
             A list of mappings, or of objects with such fields: a role, and mostly a content.
         tools, documents
-            Lists of mappings, or None: JSON schemas of functions, and texts to answer from.
+            Lists of mappings, or None: JSON schemas of functions, and texts to answer from. Where the
+            template does not read them, they are an error.
         add_generation_prompt
             End with the start of the answer (the default, unless the last message is continued).
         continue_final_message
@@ -83,43 +83,44 @@ class ChatTemplate:
         ModelFormatError
             The template is malformed, fails, or would take too much time or memory.
         """
-        _check_names(variables, [self])
         return self.conversation(messages, variables)
 
-    def conversation(self, messages: object, variables: Mapping[str, Any]) -> str:
-        """As `render`, with variables whose names are known to be read."""
+    def conversation(self, messages: object, variables: Mapping[Any, Any]) -> str:
+        """As `render`; the names of `variables` may be anything yet."""
+        _check_names(variables, self)
         plain, given = Plain(), dict(variables)
-        field = given.pop("continue_final_message", None)
-        prompted = given.pop("add_generation_prompt", None)
-        if field and prompted:
+        field = field_to_continue(given.pop("continue_final_message", None))
+        prompted = flag("add_generation_prompt", given.pop("add_generation_prompt", None))
+        if field is not None and prompted:
             raise ParameterError("continue_final_message and add_generation_prompt exclude each other")
         shown_messages = plain_messages(plain, messages)
         seen = {name: plain_records(plain, name, given.pop(name, None)) for name in ("tools", "documents")}
+        for name in (name for name, records in seen.items() if records and name not in self.names):
+            raise ParameterError(f"the chat template reads no variable {name!r}: leave {name} out")
         others = {name: plain.copy(value, name) for name, value in given.items()}
         others |= {
             "messages": shown_messages,
-            "add_generation_prompt": not field if prompted is None else bool(prompted),
+            "add_generation_prompt": field is None if prompted is None else prompted,
         }
-        text = None
-        if field:
-            text = mark_end(shown_messages, "content" if field is True else field, self._source)
+        text = None if field is None else mark_end(shown_messages, field, self._source)
         with _typed(self._where):
             from fastlm.tokenizer.jinja.meter import work_for
 
             made = self._template.render({**self._tokens, **seen, **others}, work_for(plain.characters, plain.items))
+        if has_surrogate(made):
+            raise ModelFormatError(f"{self._where}: the chat template makes a lone surrogate, which UTF-8 cannot say")
         return made if text is None else cut(made, text)
 
 
-def _check_names(names: Iterable[object], templates: Sequence[ChatTemplate]) -> None:
-    """Raise ParameterError for a variable that none of the templates reads."""
+def _check_names(names: Iterable[object], template: ChatTemplate) -> None:
+    """Raise ParameterError for a variable that the template does not read."""
     for name in names:
         if not isinstance(name, str):
             raise ParameterError(f"template_kwargs: {shown(name)} is no name of a variable")
         if name == "messages":
             raise ParameterError("template_kwargs: messages cannot be one of them; they are the first argument")
-        if name not in _ARGUMENTS and not any(name in template.names for template in templates):
-            known = {other for template in templates for other in template.names}
-            near = difflib.get_close_matches(name[:64], [*_ARGUMENTS, *sorted(known)], 1)
+        if name not in _ARGUMENTS and name not in template.names:
+            near = difflib.get_close_matches(name[:64], [*_ARGUMENTS, *sorted(template.names)], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"the chat template reads no variable {shown(name)}{hint}")
 
@@ -163,12 +164,16 @@ class ChatTemplates:
         """
         variables = dict(variables)
         chosen = self._choose(variables.pop("chat_template", None), variables.get("tools") is not None)
-        _check_names(variables, [chosen, *self._templates.values()])
         return chosen.conversation(messages, variables)
 
     def _choose(self, name: object, tools: bool) -> ChatTemplate:
         if name is None:
             name = _WITH_TOOLS if tools and _WITH_TOOLS in self._templates else _DEFAULT
+        if isinstance(name, str) and "{" in name and name not in self._templates:
+            raise ParameterError(
+                "chat_template: takes the name of a template, not its text: write it to chat_template.jinja in the "
+                "model's folder"
+            )
         if not isinstance(name, str) or name not in self._templates:
             names = ", ".join(sorted(self._templates))
             raise ParameterError(f"chat_template: the model has no {shown(name)}, only {names}: name one of them")
@@ -178,13 +183,12 @@ class ChatTemplates:
 # ---- the files of a model -----------------------------------------------------------------------
 
 
-def load_templates(model: ModelSource) -> ChatTemplates | None:
-    """The chat templates of a model; None if it has none.
+def load_templates(model: ModelSource, tokens: Mapping[str, str]) -> ChatTemplates | None:
+    """The chat templates of a model, which see these special tokens; None if it has none.
 
     Those of chat_template.jinja and of additional_chat_templates/ count before chat_template.json, and this one before
     tokenizer_config.json.
     """
-    tokens = _special_tokens(model)
     found = _files(model)
     for name in ("chat_template.json", "tokenizer_config.json"):
         if _DEFAULT not in found:
@@ -230,15 +234,3 @@ def _named(value: object, where: str) -> dict[str, str]:
             f'{where}: chat_template must be a string, or a list of {{"name": ..., "template": ...}}'
         )
     return dict(items)
-
-
-def _special_tokens(model: ModelSource) -> dict[str, str]:
-    """The special tokens that templates see, by name.
-
-    Folders of old have them in special_tokens_map.json, which counts where tokenizer_config.json lists no added tokens.
-    """
-    config = model.read_json("tokenizer_config.json") or {}
-    if "added_tokens_decoder" not in config:
-        config |= model.read_json("special_tokens_map.json") or {}
-    contents = {name: value.get("content") if isinstance(value, dict) else value for name, value in config.items()}
-    return {name: text for name in _SPECIAL_TOKENS if isinstance(text := contents.get(name), str)}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlm.arguments import shown
+from fastlm.arguments import has_surrogate, shown
 from fastlm.errors import ParameterError
 
 _MAX_DEPTH = 64  # of values in values
@@ -51,8 +51,7 @@ class Plain:
         self.items += 1
         kind = type(value)
         if kind is str:
-            self.characters += len(value)  # type: ignore[arg-type]
-            return value
+            return self._text(value, path)  # type: ignore[arg-type]
         if value is None or kind is bool or kind is float:
             return value
         if isinstance(value, (str, int, float, np.bool_, np.integer, np.floating)):
@@ -63,10 +62,15 @@ class Plain:
             self._made[id(value)] = value, self._container(value, path)
         return self._made[id(value)][1]
 
+    def _text(self, value: str, path: tuple[Any, ...]) -> str:
+        if has_surrogate(value):
+            raise ParameterError(f"{_name(path)}: the text holds a lone surrogate, which UTF-8 cannot say")
+        self.characters += len(value)
+        return value
+
     def _scalar(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, str):
-            self.characters += len(value)
-            return str.__str__(value)
+            return self._text(str.__str__(value), path)
         if isinstance(value, (bool, np.bool_)):
             return bool(value)
         if isinstance(value, (float, np.floating)):
@@ -137,9 +141,29 @@ def plain_records(plain: Plain, name: str, values: object) -> list[dict[str, Any
     return [plain.copy(value, f"{name}[{i}]") for i, value in enumerate(values)]
 
 
+def flag(name: str, value: object) -> bool | None:
+    """An argument that is true, false, or left out."""
+    if value is None:
+        return None
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise ParameterError(f"{name} must be True or False, not {shown(value)}")
+
+
 # ---- going on with the last message -------------------------------------------------------------
 
 _MARK = "FASTLM_GOES_ON_HERE"
+
+
+def field_to_continue(value: object) -> str | None:
+    """The field of the last message that continue_final_message names; None: the message is whole."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, (bool, np.bool_)):
+        return "content" if value else None
+    raise ParameterError(
+        f"continue_final_message must be True, or the name of a field of the last message, not {shown(value)}"
+    )
 
 
 def mark_end(messages: list[dict[str, Any]], field: str, source: str) -> str:
@@ -156,16 +180,17 @@ def mark_end(messages: list[dict[str, Any]], field: str, source: str) -> str:
     if not any(name in source for name in names):
         raise ParameterError(f"{where} is not read by the chat template")
     if isinstance(value, (list, tuple)):
-        blocks = [block for block in value if isinstance(block, dict) and isinstance(block.get("text"), str)]
-        if not blocks:
+        at = [i for i, block in enumerate(value) if isinstance(block, dict) and isinstance(block.get("text"), str)]
+        if not at:
             raise ParameterError(f"{where} holds no text to go on with")
-        text = str(blocks[-1]["text"])
-        blocks[-1]["text"] = f"{text}{_MARK} "
+        text = str(value[at[-1]]["text"])
+        blocks = list(value)  # a copy, since other messages may share the list and the block
+        blocks[at[-1]] = {**blocks[at[-1]], "text": f"{text}{_MARK} "}
+        last.update(dict.fromkeys(names, type(value)(blocks)))
         return text
     if not isinstance(value, str):
         raise ParameterError(f"{where} must be text, not {shown(value)}")
-    for name in names:
-        last[name] = f"{value}{_MARK} "
+    last.update(dict.fromkeys(names, f"{value}{_MARK} "))
     return value
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fastlm.arguments import items, token_id
+from fastlm.arguments import has_surrogate, items, token_id
 from fastlm.errors import ParameterError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description
@@ -132,7 +132,7 @@ class Tokenizer:
         """
         if not isinstance(text, str):
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
-        if not text.isascii() and _has_surrogate(text):
+        if has_surrogate(text):
             raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say")
         with library_errors("text: the tokenizer cannot encode it", ParameterError):
             library = self._library if start else self._going_on
@@ -206,14 +206,6 @@ class Tokenizer:
 
     def _is_read(self, special: str, text: str) -> bool:
         return self._library.token_to_id(special) in self.encode(text, special=False, start=False)
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _without_first_space(part: Part | None) -> Part | None:
