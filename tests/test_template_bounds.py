@@ -116,6 +116,7 @@ UNPAID = {
     "1.1e300 | round": 400,
     "(2 ** 4000) | round(-400)": 400,
     "3 ** 2000": 200,
+    "1 | tojson(indent=1000000)": 1_000_000,
     "strftime_now('')": 100,
     "meeting == also_meeting": 30_000,
     "meeting.keys() == also_meeting.keys()": 30_000,

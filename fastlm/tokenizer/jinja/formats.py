@@ -107,7 +107,7 @@ def to_json(
     between = 4 if separators is None else sum(len(separator) for separator in separators)
     escaped = 12 if ensure_ascii else 6  # \ud83d\ude00 for a character, \u001f for a control character
     meter.room(escaped * found.characters + found.values * (margin + between + 4))
-    meter.pay(found.values * (STEP if indent is None else OBJECT + STEP * found.depth))
+    meter.pay(margin + found.values * (STEP if indent is None else OBJECT + STEP * found.depth))
     made = json.dumps(
         value, ensure_ascii=bool(ensure_ascii), indent=indent, separators=separators, sort_keys=bool(sort_keys)
     )
