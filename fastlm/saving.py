@@ -26,7 +26,8 @@ KEPT = (
 def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], None] | None = None) -> None:
     """Write a loaded model as a .flm file, which C maps at once: packed weights, spec, and the folder's small files.
 
-    Raises as `fastlm.weights.container.write`, and ParameterError if `path` has the ending of another kind of file.
+    Raises as `fastlm.weights.container.write`, and ModelFileError if a small file was changed since the model was
+    loaded, ParameterError if `path` has the ending of another kind of file.
     """
     if path_of(path).name.lower().endswith((".gguf", *CHECKPOINT_FILES)):
         raise ParameterError(f"{path}: what is written is a .flm file, and load() goes by the name: end it in .flm")

@@ -272,7 +272,7 @@ def write(folder: Path, **files: object) -> CheckpointFolder:
 
 
 def shown(source: CheckpointFolder, **variables: object) -> str:
-    templates = load_templates(source, TOKENS)
+    templates = load_templates(CheckpointFolder(source.path), TOKENS)  # one of its own: files of one source do not change
     assert templates is not None
     return templates.render(HELLO, variables)
 
@@ -356,7 +356,7 @@ def test_malformed_files_are_named(tmp_path: Path, files: dict[str, object]) -> 
         load_templates(source, TOKENS)
     (tmp_path / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(ModelFormatError):
-        load_templates(source, TOKENS)
+        load_templates(CheckpointFolder(tmp_path), TOKENS)
 
 
 def model_folder(stories: Path, folder: Path) -> None:

@@ -111,9 +111,33 @@ def test_no_vocabulary_no_files(path):
 def test_what_the_reader_would_refuse_is_not_written(path, tensor):
     with pytest.raises(ModelFormatError, match=tensor[0]):
         write(path, spec=b"s", tensors=[tensor])
-    with pytest.raises(ModelFormatError, match="at most 64"):
-        write(path, spec=b"s", tensors=tensors(), extras={str(i): b"" for i in range(62)})
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("extras", "words"),
+    [({f"f{i}": b"" for i in range(61)}, "at most 60 .* 61; .*'f60'"), ({"\udcff": b""}, r"'\\udcff' is not UTF-8")],
+    ids=["too many", "name"],
+)
+def test_small_files_that_cannot_be_written(path, extras, words):
+    with pytest.raises(ModelFormatError, match=rf"m\.flm: .*{words}"):
+        write(path, spec=b"s", tensors=tensors(), extras=extras)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_small_files_are_bounded_before_they_are_read(path, content, monkeypatch):
+    """Sections of gigabytes, which a sparse file has for nothing."""
+    n_bytes = sum(4 + len(name) + len(data) for name, data in FILES.items())
+    monkeypatch.setattr(container, "MAX_FILE_BYTES", n_bytes)
+    assert read(path).files == FILES
+    monkeypatch.setattr(container, "MAX_FILE_BYTES", n_bytes - 1)
+    sizes, read_at = [], container._read_at
+    monkeypatch.setattr(container, "_read_at", lambda *args: sizes.append(args[2]) or read_at(*args))
+    for call in (lambda: read(path), lambda: write(path, spec=b"s", tensors=tensors(), extras=FILES)):
+        with pytest.raises(ModelFormatError, match=rf"m\.flm: .* {n_bytes} bytes .* at most {n_bytes - 1}"):
+            call()
+    assert len(sizes) == 1 + 2  # the table, and the files that fit
+    assert path.read_bytes() == content
 
 
 # ---- all or nothing ------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from fastlm.errors import ModelFormatError, UnsupportedError, file_error
-from fastlm.weights.jsonfile import check_lfs, file_bytes
-from fastlm.weights.paths import replacing
+from fastlm.weights.jsonfile import MAX_FILE_BYTES, check_lfs, file_bytes
+from fastlm.weights.paths import identity_of, replacing
 
 MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
@@ -87,6 +87,33 @@ def _encode_vocabulary(v: Vocabulary) -> bytes:
     return head + numbers + bytes(map(bool, v.special)) + b"".join(v.pieces)
 
 
+def _encode_files(path: object, files: Mapping[str, bytes]) -> list[bytes]:
+    """The section of each embedded file."""
+    most = _MAX_SECTIONS - 4  # the others are spec, vocabulary, index and payload
+    if len(files) > most:
+        raise ModelFormatError(
+            f"{path}: a .flm file holds at most {most} of a model's small files, and here are {len(files)}; "
+            f"the last is {list(files)[-1]!a}: leave some out of the model's folder"
+        )
+    sections = []
+    for name, content in files.items():
+        try:
+            encoded = name.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ModelFormatError(f"{path}: the name of the model's file {name!a} is not UTF-8: rename it") from None
+        sections.append(_FILE_NAME.pack(len(encoded)) + encoded + content)
+    _check_total(sum(map(len, sections)), path)
+    return sections
+
+
+def _check_total(n_bytes: int, where: object) -> None:
+    """Bound the embedded files, which are in memory together."""
+    if n_bytes > MAX_FILE_BYTES:
+        raise ModelFormatError(
+            f"{where}: the model's small files have {n_bytes:,} bytes together; at most {MAX_FILE_BYTES:,} are kept"
+        )
+
+
 class _Writer:
     """Appends sections; the header and the table, whose place is kept free, are written last."""
 
@@ -96,8 +123,6 @@ class _Writer:
         self._at = 0
         self._table: list[bytes] = []
         self._n_sections = n_sections
-        if n_sections > _MAX_SECTIONS:
-            raise ModelFormatError(f"a .flm file cannot hold {n_sections} parts; at most {_MAX_SECTIONS}")
         self._put(bytes(_HEADER.size + n_sections * _SECTION.size))
 
     def _put(self, data: bytes | memoryview) -> int:
@@ -173,25 +198,21 @@ def write(
 
     Raises
     ------
+    ModelFormatError
+        There are too many extras, the name of one is not UTF-8, or a tensor's data does not fit its shape.
     ModelFileError, ModelMemoryError, ParameterError
         As `fastlm.weights.paths.replacing`.
     """
-    files = extras or {}
+    files = _encode_files(path, extras or {})
     with replacing(path) as file:
         writer = _Writer(file, 3 + (vocabulary is not None) + len(files), progress)
         writer.section(_SPEC, spec)
         if vocabulary is not None:
             writer.section(_VOCABULARY_KIND, _encode_vocabulary(vocabulary))
-        for name, content in files.items():
-            encoded = name.encode("utf-8")
-            writer.section(_FILE, _FILE_NAME.pack(len(encoded)) + encoded + content)
+        for content in files:
+            writer.section(_FILE, content)
         writer.section(_INDEX, writer.payload(tensors))
         writer.finish()
-
-
-def identity_of(found: os.stat_result) -> tuple[int, ...]:
-    """What tells a file from one that takes its name, and from itself before it was away: a rename sets ctime."""
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read_at(file: BinaryIO, offset: int, n_bytes: int, where: str) -> bytes:
@@ -254,6 +275,7 @@ def read(path: str | os.PathLike[str]) -> Contents:
     """
     where = str(path)
     files: dict[str, bytes] = {}
+    total = 0
     file_bytes(Path(path))  # a pipe would not open
     try:
         with Path(path).open("rb") as file:
@@ -261,6 +283,8 @@ def read(path: str | os.PathLike[str]) -> Contents:
             for kind, crc, offset, n_bytes in _read_table(file, found.st_size, where):
                 if kind != _FILE:
                     continue
+                total += n_bytes
+                _check_total(total, where)
                 data = _read_at(file, offset, n_bytes, where)
                 if zlib.crc32(data) != crc:
                     raise ModelFormatError(f"{where}: is damaged: the checksum of a section of kind {kind} is wrong")

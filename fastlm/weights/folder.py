@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastlm.arch import registry
 from fastlm.errors import ModelFileError, ModelFormatError, UnsupportedError, file_error
 from fastlm.weights.bind import bind
-from fastlm.weights.jsonfile import check_lfs, file_bytes, read_bytes
+from fastlm.weights.jsonfile import MAX_FILE_BYTES, check_lfs, file_bytes, read_bytes
+from fastlm.weights.paths import identity_of
 from fastlm.weights.safetensors import Checkpoint
 from fastlm.weights.source import Builder, Built, ModelSource
-
-MAX_FILE_BYTES = 256 << 20  # of tokenizer.json, the largest file that is read whole
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = re.compile(r"(pytorch_model|model|consolidated)[\w.-]*\.(bin|pt|pth)(\.index\.json)?", re.ASCII)
@@ -27,6 +27,7 @@ class CheckpointFolder(ModelSource):
 
     path: Path
     weights_name: str = _WEIGHTS[0]  # of the safetensors file, or of the index of its shards
+    _seen: dict[str, object] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def weights(self) -> Path:
@@ -37,16 +38,24 @@ class CheckpointFolder(ModelSource):
 
     def read(self, name: str) -> bytes | None:
         path = self.path / name
-        return read_bytes(path, MAX_FILE_BYTES) if _is_there(path) else None
+        found = _found(path)
+        self._same(name, None if found is None else identity_of(found))
+        return None if found is None else read_bytes(path, MAX_FILE_BYTES)
 
     def names(self, folder: str) -> tuple[str, ...]:
         path = self.path / folder
-        if not _is_there(path):
-            return ()
+        is_there = _found(path) is not None
         try:
-            return tuple(sorted(entry.name for entry in path.iterdir()))
+            found = tuple(sorted(entry.name for entry in path.iterdir())) if is_there else ()
         except OSError as error:
             raise ModelFileError(f"{path}: cannot be read: {error.strerror}") from error
+        self._same(folder, found)
+        return found
+
+    def _same(self, name: str, found: object) -> None:
+        """Refuse what is not as it was when it was first read: parts of two models do not make one."""
+        if self._seen.setdefault(name, found) != found:
+            raise ModelFileError(f"{self.path / name}: was changed since the model was loaded: load it again")
 
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         family = registry.read(config, self.path / "config.json")
@@ -80,25 +89,24 @@ def open_folder(path: Path) -> CheckpointFolder:
     return CheckpointFolder(path, weights)
 
 
-def _is_there(path: Path) -> bool:
-    """Whether a folder has a file of this name, which must be readable then.
+def _found(path: Path) -> os.stat_result | None:
+    """What the system says of a file, which must be readable; None: there is none.
 
     One of the hub cache is a link to a blob, which an unfinished download lacks.
     """
     try:
-        path.stat()
+        return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
             raise ModelFileError(f"{path}: points to a file that does not exist; download the model again") from None
-        return False
+        return None
     except OSError as error:
         raise file_error(path, "read", error) from error
-    return True
 
 
 def _check_start(path: Path) -> None:
     """A file that `path.iterdir` has named can be read, and is itself."""
-    _is_there(path)
+    _found(path)
     file_bytes(path)
     try:
         with path.open("rb") as file:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastlm.errors import ModelFileError, ModelFormatError, file_error
 
+MAX_FILE_BYTES = 256 << 20  # of tokenizer.json, the largest small file, which is read whole
 MAX_JSON_BYTES = 16 << 20  # config files are a few kilobytes; a shard index of 100,000 tensors is 10 MB
 _MAX_DEPTH = 64
 _MAX_DIGITS = 64  # of an integer; transformers writes int(1e30), 31 digits, for a text without a longest length

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fastlm.errors import ModelFileError, file_error
 from fastlm.weights import container
+from fastlm.weights.paths import identity_of
 from fastlm.weights.source import Builder, Built, ModelSource
 
 
@@ -32,7 +33,7 @@ class PackedFile(ModelSource):
         """Give the file to `builder`: it says itself what it is, so `config` is not asked."""
         built = builder.map(self.path)
         try:
-            found = container.identity_of(self.path.stat())
+            found = identity_of(self.path.stat())
         except OSError as error:
             raise file_error(self.path, "read", error) from error
         if found != self.contents.identity:

@@ -37,6 +37,11 @@ def _at_home(path: Path) -> Path:
         return path
 
 
+def identity_of(found: os.stat_result) -> tuple[int, ...]:
+    """What tells a file from one that takes its name, and from itself before it was away: a rename sets ctime."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 @contextmanager
 def replacing(path: object) -> Iterator[BinaryIO]:
     """A file to write, which takes the place of `path` at the end of the block.
@@ -58,7 +63,8 @@ def replacing(path: object) -> Iterator[BinaryIO]:
     try:
         if target.is_symlink() or (target.exists() and not target.is_file()):
             raise ModelFileError(f"{path}: cannot be written: it exists and is not a file")
-        prefix = "." + os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore") + "."
+        name = os.fsencode(target.name)[:_NAME_BYTES].decode("utf-8", "ignore")  # cut between letters
+        prefix = f".{os.fsdecode(name.encode())}."
         _remove_left_over(target.parent, prefix)
         temporary, file = _open_locked(target.parent, prefix)
         with file:

@@ -47,7 +47,7 @@ class ModelSource(ABC):
         ModelFormatError
             The file is larger than any tokenizer, or a Git LFS pointer.
         ModelFileError
-            The file cannot be read.
+            The file cannot be read, or was changed since it was first read.
         """
 
     def names(self, folder: str) -> tuple[str, ...]:
