@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastlm.arguments import items, shown, token_id, whole
-from fastlm.errors import ParameterError
+from fastlm.errors import ModelFormatError, ParameterError
 
 # fmt: off
 ALIASES = {
@@ -34,6 +34,7 @@ FILTERS = {"top_k": (0, 1), "top_p": (1,), "min_p": (0,), "typical_p": (1,)}  # 
 # Settings of generation_config.json: what is taken from it, and under which name; ...
 RENAMED = {"max_new_tokens": "max_tokens", "min_new_tokens": "min_tokens"}
 TAKEN = ("repetition_penalty", "no_repeat_ngram_size", *RENAMED)
+IDS = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
 SAMPLING = ("do_sample", "temperature", *FILTERS)
 # ... beginnings of names that say nothing about which tokens follow; ...
 ASIDE = ("_", "bos_", "eos_", "pad_", "decoder_start_", "transformers_", "output_", "return_", "cache_", "use_cache")
@@ -163,6 +164,27 @@ def _defaults(config: Mapping[str, object]) -> dict[str, Any]:
         found["temperature"] = 1.0
         found.update({k: config[k] for k in SAMPLING[1:] if config.get(k) is not None})
     return found
+
+
+def check_settings(config: Mapping[str, object], where: str) -> None:
+    """Refuse settings of config.json or generation_config.json that are of another type than transformers writes.
+
+    Which values are in range is for `resolve` to say, since a caller may give others.
+
+    Raises
+    ------
+    ModelFormatError
+        A setting would count for nothing, and the text would never end or be greedy without a word.
+    """
+    for name in IDS:
+        value = config.get(name)
+        if not all(type(item) is int for item in (value if isinstance(value, list) else [value]) if item is not None):
+            raise ModelFormatError(f"{where}: {name} must be a token id or a list of them, not {shown(value)}")
+    if not isinstance(config.get("do_sample"), bool | None):
+        raise ModelFormatError(f"{where}: do_sample must be true or false, not {shown(config['do_sample'])}")
+    for name in (*TAKEN, *SAMPLING[1:]):
+        if isinstance(value := config.get(name), bool) or not isinstance(value, int | float | None):
+            raise ModelFormatError(f"{where}: {name} must be a number, not {shown(value)}")
 
 
 def not_honoured(config: Mapping[str, object]) -> dict[str, object]:

@@ -17,7 +17,7 @@ from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
-from fastlm.generation import not_honoured
+from fastlm.generation import check_settings, not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
@@ -111,6 +111,8 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
     tokenizer = load_tokenizer(source)
     config = source.config()
     generation_config = source.read_json("generation_config.json") or {}
+    check_settings(config, source.describe("config.json"))
+    check_settings(generation_config, source.describe("generation_config.json"))
     words = partial(vocabulary, tokenizer, config, generation_config)
     context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
     _warn_of(generation_config)

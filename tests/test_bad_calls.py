@@ -246,7 +246,7 @@ def test_an_iterator_is_echoed(kinds: Kinds) -> None:
 
 def test_values_of_generation_config(tmp_path: Path) -> None:
     folder = save_llama(tmp_path)
-    for name, value in {"top_k": -1, "temperature": "hot", "repetition_penalty": math.nan, "top_p": 3}.items():
+    for name, value in {"top_k": -1, "temperature": -0.5, "repetition_penalty": math.nan, "top_p": 3}.items():
         (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, name: value}))
         with fastlm.load(folder) as model:
             with refused(ParameterError, "generation_config.json", name):

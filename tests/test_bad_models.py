@@ -172,7 +172,7 @@ def test_weights_cut_short_after_load(tmp_path: Path) -> None:
 def test_a_start_token_outside_of_the_vocabulary(name: str, rows: int, tmp_path: Path) -> None:
     config = json.loads((GOLDEN / "t5" / "config.json").read_text())
     (tmp_path / WEIGHTS).symlink_to(GOLDEN / "t5" / WEIGHTS)
-    for start in (-1, 96, 2**31, 2**63, "x", None):
+    for start in (-1, 96, 2**31, 2**63, None):
         (tmp_path / "config.json").write_text(json.dumps({**config, "decoder_start_token_id": start}))
         with fastlm.load(tmp_path) as model, pytest.raises(FastlmError, match="decoder_start_token_id"):
             model.generate([1] * rows)

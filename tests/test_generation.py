@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import public_model
 import pytest
-from models import save_llama
+from models import TINY, save_llama
+from refusals import refused
 
 import fastlm
 from fastlm.describe import describe, summary
-from fastlm.errors import ParameterError
+from fastlm.errors import ModelFormatError, ParameterError
 from fastlm.generation import not_honoured, resolve
 
 PROMPT = "Once upon a time"
@@ -292,3 +293,33 @@ def test_settings_that_are_not_honoured(tmp_path: Path, caplog: pytest.LogCaptur
     with fastlm.load(tmp_path) as model:
         assert "not honoured" not in summary(describe(model))
     assert len(caplog.records) == 1
+
+
+WRONG_TYPES = [
+    ("eos_token_id", "2"),
+    ("eos_token_id", 2.0),
+    ("eos_token_id", [2, "3"]),
+    ("eos_token_id", True),
+    ("bos_token_id", {}),
+    ("decoder_start_token_id", "0"),
+    ("do_sample", 1),
+    ("do_sample", "true"),
+    ("temperature", "hot"),
+    ("top_k", [5]),
+    ("max_new_tokens", True),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_TYPES, ids=[f"{name} {value}" for name, value in WRONG_TYPES])
+def test_settings_of_another_type(tmp_path: Path, name: str, value: object) -> None:
+    """Without a word about them, a text never ended, or was greedy."""
+    folder = save_llama(tmp_path)
+    (folder / "generation_config.json").write_text(json.dumps({name: value}))
+    with refused(ModelFormatError, f"{folder / 'generation_config.json'}: {name} must be"):
+        fastlm.load(folder)
+    (folder / "generation_config.json").write_text(json.dumps({name: None}))
+    fastlm.load(folder).close()
+    if name.endswith("_token_id"):
+        (folder / "config.json").write_text(json.dumps({**TINY.config(), name: value}))
+        with refused(ModelFormatError, f"{folder / 'config.json'}: {name} must be"):
+            fastlm.load(folder)
