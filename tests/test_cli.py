@@ -60,6 +60,15 @@ def test_convert_then_generate(stories: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith(public_model.BEGINNING)
 
 
+def test_convert_to_a_home_that_is_none(stories: Path, tmp_path: Path) -> None:
+    """The name that was written is the one that is measured."""
+    command = [sys.executable, "-m", "fastlm", "convert", str(stories), "~nobody-of-this-name.flm"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    size = (tmp_path / "~nobody-of-this-name.flm").stat().st_size
+    assert done.stdout == f"~nobody-of-this-name.flm: {size:,} bytes\n"
+
+
 def test_next_shows_bars(stories: Path) -> None:
     lines = fastlm("next", "Once upon a", "--model", stories, "-k", "3").stdout.splitlines()
     assert len(lines) == 3

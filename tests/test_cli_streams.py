@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -121,6 +122,13 @@ def test_every_encoding_of_the_output(env: dict[str, str]) -> None:
         assert done.returncode == 0 and json.loads(done.stdout.decode(encoding))["prompt"] == TEXT
 
 
+@pytest.mark.parametrize("env", ENCODINGS[:2], ids=["C", "plain C"])
+def test_names_in_every_encoding(stories: Path, tmp_path: Path, env: dict[str, str]) -> None:
+    name = "caf\u00e9" + "\u3042" * 70 + ".flm"  # longer than what its temporary file takes over
+    done = fastlm("convert", stories, tmp_path / name, env=env)
+    assert (done.returncode, done.stderr) == (0, b"") and (tmp_path / name).stat().st_size > 1 << 20
+
+
 # ---- output that does not go anywhere -------------------------------------------------------------------------------
 
 COMMANDS = ["generate Once --max-tokens 5", "generate Once --max-tokens 5 --json", "next Once", "info", "info --json"]
@@ -175,6 +183,28 @@ AT_AN_IMPORT = """
 def test_ctrl_c_while_importing(module: str) -> None:
     program = textwrap.dedent(AT_AN_IMPORT)
     done = subprocess.run([sys.executable, "-c", program, module], capture_output=True, timeout=60, cwd=ELSEWHERE)
+    assert done.stderr == b"\nfastlm: interrupted\n" and done.stdout == b"130\n"
+
+
+AS_NUMPY_DOES = """
+    import os, signal, sys
+    class Interrupts:
+        def find_spec(self, name, path=None, target=None):
+            if name == "numpy":
+                try:
+                    os.kill(os.getpid(), signal.SIGINT)
+                except KeyboardInterrupt as error:
+                    raise ImportError("numpy failed to import") from error
+    sys.meta_path.insert(0, Interrupts())
+    from fastlm.cli import main
+    print(main(["--version"]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot wait here")
+def test_ctrl_c_that_a_library_would_turn_into_another_error() -> None:
+    command = [sys.executable, "-c", textwrap.dedent(AS_NUMPY_DOES)]
+    done = subprocess.run(command, capture_output=True, timeout=60, cwd=ELSEWHERE)
     assert done.stderr == b"\nfastlm: interrupted\n" and done.stdout == b"130\n"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from fastlm.cli import streams
@@ -254,7 +253,8 @@ def _bench(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from fastlm.loading import load
     from fastlm.saving import save
+    from fastlm.weights.paths import path_of
 
     with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
         save(model, args.out)
-    streams.write(f"{args.out}: {Path(args.out).expanduser().stat().st_size:,} bytes\n")
+    streams.write(f"{args.out}: {path_of(args.out).stat().st_size:,} bytes\n")
