@@ -90,6 +90,7 @@ def describe(model: Model) -> dict[str, Any]:
         "vocabulary": model.vocab,
         "context": model.context,
         "tied_head": model.spec.tied,
+        "tokenizer": model.tokenizer is not None,
         "stacks": stacks,
         "dtype": info["format"],
         "kv_dtype": info["kv_dtype"],
@@ -116,6 +117,8 @@ def summary(d: dict[str, Any]) -> str:
     for name, stack in d["stacks"].items():
         lines += [f"  {name}: {n} x ({layer}), norms: {stack['norms']}" for layer, n in stack["layers"].items()]
     lines.append(f"  matrices {d['dtype']}, keys and values {d['kv_dtype']}, {d['threads']} thread(s), {d['isa']}")
+    if not d["tokenizer"]:
+        lines.append("  no tokenizer: it takes and gives token ids, not text")
     if d["not_honoured"]:
         ignored = ", ".join(f"{name} {shown(value)}" for name, value in d["not_honoured"].items())
         lines.append(f"  of generation_config.json, not honoured: {ignored}")

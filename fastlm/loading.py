@@ -169,6 +169,10 @@ class _CoreBuilder:
         return context, core, spec
 
     def map(self, file: Path) -> tuple[_core.Context, _core.Model, ModelSpec]:
+        if self.dtype != "auto" and file == PACKAGED:
+            raise ParameterError(
+                "dtype: the packaged model has one format only: leave dtype out, or load another model"
+            )
         if self.dtype != "auto":
             raise ParameterError("dtype: a .flm file is already packed; convert the checkpoint again for another dtype")
         context = self._context(file_bytes(file))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import public_model
 import pytest
+from models import save_llama
 
 BEGINNING = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. "
@@ -86,6 +88,46 @@ def test_info_counts_every_parameter(stories: Path) -> None:
     assert f"{public_model.PARAMETERS:,} parameters" in fastlm("info", stories).stdout
 
 
+def test_an_encoder_decoder_writes_its_answer_alone(tmp_path: Path) -> None:
+    golden = Path(__file__).with_name("golden") / "t5"
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(golden / name, tmp_path)
+    description = {"model": {"type": "BPE", "vocab": {chr(33 + i): i for i in range(90)}, "merges": []}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], **description}))
+    done = fastlm("generate", "abc", "--model", tmp_path, "--max-tokens", "4", "--json")
+    assert json.loads(done.stdout)["prompt"] == "abc"
+    assert (
+        fastlm("generate", "abc", "--model", tmp_path, "--max-tokens", "4").stdout
+        == json.loads(done.stdout)["text"] + "\n"
+    )
+
+
+def test_models_without_a_tokenizer(tmp_path: Path) -> None:
+    folder, packed = save_llama(tmp_path / "model"), tmp_path / "model.flm"
+    done = fastlm("convert", folder, packed)
+    assert done.stderr == (
+        "fastlm: this model has no tokenizer (tokenizer.json is missing): "
+        f"{packed} takes and gives token ids, not text\n"
+    )
+    for path in (folder, packed):
+        assert "no tokenizer: it takes and gives token ids, not text" in fastlm("info", path).stdout
+        assert json.loads(fastlm("info", path, "--json").stdout)["tokenizer"] is False
+    assert "no tokenizer" not in fastlm("info").stdout
+
+
+def test_a_prompt_that_is_the_name_of_a_file(stories: Path, tmp_path: Path) -> None:
+    file, packed = tmp_path / "story.txt", tmp_path / "model.flm"
+    file.touch(), packed.touch()
+    for command in ("generate", "next"):
+        for path, what in ((tmp_path, "folder; did you mean --model"), (file, "file; did you mean --file")):
+            done = fastlm(command, path, *(("--max-tokens", "1") if command == "generate" else ()))
+            assert done.stderr == f"fastlm: the text is the name of a {what} {path}?\n"
+    assert f"--model {packed}?" in fastlm("generate", packed, "--max-tokens", "1").stderr
+    for text in ("Once", "", "x" * 5000, "a/b", "-"):
+        assert "the name of" not in fastlm("generate", text, "--max-tokens", "1", check=False).stderr
+    assert fastlm("generate", file, "--model", stories, "--max-tokens", "1").stderr == ""
+
+
 @pytest.mark.parametrize(
     ("args", "status", "text"),
     [
@@ -94,6 +136,7 @@ def test_info_counts_every_parameter(stories: Path) -> None:
         (("chat", "--model", "MODEL"), 1, "no chat template"),
         (("next", "--model", "MODEL", "-k", "0"), 2, "k must be"),
         (("unknown",), 2, "unknown"),
+        (("info", "--dtype", "int8"), 2, "dtype: the packaged model has one format only"),
     ],
 )
 def test_exit_status(stories: Path, args: tuple[str, ...], status: int, text: str) -> None:

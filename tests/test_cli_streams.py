@@ -206,24 +206,3 @@ def test_ctrl_c_that_a_library_would_turn_into_another_error() -> None:
     command = [sys.executable, "-c", textwrap.dedent(AS_NUMPY_DOES)]
     done = subprocess.run(command, capture_output=True, timeout=60, cwd=ELSEWHERE)
     assert done.stderr == b"\nfastlm: interrupted\n" and done.stdout == b"130\n"
-
-
-# ---- conversations --------------------------------------------------------------------------------------------------
-
-
-def test_a_model_that_cannot_chat_says_so_before_it_asks() -> None:
-    done = fastlm("chat", data=b"Hello\n")
-    assert done.returncode == 1 and done.stdout == b"" and b"no chat template" in done.stderr
-
-
-def test_questions_from_a_pipe(stories: Path, tmp_path: Path) -> None:
-    for path in stories.iterdir():
-        (tmp_path / path.name).symlink_to(path)
-    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
-    (tmp_path / "chat_template.jinja").write_text(template)
-    args = ("chat", "--model", tmp_path, "--max-tokens", "4", "--temperature", "0")
-    done = fastlm(*args, data=b"Once upon a\nLily \xe2\x80\x94 saw", env={"PYTHONIOENCODING": "ascii"})
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert len(done.stdout.decode().splitlines()) >= 2 and b"> " not in done.stdout
-    done = fastlm(*args, data=b"caf\xe9\n")
-    assert done.returncode == 2 and b"standard input is not UTF-8" in done.stderr

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import stat
 import sys
+from pathlib import Path
 from typing import Any
 
 from fastlm.cli import streams
 from fastlm.cli.parser import command
+from fastlm.cli.talk import talk
 from fastlm.errors import ParameterError
 
 MODEL_HELP = "a model folder, a .flm file or a cached hub id"
 PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
-PROMPT_HELP = """what the text begins with, in quotes; - is standard input, as is a pipe where nothing is given;
-default: the beginning of sequence alone"""
+PROMPT_HELP = """what the text begins with, in quotes; - is standard input, as is a pipe where nothing is given (where a
+text is given, standard input is left to others); default: the beginning of sequence alone"""
 
 # Options that `Model.generate` takes: its name for them, their type, and what they do.
 SAMPLING: tuple[tuple[str, type, str], ...] = (
@@ -81,8 +84,9 @@ def register(commands: Any) -> None:
     )
     info.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
     _loading_options(info)
-    info.add_argument("--json", action="store_true", help="print it as JSON")
-    info.add_argument("--plan", action="store_true", help="the operations of a step instead")
+    shown = info.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="print it as JSON")
+    shown.add_argument("--plan", action="store_true", help="the operations of a step instead")
 
     bench = command(
         commands,
@@ -171,6 +175,22 @@ def _params(args: argparse.Namespace) -> dict[str, Any]:
 # ---- what they do -----------------------------------------------------------------------------------------------
 
 
+def _given_text(args: argparse.Namespace) -> str | None:
+    if args.model is None and args.prompt:
+        _warn_of_name(args.prompt)
+    return streams.given_text(args.prompt, args.file)
+
+
+def _warn_of_name(text: str) -> None:
+    """Say so where a prompt is the name of a file, which was perhaps meant to be read."""
+    try:
+        is_folder = stat.S_ISDIR(Path(text).stat().st_mode)
+    except (OSError, ValueError):  # there is none, or it cannot be a name
+        return
+    option = "--model" if is_folder or text.endswith(".flm") else "--file"
+    streams.note(f"the text is the name of a {'folder' if is_folder else 'file'}; did you mean {option} {text}?")
+
+
 def _beginning(model: Any) -> list[int]:
     """The prompt where none is given."""
     if model.bos is None:
@@ -179,7 +199,7 @@ def _beginning(model: Any) -> list[int]:
 
 
 def _generate(args: argparse.Namespace) -> None:
-    text = streams.given_text(args.prompt, args.file)
+    text = _given_text(args)
     with _load(args) as model:
         prompt = _beginning(model) if text is None else text
         if args.json:
@@ -189,37 +209,21 @@ def _generate(args: argparse.Namespace) -> None:
             streams.write_json({"prompt": prompt, **asdict(done)})
             return
         chunks = model.stream(prompt, **_params(args))  # first: it says what is wrong with them
-        streams.write(text or "")
+        if model.kind != "encoder-decoder":  # which does not go on with the text, but answers it
+            streams.write(text or "")
         for chunk in chunks:
             streams.write(chunk.text)
         streams.write("\n")
 
 
 def _chat(args: argparse.Namespace) -> None:
+    system = None if args.system is None else streams.utf8(args.system, "--system")
     with _load(args) as model:
-        messages: list[dict[str, str]] = []
-        if args.system is not None:
-            messages.append({"role": "system", "content": streams.utf8(args.system, "--system")})
-        model.chat_prompt([*messages, {"role": "user", "content": "Hello"}])  # says what is wrong before it asks
-        for question in streams.lines():
-            messages.append({"role": "user", "content": question})
-            answer = []
-            stream = model.stream(model.chat_prompt(messages), **_params(args))
-            try:
-                for chunk in stream:
-                    answer.append(chunk.text)
-                    streams.write(chunk.text)
-            except KeyboardInterrupt:  # ends the answer, not the conversation
-                pass
-            finally:
-                stream.close()
-            streams.write("\n")
-            messages.append({"role": "assistant", "content": "".join(answer)})
-        streams.write("\n")
+        talk(model, args.model, system, _params(args))
 
 
 def _next(args: argparse.Namespace) -> None:
-    text = streams.given_text(args.prompt, args.file)
+    text = _given_text(args)
     with _load(args) as model:
         found = model.next_tokens(_beginning(model) if text is None else text, args.k)
     if args.json:
@@ -253,8 +257,11 @@ def _bench(args: argparse.Namespace) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from fastlm.loading import load
     from fastlm.saving import save
+    from fastlm.tokenizer.load import missing_tokenizer
     from fastlm.weights.paths import path_of
 
     with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
         save(model, args.out)
+        if model.tokenizer is None:
+            streams.note(f"{missing_tokenizer(model.engine.source)}: {args.out} takes and gives token ids, not text")
     streams.write(f"{args.out}: {path_of(args.out).stat().st_size:,} bytes\n")

@@ -82,6 +82,12 @@ def drop_output() -> None:
         os.close(null)
 
 
+def note(text: str) -> None:
+    """Tell something on standard error."""
+    sys.stderr.write(f"fastlm: {text}\n")
+    sys.stderr.flush()
+
+
 # ---- input ------------------------------------------------------------------------------------------------------
 
 
@@ -107,18 +113,22 @@ def given_text(argument: str | None, file: str | None) -> str | None:
     return utf8(source, "the text") if file is None else _without_line_end(_read_file(file))
 
 
+def asks() -> bool:
+    """Whether standard input is a terminal, whose lines are asked for."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 def lines() -> Iterator[str]:
     """The lines of standard input; a terminal is asked for each."""
     write("")  # who asks must be heard
-    asks = sys.stdin is not None and sys.stdin.isatty()
     while sys.stdin is not None:
         try:
-            line = input("> ") if asks else sys.stdin.readline()
+            line = input("> ") if asks() else sys.stdin.readline()
         except EOFError:
             return
         except OSError as error:
             raise ModelFileError(f"standard input cannot be read: {error.strerror}") from error
-        if not asks and not line:
+        if not line and not asks():
             return
         yield utf8(_without_line_end(line), "standard input")
 
