@@ -11,6 +11,7 @@ from fastlm.cli import commands, main
 from fastlm.cli.parser import Parser, numbers
 from fastlm.generation import ALIASES, NAMES
 from fastlm.train import options
+from fastlm.train.recipe import FINETUNING, Lora, Recipe, from_options
 
 
 @pytest.fixture
@@ -39,9 +40,16 @@ WRONG = [
     (["--versio", "info"], "unknown option --versio; did you mean --version?"),
     (
         ["generate", "Once", "upon", "a", "time"],
-        "too many arguments: upon a time (a text of several words goes in quotes)",
+        "too many arguments: upon a time (a text of several words goes in quotes, a model after --model)\n",
     ),
-    (["generat"], "generate"),
+    (["generate", "folder", "Once upon"], "too many arguments: Once upon (a model goes after --model)\n"),
+    (["info", "a", "b"], "too many arguments: b\n"),
+    (["info", "--model", "a"], "unknown option --model: here the model goes without it: fastlm info MODEL\n"),
+    (["convert", "--model=a", "b", "c.flm"], "here the model goes without it: fastlm convert MODEL\n"),
+    (["train", "a.txt", "--out", "x", "--model", "a"], "unknown option --model"),
+    (["info", "--plan", "--json"], "--json: not allowed with argument --plan"),
+    (["generat"], "unknown command generat; did you mean generate?\n"),
+    (["frobnicate"], "unknown command frobnicate; known are generate, chat, next"),
     ([], "COMMAND"),
 ]
 
@@ -121,3 +129,16 @@ def test_what_errors_advise_exists(parser: Parser) -> None:
         found: Any = parser.parse_args([name, "--kv-bytes", "9", "--context", "8", "--no-prefix-cache"])
         assert (found.kv_bytes, found.context, found.prefix_cache) == (9, 8, False)
         assert parser.parse_args([name]).prefix_cache is True
+
+
+@pytest.mark.parametrize("option", [["--rank", "8"], ["--alpha", "3"], ["--targets", "q_proj"], ["--merge"]])
+def test_options_of_an_adapter_that_is_none(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """All weights would learn, and nobody would have said so."""
+    assert main(["finetune", "model", "a.txt", "--out", "x", *option]) == 2
+    assert capsys.readouterr().err == f"fastlm: error: {option[0]} is of an adapter: give --lora too, or leave it out\n"
+
+
+def test_defaults_of_dataclasses(parser: Parser) -> None:
+    found = parser.parse_args(["finetune", "model", "a.txt", "--out", "x", "--lora", "--rank", "4", "--epochs", "9"])
+    assert from_options(found, Lora) == Lora(rank=4)
+    assert from_options(found, Recipe, **FINETUNING) == Recipe(**{**FINETUNING, "epochs": 9.0})

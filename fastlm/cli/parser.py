@@ -30,9 +30,29 @@ class Parser(argparse.ArgumentParser):
     def _refuse(self, unknown: Sequence[str]) -> NoReturn:
         name = next((item for item in unknown if item.startswith("-")), None)
         if name is None:
-            self.error(f"too many arguments: {' '.join(unknown)} (a text of several words goes in quotes)")
+            self.error(f"too many arguments: {' '.join(unknown)}{self._how_texts_go(unknown)}")
+        if name.partition("=")[0] == "--model" and any(action.metavar == "MODEL" for action in self._actions):
+            self.error(f"unknown option --model: here the model goes without it: {self.prog} MODEL")
         near = nearest(name, [s for action in self._actions for s in action.option_strings])
         self.error(f"unknown option {name}" + (f"; did you mean {near}?" if near else ""))
+
+    def _how_texts_go(self, surplus: Sequence[str]) -> str:
+        """What to know where a command takes one text, but several are given."""
+        if not any(action.dest == "prompt" and not action.option_strings for action in self._actions):
+            return ""
+        if any(len(item.split()) > 1 for item in surplus):  # there were quotes
+            return " (a model goes after --model)"
+        return " (a text of several words goes in quotes, a model after --model)"
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """As argparse's, but that an unknown command is an error that names the nearest."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = nearest(value, action.choices)
+            self.error(
+                f"unknown command {value}; "
+                + (f"did you mean {near}?" if near else f"known are {', '.join(action.choices)}")
+            )
+        super()._check_value(action, value)
 
     def _joined(self, args: Iterable[str]) -> list[str]:
         """`--weights 2 1 a.txt` as `--weights 2,1 a.txt`: the numbers after an option of `numbers` belong to it."""
@@ -63,7 +83,7 @@ def numbers(text: str) -> list[float]:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The option that an unknown one may stand for."""
+    """The option, or the command, that an unknown one may stand for."""
     known = {option.lstrip("-"): option for option in names}
     asked = name.lstrip("-").partition("=")[0].replace("_", "-")
     longer = [plain for plain in known if len(asked) > 1 and plain.startswith(asked)]

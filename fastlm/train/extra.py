@@ -19,4 +19,4 @@ def need(name: str, *, extra: str = "train") -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise UnsupportedError(f"this needs {name}: pip install 'fastlm[{extra}]' ({error})") from error
+        raise UnsupportedError(f"this needs {name}: pip install '.[{extra}]' in a clone of fastlm ({error})") from error

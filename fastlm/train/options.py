@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from fastlm.cli.parser import command, numbers
-from fastlm.train.recipe import FINETUNING, Lora, Recipe, Shape, add_options, from_options
+from fastlm.errors import ParameterError
+from fastlm.train.recipe import FINETUNING, Lora, Recipe, Shape, add_options, from_options, given_options
 
 TEXTS = "UTF-8 text files, documents separated by lines <|endoftext|>; the last 5 %% of each are held out"
 OUT = "folder to write; repeat the command to go on after an interruption"
@@ -116,6 +117,9 @@ def _distill(args: argparse.Namespace) -> None:
 
 
 def _finetune(args: argparse.Namespace) -> None:
+    adapter = given_options(args, Lora)
+    if adapter and not args.lora:
+        raise ParameterError(f"--{next(iter(adapter))} is of an adapter: give --lora too, or leave it out")
     from fastlm.train.finetune import finetune
 
     finetune(
@@ -123,7 +127,7 @@ def _finetune(args: argparse.Namespace) -> None:
         args.texts,
         args.out,
         lora=from_options(args, Lora) if args.lora else None,
-        recipe=from_options(args, Recipe),
+        recipe=from_options(args, Recipe, **FINETUNING),
         weights=args.weights,
         extra=args.extra,
     )

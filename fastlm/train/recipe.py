@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from fastlm.errors import ParameterError
 
@@ -109,19 +109,24 @@ def _at_least(name: str, value: float, low: int) -> None:
 
 
 def add_options(parser: argparse.ArgumentParser, kind: Any, **defaults: Any) -> None:
-    """An option for each field of a dataclass; `defaults` replace those of the fields."""
+    """An option for each field of a dataclass; `defaults`, which the help shows, replace those of the fields."""
     for item in fields(kind):
         told = item.metadata["help"]
         default = defaults.get(item.name, item.default)
         shown = told if default is None or item.metadata["kind"] is bool else f"{told} ({default})"
         name = "--" + item.name.replace("_", "-")
         if item.metadata["kind"] is bool:
-            parser.add_argument(name, action="store_true", help=shown)
+            parser.add_argument(name, action="store_true", default=argparse.SUPPRESS, help=shown)
         else:
-            choices = item.metadata["choices"]
-            parser.add_argument(name, type=item.metadata["kind"], default=default, choices=choices, help=shown)
+            how = {"type": item.metadata["kind"], "choices": item.metadata["choices"]}
+            parser.add_argument(name, default=argparse.SUPPRESS, help=shown, **how)
 
 
-def from_options(args: argparse.Namespace, kind: type[T]) -> T:
-    """The dataclass that the options describe."""
-    return kind(**{item.name: getattr(args, item.name) for item in fields(cast(Any, kind))})
+def given_options(args: argparse.Namespace, kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass whose options are given."""
+    return {item.name: getattr(args, item.name) for item in fields(kind) if hasattr(args, item.name)}
+
+
+def from_options(args: argparse.Namespace, kind: type[T], **defaults: Any) -> T:
+    """The dataclass that the options describe; `defaults` as for `add_options`."""
+    return kind(**{**defaults, **given_options(args, kind)})

@@ -19,7 +19,7 @@ def test_commands_say_what_to_install(corpus: Path, tmp_path: Path) -> None:
         assert done.returncode in (1, 2) and not (tmp_path / "out").exists()
         assert "Traceback" not in done.stderr
         if words[0] == "train":
-            assert "pip install 'fastlm[train]'" in done.stderr
+            assert "pip install '.[train]' in a clone" in done.stderr
 
 
 def test_help_needs_no_torch() -> None:
