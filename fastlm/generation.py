@@ -27,7 +27,8 @@ WITHOUT_BEAMS = ("num_beams", "length_penalty")  # 1 is what this version does
 REFUSED = ("adapter", "draft")  # what this version does not have
 ELSEWHERE = {
     "do_sample": "give temperature (0 is greedy, above 0 samples)",
-    "stream": "stream() takes the same arguments and gives the text piece by piece",
+    "stream": "stream() takes the same arguments and gives the text piece by piece; of a conversation: "
+    "stream(chat_prompt(messages))",
     "max_length": "give max_tokens, which does not count the prompt",
 }
 FILTERS = {"top_k": (0, 1), "top_p": (1,), "min_p": (0,), "typical_p": (1,)}  # values that greedy honours, too

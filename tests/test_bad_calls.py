@@ -244,6 +244,20 @@ def test_an_iterator_is_echoed(kinds: Kinds) -> None:
         assert echo.text.startswith(model.tokenizer.decode(ids)) and echo.usage.prompt_tokens == 2
 
 
+def test_prompts_that_other_calls_take(kinds: Kinds) -> None:
+    model = kinds["decoder"]
+    messages = [{"role": "user", "content": "hello"}]
+    for call in (model.generate, model.stream, lambda prompt: model.generate(fastlm.Request(prompt))):
+        with refused(ParameterError, "prompt", "batch()"):
+            call(["a", "b"])
+        with refused(ParameterError, "prompt", "chat()", "stream()", "chat_prompt(messages)"):
+            call(messages)
+    with refused(ParameterError, "stream()", "stream(chat_prompt(messages))"):
+        model.generate("a", stream=True)
+    with refused(ParameterError, "prompts[1]", "batch()"):
+        model.batch(["a", ["b", "c"]])
+
+
 def test_values_of_generation_config(tmp_path: Path) -> None:
     folder = save_llama(tmp_path)
     for name, value in {"top_k": -1, "temperature": -0.5, "repetition_penalty": math.nan, "top_p": 3}.items():

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastlm import _core
-from fastlm.arguments import items
+from fastlm.arguments import items, shown
 from fastlm.engine import Engine
 from fastlm.errors import Cancelled, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
@@ -69,7 +69,14 @@ def _together(
 
 def _one(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> tuple[Prompt, Parameters]:
     if isinstance(prompt, Request):
-        return prompt.prompt, engine.parameters({**params, **prompt.params})
+        return _one(engine, prompt.prompt, {**params, **prompt.params})
+    first = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else None
+    if isinstance(first, str):
+        raise ParameterError(f"prompt: {shown(first)} is not a token id; a list of texts goes to batch()")
+    if isinstance(first, Mapping):
+        raise ParameterError(
+            f"prompt: {shown(first)} is not a token id; messages go to chat(), or to stream() by chat_prompt(messages)"
+        )
     return prompt, engine.parameters(params)
 
 
