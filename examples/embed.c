@@ -1,5 +1,5 @@
 /* A language model inside a C program: opens a .flm file and writes what the model says first.
- * docs/embedding.md tells how to build it. Usage: embed model.flm [tokens] */
+ * docs/embedding.md tells how to build it. Usage: embed model.flm [number of tokens] */
 #include <fastlm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,8 +20,11 @@ int main(int argc, char **argv) {
     flm_sampling sampling;
     int result = 0;
     size_t shown = 0;
+    char *rest = "";
+    unsigned long tokens = argc == 3 ? strtoul(argv[2], &rest, 10) : 200;
 
-    if (argc < 2) return fprintf(stderr, "usage: %s model.flm [tokens]\n", argv[0]), 2;
+    if (argc < 2 || argc > 3 || *rest || tokens < 1 || tokens > UINT32_MAX)
+        return fprintf(stderr, "usage: %s model.flm [number of tokens]\n", argv[0]), 2;
     if (flm_context_create(NULL, &context, &error) || flm_model_open(context, argv[1], NULL, &model, &error) ||
         flm_session_create(model, &session, &error)) {
         result = failed("open", &error);
@@ -29,7 +32,7 @@ int main(int argc, char **argv) {
     }
     flm_model_info_get(model, &info);
     flm_sampling_defaults(&sampling); /* greedy */
-    sampling.max_tokens = argc > 2 ? (uint32_t)strtoul(argv[2], NULL, 10) : 200;
+    sampling.max_tokens = (uint32_t)tokens;
     if (flm_request_create(session, &info.bos, 1, &sampling, &request, &error)) result = failed("start", &error);
     while (!result && progress.finish == FLM_FINISH_NONE) {
         if (flm_request_wait(request, 0, NULL, &progress, &error)) {

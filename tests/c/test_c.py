@@ -62,6 +62,14 @@ def test_embed_says_what_is_wrong(documented, tmp_path, name, text):
     assert done.returncode == 1 and text in done.stderr
 
 
+@pytest.mark.parametrize(
+    "args", [(), ("m.flm", "Once upon a time"), ("m.flm", "0"), ("m.flm", ""), ("m.flm", "5", "6")]
+)
+def test_embed_says_how_it_is_used(documented, args):
+    done = subprocess.run([documented / "embed", *args], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "usage: " in done.stderr and "[number of tokens]" in done.stderr
+
+
 def test_abi(build_c, documented):
     flags = [f"-Wl,-rpath,{documented}"]
     run(build_c("abi_test", [HERE / "abi_test.c", documented / "libfastlm.so"], flags=flags))
