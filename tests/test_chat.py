@@ -272,7 +272,7 @@ def write(folder: Path, **files: object) -> CheckpointFolder:
 
 
 def shown(source: CheckpointFolder, **variables: object) -> str:
-    templates = load_templates(CheckpointFolder(source.path), TOKENS)  # one of its own: files of one source do not change
+    templates = load_templates(CheckpointFolder(source.path), TOKENS)  # files of one source do not change
     assert templates is not None
     return templates.render(HELLO, variables)
 

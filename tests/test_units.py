@@ -11,7 +11,20 @@ import pytest
 from support import CSRC, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files("threads", "process", "cpu", "prefault", "memory", "array", "cgroup", "status")
+BASE = core_files(
+    "threads",
+    "clock",
+    "wait",
+    "attendance",
+    "processors",
+    "process",
+    "cpu",
+    "prefault",
+    "memory",
+    "array",
+    "cgroup",
+    "status",
+)
 NO_LIMIT = "18446744073709551615"
 
 
@@ -37,6 +50,14 @@ def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
         pytest.skip("the thread sanitizer cannot start threads in a forked child")
     flags = ["-Wl,--wrap=pthread_create,--wrap=getpid"]
     run(build_c("unit_threads", [HERE / "unit_threads.c", *BASE], sanitizer=sanitizer, flags=flags), case)
+
+
+def test_walks(build_c: BuildC, sanitizer: str) -> None:
+    """Nobody passes a barrier early in a team that changes at every one."""
+    flags = ["-Wl,--wrap=flm_team_choose,--wrap=flm_team_begin,--wrap=nanosleep,--wrap=flm_clock"]
+    sources = [HERE / "unit_walk.c", *sorted(CSRC.rglob("*.c"))]
+    joined, left = run(build_c("unit_walk", sources, sanitizer=sanitizer, flags=flags), "phases").split()[1::2]
+    assert int(joined) > 20 and int(left) > 20
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="only clang's sanitizer sees that null + 0 is undefined")

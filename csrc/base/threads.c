@@ -1,166 +1,71 @@
-/* instructions until SPIN_SECONDS; then between yields until SLEEP_SECONDS; then it sleeps. An oversubscribed team
- * skips the pauses, since the thread that it waits for may need this processor. The clock is read every
- * SPINS_PER_CLOCK reads, because a call of clock_gettime costs as much as many of them. */
 #define _GNU_SOURCE
 #include "threads.h"
 
-#include <fenv.h>
 #include <math.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <time.h>
 
 #include "cgroup.h"
-#include "invariant.h"
 #include "cpu.h"
+#include "invariant.h"
 #include "memory.h"
-#include "prefault.h"
-#include "process.h"
 #include "status.h"
+#include "team.h"
 
-#define SPIN_SECONDS 50e-6
-#define SLEEP_SECONDS 1e-3
-#define FIRST_SPINS 256
-#define SPINS_PER_CLOCK 64
 #define STACK_BYTES ((size_t)2 << 20)
-#define LINE 64
-
-typedef struct flm_member { /* a thread of the team */
-    struct flm_team *team;
-    unsigned thread;
-    _Alignas(LINE) atomic_uint count; /* barrier rounds entered; on a line of its own: no false sharing */
-} flm_member;
-
-/* One generation of workers. A child process can use neither its parent's workers nor their locks, so it makes
- * another team. Fields without _Atomic are written by thread 0 before it publishes a new value of `runs`; workers
- * read them after they have seen that value, so the acquire load orders the two. */
-typedef struct flm_team {
-    unsigned n_threads; /* including the caller, thread 0 */
-    unsigned n_workers; /* threads started: n_threads - 1, or fewer while starting */
-    int oversubscribed; /* more threads than processors */
-    flm_process process;
-    pthread_t *workers;  /* [n_threads - 1] */
-    flm_member *members; /* [n_threads] */
-
-    flm_team_fn *fn; /* of the current run; NULL: the workers return */
-    void *argument;
-    flm_prefault prefault; /* worker 1 populates memory before it sleeps */
-    fenv_t environment;    /* the caller's rounding and flush modes: bits must not depend on the thread */
-
-    pthread_mutex_t lock; /* held only to sleep and to wake */
-    pthread_cond_t changed;
-
-    _Alignas(LINE) atomic_uint runs; /* runs started so far: what idle workers wait for */
-    _Alignas(LINE) atomic_uint sleepers;
-} flm_team;
 
 struct flm_pool {
     unsigned n_threads;
     flm_team *team;
 };
 
-double flm_now(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static inline void pause_briefly(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("isb");
-#endif
-}
-
-/* Counters only grow, and wrap at 2^32. The signed difference is right as long as two compared values are less than
- * 2^31 apart: they are at most one barrier, or one run, apart. */
-static inline int has_reached(atomic_uint *count, unsigned target) {
-    return (int)(atomic_load_explicit(count, memory_order_acquire) - target) >= 0;
-}
-
-/* Sleep until the counter reaches the target. No wake-up is lost: this thread adds itself to `sleepers` before it
- * reads the counter, and publish() writes the counter before it reads `sleepers`. Both are sequentially consistent,
- * so at least one of the two sees the other. A publisher that sees a sleeper takes the lock before it broadcasts,
- * and this thread holds the lock from its last read of the counter to its wait. */
-static void sleep_until(flm_team *team, atomic_uint *count, unsigned target) {
-    pthread_mutex_lock(&team->lock);
-    atomic_fetch_add(&team->sleepers, 1);
-    while ((int)(atomic_load(count) - target) < 0) pthread_cond_wait(&team->changed, &team->lock);
-    atomic_fetch_sub(&team->sleepers, 1);
-    pthread_mutex_unlock(&team->lock);
-}
-
-/* Spin, then yield, until the counter reaches the target. Returns 0 when SLEEP_SECONDS have passed. */
-static int spin_until(flm_team *team, atomic_uint *count, unsigned target) {
-    for (unsigned i = 0; i < FIRST_SPINS; i++)
-        if (has_reached(count, target)) return 1;
-    double start = flm_now(), waited = 0;
-    while (waited < SLEEP_SECONDS) {
-        if (team->oversubscribed || waited >= SPIN_SECONDS) {
-            sched_yield();
-            if (has_reached(count, target)) return 1;
-        } else {
-            for (unsigned i = 0; i < SPINS_PER_CLOCK; i++) {
-                if (has_reached(count, target)) return 1;
-                pause_briefly();
-            }
-        }
-        waited = flm_now() - start;
-    }
-    return 0;
-}
-
-static void wait_for(flm_team *team, atomic_uint *count, unsigned target) {
-    if (!spin_until(team, count, target)) sleep_until(team, count, target);
-}
-
 /* A worker between runs. Worker 1 populates memory before it sleeps, one piece at a time, so that a new run waits
  * for at most one piece. */
-static void wait_for_run(flm_team *team, unsigned thread, unsigned run) {
-    if (spin_until(team, &team->runs, run)) return;
-    while (thread == 1 && !has_reached(&team->runs, run) && flm_prefault_populate(&team->prefault)) {
+static void wait_for_run(flm_team *team, unsigned thread, uint64_t run) {
+    if (flm_spin_until_run(team, run)) return;
+    while (thread == 1 && atomic_load_explicit(&team->runs, memory_order_acquire) < run &&
+           flm_prefault_populate(&team->prefault)) {
     }
-    sleep_until(team, &team->runs, run);
+    flm_sleep_until(team, &team->runs, run);
 }
 
-/* Store a counter's new value and wake the threads that sleep. The store is sequentially consistent: see
- * sleep_until. */
-static void publish(flm_team *team, atomic_uint *count, unsigned value) {
-    atomic_store(count, value);
-    if (atomic_load(&team->sleepers) > 0) {
-        pthread_mutex_lock(&team->lock);
-        pthread_cond_broadcast(&team->changed);
-        pthread_mutex_unlock(&team->lock);
+/* Run the function, as often as the worker joins the run. */
+static void take_part(flm_member *member, unsigned thread, uint64_t run, unsigned *admitted) {
+    flm_team *team = member->team;
+    for (;;) {
+        if (atomic_load_explicit(&member->admitted, memory_order_acquire) == *admitted &&
+            !flm_member_offer(member, run))
+            return;
+        *admitted = atomic_load_explicit(&member->admitted, memory_order_acquire);
+        flm_place place = flm_member_join(member);
+        run = atomic_load_explicit(&team->runs, memory_order_relaxed); /* it may have been let in to a later run */
+        fesetenv(&team->environment);
+        if (team->fn) {
+            team->fn(team->argument, thread, team->n_threads);
+        } else {
+            team->walk(team->argument, &place);
+            if (place.n_threads == 0) {
+                flm_member_rest(member);
+                continue;
+            }
+        }
+        flm_publish(team, &member->finished, run);
+        return;
     }
 }
 
-/* Dissemination barrier (threads.h). When thread t - 2^r has entered its round r, it has heard of 2^r threads.
- * Counts rise by the number of rounds at every barrier and are never reset, so a fast thread that enters the next
- * barrier cannot be mistaken for one in this barrier. */
-static void team_barrier(flm_team *team, unsigned thread) {
-    flm_member *member = &team->members[thread];
-    unsigned count = atomic_load_explicit(&member->count, memory_order_relaxed);
-    for (unsigned distance = 1; distance < team->n_threads; distance *= 2) {
-        unsigned other = thread >= distance ? thread - distance : thread + team->n_threads - distance;
-        publish(team, &member->count, ++count);
-        wait_for(team, &team->members[other].count, count);
-    }
-}
-
-/* A worker's loop. The barrier after the function lets thread 0 return from flm_pool_run only when all are done, and
- * keeps `fn` and `argument` unchanged until then. */
+/* A worker's loop. The leader waits for all who took part before it returns from the run, and keeps the function and
+ * its argument unchanged until then. */
 static void *work(void *argument) {
     flm_member *member = argument;
     flm_team *team = member->team;
-    for (unsigned run = 1;; run++) {
-        wait_for_run(team, member->thread, run);
-        if (!team->fn) return NULL;
-        fesetenv(&team->environment);
-        team->fn(team->argument, member->thread, team->n_threads);
-        team_barrier(team, member->thread);
+    const unsigned thread = (unsigned)(member - team->members);
+    unsigned admitted = 0;
+    for (uint64_t run = 0;;) {
+        wait_for_run(team, thread, run + 1);
+        run = atomic_load_explicit(&team->runs, memory_order_acquire);
+        if (team->ends) return NULL;
+        take_part(member, thread, run, &admitted);
     }
 }
 
@@ -186,7 +91,7 @@ static int start_workers(flm_team *team) {
     while (!failure && team->n_workers + 1 < team->n_threads) {
         flm_member *member = &team->members[team->n_workers + 1];
         member->team = team;
-        member->thread = team->n_workers + 1;
+        flm_member_init(member);
         failure = pthread_create(&team->workers[team->n_workers], &attributes, work, member);
         team->n_workers += !failure;
     }
@@ -199,6 +104,7 @@ static void free_team(flm_team *team) {
     flm_process_destroy(&team->process);
     flm_free(team->workers);
     flm_free(team->members);
+    flm_free(team->seats);
     flm_free(team);
 }
 
@@ -206,8 +112,8 @@ static void free_team(flm_team *team) {
  * threads do not exist here, and its locks may be held forever. */
 static void end_team(flm_team *team) {
     if (flm_process_is_own(&team->process)) {
-        team->fn = NULL;
-        publish(team, &team->runs, team->runs + 1);
+        team->ends = 1;
+        flm_publish(team, &team->runs, team->runs + 1);
         for (unsigned i = 0; i < team->n_workers; i++) pthread_join(team->workers[i], NULL);
         flm_prefault_destroy(&team->prefault);
         pthread_cond_destroy(&team->changed);
@@ -239,7 +145,9 @@ static flm_team *start_team(unsigned n_threads) {
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
         team->members = flm_alloc_array(n_threads, sizeof *team->members);
-        if (!team->workers || !team->members) goto fail;
+        team->seats = flm_alloc_array(n_threads, sizeof *team->seats);
+        if (!team->workers || !team->members || !team->seats) goto fail;
+        team->members[0].team = team;
     }
     if (init_locks(team)) goto fail;
     if (start_workers(team)) {
@@ -280,29 +188,77 @@ static int has_workers(const flm_pool *pool) {
     return pool->n_threads > 1 && pool->team && flm_process_is_own(&pool->team->process);
 }
 
-unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument) {
+/* The pool's team, with workers; NULL: one thread stands in for all, since bits do not depend on their number. */
+static flm_team *manned(flm_pool *pool, const flm_lead *lead) {
     FLM_INVARIANT(lead->held && pthread_equal(lead->thread, pthread_self()));
+    (void)lead;
     if (pool->n_threads > 1 && !has_workers(pool)) {
         if (pool->team) end_team(pool->team);
         pool->team = start_team(pool->n_threads);
     }
-    flm_team *team = pool->team;
-    /* Bits do not depend on the number of threads, so one thread may stand in for all. */
-    if (!team || team->n_threads == 1) {
+    return pool->team && pool->team->n_threads > 1 ? pool->team : NULL;
+}
+
+/* Start the run on those who take part, and return when they have finished. */
+static void run_team(flm_team *team, flm_team_fn *fn, flm_walk_fn *walk, void *argument) {
+    const uint64_t run = atomic_load_explicit(&team->runs, memory_order_relaxed) + 1;
+    team->fn = fn;
+    team->walk = walk;
+    team->argument = argument;
+    fegetenv(&team->environment);
+    flm_team_admit(team, team->changes, 1);
+    flm_publish(team, &team->runs, run);
+    if (fn)
+        fn(argument, 0, team->n_threads);
+    else
+        walk(argument, &(flm_place){0, 0, team->n_present, (uint32_t)FLM_FROM_START});
+    flm_team_finish(team, run);
+}
+
+unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument) {
+    flm_team *team = manned(pool, lead);
+    if (!team) {
         fn(argument, 0, 1);
         return 1;
     }
-    team->fn = fn;
-    team->argument = argument;
-    fegetenv(&team->environment);
-    publish(team, &team->runs, team->runs + 1);
-    fn(argument, 0, team->n_threads);
-    team_barrier(team, 0);
+    flm_team_begin(team, 1);
+    run_team(team, fn, NULL, argument);
     return team->n_threads;
 }
 
-void flm_pool_barrier(flm_pool *pool, unsigned thread) {
-    if (pool->team && pool->team->n_threads > 1) team_barrier(pool->team, thread);
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead) {
+    flm_team *team = manned(pool, lead);
+    return team ? flm_team_begin(team, 0) : 1;
+}
+
+void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument) {
+    FLM_INVARIANT(lead->held && pthread_equal(lead->thread, pthread_self()));
+    (void)lead;
+    if (pool->team && pool->team->n_threads > 1)
+        run_team(pool->team, NULL, fn, argument);
+    else
+        fn(argument, &(flm_place){0, 0, 1, (uint32_t)FLM_FROM_START});
+}
+
+void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads) {
+    if (n_threads > 1) flm_team_barrier(pool->team, index, n_threads);
+}
+
+int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at) {
+    flm_team *team = pool->team;
+    if (!team || team->n_threads == 1) return 1;
+    flm_member *member = &team->members[place->thread];
+    unsigned change = 0;
+    if (place->thread > 0)
+        flm_member_reckon(member, place);
+    else
+        flm_team_reckon(team);
+    if (place->thread == 0 && atomic_load_explicit(&team->restless, memory_order_relaxed) > 0)
+        change = flm_team_choose(team, at);
+    flm_pool_barrier(pool, place->index, place->n_threads);
+    if (place->thread > 0 || change) flm_member_adopt(member, place);
+    if (change) flm_team_admit(team, change, 0);
+    return place->n_threads > 0;
 }
 
 void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes) {

@@ -11,10 +11,13 @@
  *     round 1   waits for   waits for   waits for   waits for
  *                  2           3           0           1        each knows of all 4
  *
- * A waiting thread spins, since the thread that it waits for is usually about to signal; then it yields its processor;
- * then it sleeps on a condition variable. An oversubscribed team (more threads than processors) yields at once.
+ * A waiting thread spins, since the thread that it waits for is usually about to signal; then it sleeps on a condition
+ * variable (wait.c).
  *
- *     spin, 50 us ──> sched_yield, until 1 ms ──> worker 1 between runs: prefault ──> sleep
+ *     spin, until 1 ms ──> worker 1 between runs: prefault ──> sleep
+ *
+ * A walk is a run whose team may change at its barriers, so that it goes on with fewer threads while something else
+ * uses a processor: attendance.c.
  *
  * The pool survives fork: a child process has none of its parent's workers, and its first run starts new ones. */
 #ifndef FLM_THREADS_H
@@ -22,7 +25,9 @@
 
 #include <pthread.h>
 
+#include "clock.h"
 #include "fastlm.h"
+#include "place.h"
 
 typedef struct flm_pool flm_pool;
 
@@ -32,9 +37,6 @@ typedef struct flm_lead {
     pthread_t thread; /* the thread that leads, while held is 1 */
     int held;
 } flm_lead;
-
-/* The function of a run: called once on each thread, with thread numbers 0 .. n_threads - 1. */
-typedef void flm_team_fn(void *argument, unsigned thread, unsigned n_threads);
 
 /* A pool of n_threads threads, the caller of each run included; 0 counts as 1. The caller owns *pool; destroy
  * accepts NULL and must not be called during a run. */
@@ -46,9 +48,17 @@ unsigned flm_pool_threads(const flm_pool *pool);
  * child process short of threads), so that a job reads only results that some thread wrote. All threads run with the
  * caller's floating-point environment. */
 unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument);
-/* Wait until all threads of the running team are here. What each thread wrote before the barrier, all threads see
- * after it. Every thread of the run must call it equally often. */
-void flm_pool_barrier(flm_pool *pool, unsigned thread);
+/* The threads that the next walk begins with: all but those that something else holds up. The caller holds the lead.
+ * It may be called again before the walk, which begins with what the last call returned. */
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead);
+/* The same as flm_pool_run for a walk. It begins with the threads that flm_pool_muster has counted. */
+void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument);
+/* Wait until all n_threads of the running team are here: index is the caller's among them. What each thread wrote
+ * before the barrier, all threads see after it. Every thread of the team must call it equally often. */
+void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads);
+/* A barrier of a walk after which the team may be another one: *place is the caller's place in it. Threads that join
+ * see what was written before it. at: the leader's position in the walk, for them. Returns 0 if the caller has left. */
+int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at);
 
 /* Ask worker 1 to populate memory that coming runs will touch (prefault.h), when it would otherwise sleep. The range
  * must stay mapped until the request is cancelled. */
@@ -56,7 +66,6 @@ void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes);
 /* Cancel the request. When this returns, no worker populates the range any more. */
 void flm_pool_cancel_prefault(flm_pool *pool);
 
-double flm_now(void);    /* seconds of a monotonic clock */
 unsigned flm_cpus(void); /* usable processors: affinity and cgroup quota, at least 1 */
 
 #endif

@@ -3,10 +3,11 @@
 
 /* Only the second product reads the activations. So the first one's epilogue quantises them for it (epilogue
  * fusion), while they are in cache, and the float rows are never written. */
-static void fuse_quantize(flm_compiler *c, flm_linear_op *first, flm_linear_op *second) {
-    const flm_matrix *w = &second->linear[0].w;
+static void fuse_quantize(flm_compiler *c, flm_op *first, flm_op *second) {
+    const flm_matrix *w = &second->as.linear.linear[0].w;
     if (!c->model->kernels->product[w->format].quantize_inputs) return;
-    first->fused_quantize = second->fused_quantize = w->format;
+    first->as.linear.fused_quantize = second->as.linear.fused_quantize = w->format;
+    first->flags |= FLM_FLAG_SAME_TEAM_NEXT;
     flm_compile_use(c, FLM_BUF_FUSED, flm_input_bytes(w->format, w->cols) / sizeof(float));
 }
 
@@ -25,5 +26,5 @@ void flm_compile_ffn(flm_compiler *c, const flm_sublayer_spec *sub) {
                          .activation = f->activation};
     if (f->gated) s->linear[1] = flm_compile_linear(c, "up");
     flm_compile_output(c, sub, "down", FLM_BUF_GATE);
-    if (c->status == FLM_OK) fuse_quantize(c, &c->plan->ops[at].as.linear, &c->plan->ops[at + 1].as.linear);
+    if (c->status == FLM_OK) fuse_quantize(c, &c->plan->ops[at], &c->plan->ops[at + 1]);
 }

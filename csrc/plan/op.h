@@ -58,6 +58,7 @@ typedef enum flm_op_flag {
     FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* left out in a step of one token, where it has nothing to do */
     FLM_FLAG_LAST_QUERIES = 1 << 3,   /* linear[0] makes queries read only after plan->last_kv_op: needed for output
                                          tokens only */
+    FLM_FLAG_SAME_TEAM_NEXT = 1 << 4  /* the next operation asks how many threads shared this one */
 } flm_op_flag;
 
 typedef struct flm_norm { /* a norm with its weights; kind NONE copies its input */

@@ -1,5 +1,5 @@
-/* Runs a step: all threads walk through the plan together. Each takes its share of every operation, or, in slices,
- * all operations on tokens of its own. */
+/* Runs a step: a team of threads walks through the plan together. Each takes its share of every operation, or, in
+ * slices, all operations on tokens of its own. */
 #include "forward.h"
 
 #include <string.h>
@@ -100,46 +100,76 @@ static void join_row_max(const flm_run *run, unsigned n_threads) {
             *flm_row_max_at(run, row, 0) = flm_row_max_join(*flm_row_max_at(run, row, 0), *flm_row_max_at(run, row, t));
 }
 
-/* The barrier after operation i. Returns 1 if the step is abandoned after it.
+/* 1: the team may be another one after operation i. In slices each thread has tokens of its own; and there is work that
+ * a team divides in one operation and puts together in the next. */
+static int may_regroup(const flm_run *run, uint32_t i) {
+    return !run->sliced && !(run->plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < run->plan->n_ops;
+}
+
+/* The barrier after operation i. Returns 0 if this thread leaves after it: because the step is abandoned, or because it
+ * does not take part any more.
  *
  * Thread 0 alone decides: it writes i before the barrier, and the barrier orders this write before the reads behind it.
  * Thread 0 then leaves, so nothing is written afterwards and all threads read i. If thread 0 did not write i, a slow
  * thread may already read the number of a later operation. That is not i, so the slow thread goes on, and leaves after
  * that operation, as all threads do. */
-static int barrier_after(const flm_run *run, uint32_t i, unsigned thread, unsigned n_threads) {
-    if (flm_run_stopping(run, thread) && thread == 0)
+static int barrier_after(const flm_run *run, uint32_t i, flm_place *place) {
+    if (flm_run_stopping(run, place->index) && place->index == 0)
         atomic_store_explicit(&run->abandon->after, i, memory_order_relaxed);
-    flm_run_barrier(run, thread, n_threads);
-    return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) == i;
+    if (!may_regroup(run, i))
+        flm_run_barrier(run, place->index, place->n_threads);
+    else if (!flm_pool_regroup(run->step->pool, place, i))
+        return 0;
+    return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) != i;
 }
 
-/* The walk of one thread. `index` of `sharers` is its share of the run's work. A slice is a run of its own, in which
- * the thread does everything: share 0 of 1. */
-static void run_plan(void *argument, unsigned thread, unsigned n_threads) {
-    const flm_run *whole = argument, *run = whole;
-    const flm_plan *plan = whole->plan;
+/* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. `index`
+ * of `sharers` is its share of each operation's work. A slice is a run of its own, in which the thread does everything:
+ * share 0 of 1. */
+typedef struct walk {
+    const flm_run *whole, *run;
     flm_slice slice;
-    unsigned index = thread, sharers = n_threads; /* of the run's work: this thread takes part `index` */
-    if (whole->sliced) {
-        flm_slice_take(&slice, whole, thread, n_threads);
-        run = &slice.run, index = 0, sharers = 1;
+} walk;
+
+/* What follows the barrier after operation i. From plan->last_kv_op on only output tokens are needed, and they are few:
+ * all threads share them. Returns 0 if nothing is left to do. */
+static int go_on(walk *w, uint32_t i, const flm_place *place) {
+    const flm_plan *plan = w->whole->plan;
+    const int alone = w->run == &w->slice.run;
+    if (plan->ops[i].hidden_state >= 0)
+        capture_state(w->run, &plan->ops[i], alone ? 0 : place->index, alone ? 1 : place->n_threads);
+    if (i != plan->last_kv_op) return 1;
+    w->run = enter_tail(w->whole, place->index, place->n_threads);
+    return w->run->n_tokens > 0;
+}
+
+/* The walk of one thread, from the beginning or from where it joins. */
+static void run_plan(void *argument, flm_place *place) {
+    walk w = {.whole = argument, .run = argument};
+    const flm_plan *plan = w.whole->plan;
+    uint32_t i = 0;
+    if (w.whole->sliced) {
+        flm_slice_take(&w.slice, w.whole, place->index, place->n_threads);
+        w.run = &w.slice.run;
+    } else if (place->at != (uint32_t)FLM_FROM_START) {
+        i = place->at;
+        /* The step may have been abandoned at the very barrier at which this thread was let in. */
+        if (atomic_load_explicit(&w.whole->abandon->after, memory_order_relaxed) == i) return;
+        if (w.whole->output && i > plan->last_kv_op && plan->last_kv_op != SIZE_MAX) w.run = w.whole->output;
+        if (!go_on(&w, i++, place)) return;
     }
-    for (uint32_t i = 0; i < plan->n_ops; i++) {
+    for (; i < plan->n_ops; i++) {
         const flm_op *op = &plan->ops[i];
-        if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && run->n_tokens == 1) continue;
-        functions[op->kind](run, op, index, sharers);
+        const int alone = w.run == &w.slice.run;
+        if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w.run->n_tokens == 1) continue;
+        functions[op->kind](w.run, op, alone ? 0 : place->index, alone ? 1 : place->n_threads);
         /* In slices a barrier is needed only where other threads read what was stored. */
         const int has_barrier =
-            run == &slice.run ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(run, i, n_threads);
-        if (has_barrier && barrier_after(whole, i, thread, n_threads)) return;
-        if (op->hidden_state >= 0) capture_state(run, op, index, sharers);
-        /* From here on only output tokens are needed, and they are few: all threads share them. */
-        if (i == plan->last_kv_op) {
-            run = enter_tail(whole, thread, n_threads), index = thread, sharers = n_threads;
-            if (run->n_tokens == 0) return;
-        }
+            alone ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w.run, i, place->n_threads);
+        if (has_barrier && !barrier_after(w.whole, i, place)) return;
+        if (!go_on(&w, i, place)) return;
     }
-    if (thread == 0) join_row_max(whole, n_threads);
+    if (place->index == 0) join_row_max(w.whole, place->n_threads);
 }
 
 static int has_single_tokens(const flm_step *step) {
@@ -162,7 +192,7 @@ static void count(const flm_run *run, unsigned n_threads, int done) {
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
     if (!plan) return flm_fail(error, FLM_ERR_STATE, "the model has no %s", encoder ? "encoder" : "decoder");
-    const unsigned n_threads = flm_pool_threads(step->pool);
+    const unsigned n_threads = flm_pool_muster(step->pool, step->lead);
     flm_abandon abandon = {.stopping = 0, .after = UINT32_MAX};
     flm_run run = {.model = model,
                    .kernels = model->kernels,
@@ -181,9 +211,9 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     if (tail.n_tokens < step->n_tokens) run.output = &output;
     run.sliced = flm_slices_pay(&run, n_threads);
     if (!run.sliced) flm_lay_out_rows(step, scratch);
-    flm_pool_run(step->pool, step->lead, run_plan, &run);
+    flm_pool_walk(step->pool, step->lead, run_plan, &run);
     const int done = abandon.after == UINT32_MAX;
-    count(&run, n_threads, done);
+    count(&run, flm_pool_threads(step->pool), done);
     if (!done) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
     step->logits = scratch->buffer[FLM_BUF_LOGITS];
     step->logits_stride = scratch->stride[FLM_BUF_LOGITS];

@@ -27,7 +27,8 @@ typedef struct flm_run {
     flm_abandon *abandon;
 } flm_run;
 
-/* A thread's share of an operation. All threads of a run call it, with their numbers; it may contain barriers. */
+/* A thread's share of an operation. All threads of the team call it, with their numbers; it may contain barriers. The
+ * team may be another one in the next operation. */
 typedef void flm_op_fn(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads);
 
 /* 1: the step will be abandoned. Called between pieces of work of some milliseconds. Only thread 0 asks the caller. */
@@ -38,7 +39,7 @@ static inline int flm_run_stopping(const flm_run *run, unsigned thread) {
 }
 
 static inline void flm_run_barrier(const flm_run *run, unsigned thread, unsigned n_threads) {
-    if (n_threads > 1) flm_pool_barrier(run->step->pool, thread);
+    if (n_threads > 1) flm_pool_barrier(run->step->pool, thread, n_threads);
 }
 
 static inline size_t flm_stride(const flm_run *run, flm_buffer buffer) { return run->scratch->stride[buffer]; }

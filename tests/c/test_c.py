@@ -121,6 +121,16 @@ def test_every_allocation_may_fail(build_c, small_files):
     assert min(map(int, re.findall(r"\d+", text))) > 20
 
 
+@pytest.mark.parametrize("name", ["llama", "moe_int4", "twins", "t5", "llama_int8"])
+def test_bits_do_not_depend_on_who_takes_part(build_c, sanitizer, chunked_files, name):
+    """The team changes at random at every barrier."""
+    flags = ["-Wl,--wrap=flm_team_choose,--wrap=flm_team_begin,--wrap=nanosleep,--wrap=flm_clock"]
+    program = build_c("unit_walk", [HERE / "unit_walk.c", *LIBRARY], sanitizer=sanitizer, flags=flags)
+    file = chunked_files[name if "_" in name else f"{name}_float32"]
+    joined, left = run(program, "bits", file).split()[1::2]
+    assert int(joined) > 20 and int(left) > 20
+
+
 MODEL_CASES = [
     "fallback",
     "coverage",

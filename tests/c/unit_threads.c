@@ -96,9 +96,9 @@ static void advance_phases(void *argument, unsigned thread, unsigned n_threads) 
     for (unsigned round = 1; round <= log->rounds; round++) {
         if (log->delay_every && round % log->delay_every == 0 && thread == round % n_threads) sleep_for(3e-3);
         log->phase[thread] = round;
-        flm_pool_barrier(log->pool, thread);
+        flm_pool_barrier(log->pool, thread, n_threads);
         for (unsigned t = 0; t < n_threads; t++) CHECK(log->phase[t] == round);
-        flm_pool_barrier(log->pool, thread);
+        flm_pool_barrier(log->pool, thread, n_threads);
     }
 }
 
