@@ -71,6 +71,8 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
         "    return flm_prefault_init(&prefault) || flm_prefault_populate(&prefault);\n"
         "}\n"
     )
+    null_plus = tmp_path / "null_plus.c"
+    null_plus.write_text("int main(int argc, char **argv) { char *volatile p = 0; return argv && p + (argc - 1) != p; }\n")
     sources = [source, *core_files("prefault", "memory", "array", "cgroup")]
     flags = [
         "-std=c11",
@@ -80,6 +82,9 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
         f"-I{CSRC}",
         f"-I{CSRC / 'include'}",
     ]
+    subprocess.run(["clang", *flags, str(null_plus), "-o", str(tmp_path / "null_plus")], check=True)
+    if subprocess.run([tmp_path / "null_plus"], check=False).returncode == 0:
+        pytest.skip("this clang takes null + 0 for defined, as clang 20 and later do in C")
     subprocess.run(["clang", *flags, *map(str, sources), "-o", str(tmp_path / "idle")], check=True)
     run(tmp_path / "idle")
 

@@ -14,8 +14,7 @@
 #include "process.h"
 
 enum { FLM_TEAM_LINE = 64 };
-#define FLM_HOLD_SECONDS 5e-4 /* a thread that is this late has lost its processor; what merely interrupts takes less  \
-                               */
+#define FLM_HOLD_SECONDS 5e-4 /* who is this late has lost its processor; what merely interrupts takes less */
 
 /* A place in the barrier: who sits there may change, the count goes on. On a line of its own: no false sharing. */
 typedef struct flm_seat {

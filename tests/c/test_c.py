@@ -53,6 +53,18 @@ def test_threads_meet_between_the_layers_of_a_source(build_c, sanitizer, deep_t5
     assert int(run(program, deep_t5)) == 4000
 
 
+@pytest.mark.parametrize("sanitizer", ["thread"], indirect=True)
+def test_sizes_are_told_while_steps_run(build_c, sanitizer, chunked_files):
+    program = build_c("unit_info", [HERE / "unit_info.c", *LIBRARY], sanitizer=sanitizer)
+    run(program, chunked_files["llama_float32"])
+
+
+@pytest.mark.parametrize("case", ["question", "copy"])
+def test_shared_pages(build_c, case):
+    flags = ["-Wl,--wrap=memset"]
+    run(build_c("unit_shared_pages", [HERE / "unit_shared_pages.c", *LIBRARY], flags=flags), case)
+
+
 @pytest.mark.parametrize(
     ("name", "text"), [("x.flm", "x.flm: is not a .flm file"), ("none.flm", "none.flm: cannot be opened: No such file")]
 )

@@ -75,7 +75,8 @@ static void load_all(flm_model *model) {
 
 static size_t of_many_rows(const flm_model *model) {
     for (size_t i = 0; i < flm_model_tensor_count(model); i++)
-        if (tensor_at(model, i).is_matrix && tensor_at(model, i).rows >= 32) return i;
+        if (tensor_at(model, i).is_matrix && tensor_at(model, i).rows >= 32 && tensor_at(model, i).rows % 16 == 0)
+            return i; /* whole strips: so that 16 rows, counted often enough, are as many as there are */
     CHECK(0);
     return 0;
 }
