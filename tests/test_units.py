@@ -72,7 +72,8 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
         "}\n"
     )
     null_plus = tmp_path / "null_plus.c"
-    null_plus.write_text("int main(int argc, char **argv) { char *volatile p = 0; return argv && p + (argc - 1) != p; }\n")
+    program = "int main(int argc, char **argv) { char *volatile p = 0; return argv && p + (argc - 1) != p; }"
+    null_plus.write_text(program + "\n")
     sources = [source, *core_files("prefault", "memory", "array", "cgroup")]
     flags = [
         "-std=c11",
