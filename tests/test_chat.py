@@ -316,11 +316,11 @@ def test_only_the_template_that_is_used_is_translated(monkeypatch: pytest.Monkey
 def test_templates_see_the_special_tokens_that_transformers_shows_them(stories: Path, tmp_path: Path) -> None:
     """Those of the files, then those of the class; of the model's own, too. What a file says there is not, is not."""
     (tmp_path / "tokenizer.json").symlink_to(stories / "tokenizer.json")
-    source = CheckpointFolder(tmp_path)
     names = ("bos_token", "eos_token", "pad_token", "image_token")
 
     def seen(**files: object) -> list[str]:
         write(tmp_path, chat_template__jinja=" ".join(f"<{{{{ {name} }}}}>" for name in names), **files)
+        source = CheckpointFolder(tmp_path)
         tokenizer = load_tokenizer(source)
         assert tokenizer is not None
         templates = load_templates(source, tokenizer.special_tokens)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastlm.errors import FastlmError
+from fastlm.errors import FastlmError, ParameterError
 from fastlm.tokenizer.chat import ChatTemplate
 
 FOLDER = Path(__file__).parent / "templates"
@@ -129,8 +129,13 @@ def test_text_is_that_of_transformers(name: str, reference: Callable[..., str]) 
     equal = 0
     for title, (messages, given) in CONVERSATIONS.items():
         known = {variable: value for variable, value in VARIABLES.items() if variable in names}
+        unread = {name for name in ("tools", "documents") if given.get(name) and name not in names}
         for extra in ({}, known) if known else ({},):
             variables = {"add_generation_prompt": "continue_final_message" not in given, **given, **extra}
+            if unread:  # transformers drops them without a word
+                with pytest.raises(ParameterError, match=f"reads no variable '({'|'.join(unread)})'"):
+                    ChatTemplate(source, name, TOKENS).render(messages, **variables)
+                variables = {variable: value for variable, value in variables.items() if variable not in unread}
             copy = json.dumps([vars(m) if isinstance(m, Said) else m for m in messages])
             try:
                 wanted = reference(source, messages, **variables)
