@@ -230,7 +230,13 @@ static int fork_process(stage *s) {
     CHECK(waitpid(child, &status, 0) == child && status == 0);
     return 0;
 }
-static void fork_on_poll(stage *s) { s->on_poll = fork_process; }
+static void fork_on_poll(stage *s) {
+    /* All workers take part in a run first: one that is being started while the process forks may hold a lock of the
+     * address sanitizer, for which the child would wait for ever. */
+    bytes answer = answer_of(s->model, s->session);
+    clear(&answer);
+    s->on_poll = fork_process;
+}
 
 static void end_fault(stage *s) {
     if (s->held) flm_request_destroy(s->held);
