@@ -375,7 +375,8 @@ static int try(const char *path, const struct pair *p, const expected *e, long c
     const int dispensable = struck && status == FLM_OK && p->begin == fail_allocation;
     const int mapping = struck && status == FLM_ERR_IO && p->run == open_file;
     /* The last poll of all finds the text complete. Which one that is depends on who takes part in the steps. */
-    const int complete = struck && status == FLM_OK && p->begin == stop_on_poll && s->asked == chance + 1;
+    const int by_poll = p->begin == stop_on_poll || p->begin == cancel_on_poll;
+    const int complete = struck && status == FLM_OK && by_poll && s->asked == chance + 1;
     if (status != wanted && !dispensable && !mapping && !complete)
         fprintf(stderr, "%s, chance %ld: %d %s\n", p->name, chance, (int)status, error.text);
     CHECK(status == wanted || dispensable || mapping || complete);
