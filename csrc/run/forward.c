@@ -123,21 +123,30 @@ static int barrier_after(const flm_run *run, uint32_t i, flm_place *place) {
     return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) != i;
 }
 
-/* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. `index`
- * of `sharers` is its share of each operation's work. A slice is a run of its own, in which the thread does everything:
- * share 0 of 1. */
+/* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. */
 typedef struct walk {
     const flm_run *whole, *run;
     flm_slice slice;
 } walk;
 
+static int is_in_slice(const walk *w) { return w->run == &w->slice.run; }
+
+/* The thread's share of each operation's work: `index` of `sharers`. A slice is a run of its own, in which the thread
+ * does everything: share 0 of 1. */
+typedef struct share {
+    unsigned index, sharers;
+} share;
+
+static share share_of(const walk *w, const flm_place *place) {
+    return is_in_slice(w) ? (share){0, 1} : (share){place->index, place->n_threads};
+}
+
 /* What follows the barrier after operation i. From plan->last_kv_op on only output tokens are needed, and they are few:
  * all threads share them. Returns 0 if nothing is left to do. */
 static int go_on(walk *w, uint32_t i, const flm_place *place) {
     const flm_plan *plan = w->whole->plan;
-    const int alone = w->run == &w->slice.run;
-    if (plan->ops[i].hidden_state >= 0)
-        capture_state(w->run, &plan->ops[i], alone ? 0 : place->index, alone ? 1 : place->n_threads);
+    const share own = share_of(w, place);
+    if (plan->ops[i].hidden_state >= 0) capture_state(w->run, &plan->ops[i], own.index, own.sharers);
     if (i != plan->last_kv_op) return 1;
     w->run = enter_tail(w->whole, place->index, place->n_threads);
     return w->run->n_tokens > 0;
@@ -155,17 +164,17 @@ static void run_plan(void *argument, flm_place *place) {
         i = place->at;
         /* The step may have been abandoned at the very barrier at which this thread was let in. */
         if (atomic_load_explicit(&w.whole->abandon->after, memory_order_relaxed) == i) return;
-        if (w.whole->output && i > plan->last_kv_op && plan->last_kv_op != SIZE_MAX) w.run = w.whole->output;
+        if (w.whole->output && i > plan->last_kv_op) w.run = w.whole->output;
         if (!go_on(&w, i++, place)) return;
     }
     for (; i < plan->n_ops; i++) {
         const flm_op *op = &plan->ops[i];
-        const int alone = w.run == &w.slice.run;
+        const share own = share_of(&w, place);
         if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w.run->n_tokens == 1) continue;
-        functions[op->kind](w.run, op, alone ? 0 : place->index, alone ? 1 : place->n_threads);
+        functions[op->kind](w.run, op, own.index, own.sharers);
         /* In slices a barrier is needed only where other threads read what was stored. */
         const int has_barrier =
-            alone ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w.run, i, place->n_threads);
+            is_in_slice(&w) ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w.run, i, place->n_threads);
         if (has_barrier && !barrier_after(w.whole, i, place)) return;
         if (!go_on(&w, i, place)) return;
     }
