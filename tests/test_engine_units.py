@@ -22,7 +22,7 @@ NAMES = [
     "batch",
 ]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "options", "status"]
-NAMES += ["threads", "clock", "wait", "attendance", "processors", "prefault", "process", "cpu", "spec"]
+NAMES += ["threads", "clock", "wait", "attendance", "help", "processors", "prefault", "process", "cpu", "spec"]
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "status"),
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "status"),

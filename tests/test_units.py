@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import CSRC, BuildC, core_files
+from support import CSRC, UNIT_WALK_FLAGS, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
 BASE = core_files(
@@ -16,6 +16,7 @@ BASE = core_files(
     "clock",
     "wait",
     "attendance",
+    "help",
     "processors",
     "process",
     "cpu",
@@ -53,11 +54,12 @@ def test_threads(build_c: BuildC, sanitizer: str, case: str) -> None:
 
 
 def test_walks(build_c: BuildC, sanitizer: str) -> None:
-    """Nobody passes a barrier early in a team that changes at every one."""
-    flags = ["-Wl,--wrap=flm_team_choose,--wrap=flm_team_begin,--wrap=nanosleep,--wrap=flm_clock"]
+    """Nobody passes a barrier early in a team that changes at every one; nobody does a unit of work that is over."""
     sources = [HERE / "unit_walk.c", *sorted(CSRC.rglob("*.c"))]
-    joined, left = run(build_c("unit_walk", sources, sanitizer=sanitizer, flags=flags), "phases").split()[1::2]
+    program = build_c("unit_walk", sources, sanitizer=sanitizer, flags=UNIT_WALK_FLAGS)
+    joined, left = run(program, "phases").split()[1::2]
     assert int(joined) > 20 and int(left) > 20
+    assert int(run(program, "units").split()[1]) > 20
 
 
 @pytest.mark.skipif(shutil.which("clang") is None, reason="only clang's sanitizer sees that null + 0 is undefined")

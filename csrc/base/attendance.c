@@ -14,6 +14,11 @@
  *        +─── calm: some rests in a row found the processor free ────────────────────+             |
  *                                         +──────────────────────── let in at a barrier ───────────+
  *
+ * Where operations are too long for a ration, nobody is let in: workers then help with units of them (help.c).
+ *
+ * Where something else wants the leader's processor, too, rations would leave much of ours to it. Then all take part in
+ * long walks to their ends: they meet seldom there, and those who wait let the others run (flm_team_begin_long).
+ *
  * The leader cannot rest: it is the caller. When it has lost much, its workers take part by rations, too, so that the
  * system finds a processor for it. A worker on the leader's own processor only runs in turns with it, so it moves away
  * from there, or stays out.
@@ -37,7 +42,11 @@
 #define LONG_SECONDS 0.2        /* of being steady, after which the fewest rests are enough for it to be so again */
 enum { MOST_TICKS = 16 };       /* of rest */
 enum { LEAST_CALM = 4, MOST_CALM = 64 }; /* rests in a row without a hold-up; twice as many each time */
-#define FORGET_SECONDS 0.5               /* without a run, after which all count as steady again */
+#define SHORT_SECONDS 60e-6 /* of a walk, in which another thread saves less than its coming and going costs */
+#define SHARE_SECONDS 0.2   /* over which the leader's share of its processor is averaged */
+#define CROWDED_SHARE 0.75
+#define FREE_SHARE 0.85
+#define FORGET_SECONDS 0.5 /* without a run, after which all count as steady again */
 
 static unsigned rounds_of(unsigned n) {
     unsigned rounds = 0;
@@ -45,10 +54,15 @@ static unsigned rounds_of(unsigned n) {
     return rounds;
 }
 
-static uint64_t nanoseconds(double seconds) { return (uint64_t)(seconds * 1e9); }
-
 static double seconds(const atomic_ullong *nanoseconds) {
     return 1e-9 * (double)atomic_load_explicit(nanoseconds, memory_order_relaxed);
+}
+
+/* Add to a thread's losses; 1: they are much of late. */
+static int add_loss(flm_losses *losses, double lost, double now) {
+    losses->recent = losses->recent * exp((losses->last - now) / FADE_SECONDS) + lost;
+    losses->last = now;
+    return losses->recent > MUCH_SECONDS;
 }
 
 /* What this thread, for which others have waited `lost` seconds, has lost: 0: nothing, it has more to do than they; 1:
@@ -60,10 +74,8 @@ static int count_loss(flm_losses *losses, double lost, double now) {
     if (getrusage(RUSAGE_THREAD, &usage) == 0) n = (unsigned)usage.ru_nivcsw;
 #endif
     if (n == losses->n) return 0;
-    losses->recent = losses->recent * exp((losses->last - now) / FADE_SECONDS) + lost;
-    losses->last = now;
     losses->n = n;
-    return 1 + (losses->recent > MUCH_SECONDS);
+    return 1 + add_loss(losses, lost, now);
 }
 
 /* ---- the leader ---- */
@@ -100,16 +112,17 @@ static unsigned change(flm_team *team, const unsigned char *takes_part, unsigned
     return ++team->changes;
 }
 
-unsigned flm_team_choose(flm_team *team, uint32_t at) {
+unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join) {
     unsigned char takes_part[FLM_MAX_THREADS] = {1};
     unsigned n = 1, changed = 0;
-    const uint64_t now = nanoseconds(flm_clock());
+    const uint64_t now = flm_nanoseconds(flm_clock());
     const unsigned before = team->n_present;
     atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
     for (unsigned t = 1; t < team->n_threads; t++) {
         flm_member *member = &team->members[t];
         const int is_in = place_of(team, t)->n_threads > 0;
-        takes_part[t] = is_in ? !atomic_load_explicit(&member->tired, memory_order_relaxed) : claim(member, now);
+        takes_part[t] =
+            is_in ? !atomic_load_explicit(&member->tired, memory_order_relaxed) : may_join && claim(member, now);
         n += takes_part[t];
         changed += takes_part[t] != is_in;
     }
@@ -121,12 +134,21 @@ unsigned flm_team_choose(flm_team *team, uint32_t at) {
     return change(team, takes_part, n, before, count, at);
 }
 
+unsigned flm_team_begin_long(flm_team *team) {
+    flm_member_resume(&team->members[0]);
+    team->stays = team->share < (team->stayed ? FREE_SHARE : CROWDED_SHARE);
+    team->stayed = team->stays;
+    return flm_team_begin(team, team->stays);
+}
+
 unsigned flm_team_begin(flm_team *team, int everyone) {
     unsigned char takes_part[FLM_MAX_THREADS] = {1};
     unsigned n = 1;
-    const int forget = everyone || flm_clock() - team->idle_since > FORGET_SECONDS;
+    team->began = flm_clock();
+    const int forget = everyone || team->began - team->idle_since > FORGET_SECONDS;
     for (unsigned t = 1; t < team->n_threads; t++) {
         takes_part[t] = forget || atomic_load_explicit(&team->members[t].steady, memory_order_relaxed);
+        if (takes_part[t]) atomic_store_explicit(&team->members[t].tired, 0, memory_order_relaxed);
         n += takes_part[t];
     }
     atomic_ullong *seat = &team->seats[0].count;
@@ -148,7 +170,7 @@ void flm_team_admit(flm_team *team, unsigned number, int at_start) {
 }
 
 void flm_team_note_wait(flm_team *team, unsigned index, uint64_t count) {
-    const uint64_t since = nanoseconds(flm_clock() - FLM_HOLD_SECONDS);
+    const uint64_t since = flm_nanoseconds(flm_clock() - FLM_HOLD_SECONDS);
     atomic_store_explicit(&team->waiting_since, since, memory_order_relaxed);
     if (index > 0) atomic_fetch_add_explicit(&team->long_waits, 1, memory_order_relaxed);
     for (unsigned t = 1; t < team->n_threads && index == 0; t++) {
@@ -169,6 +191,12 @@ void flm_team_reckon(flm_team *team) {
         atomic_store_explicit(&team->members[t].relieved, 1, memory_order_relaxed);
 }
 
+/* Follow the shortest walks of late: those in which nobody was held up. */
+static void note_duration(flm_team *team, double walk) {
+    const double before = 1.02 * seconds(&team->shortest_walk), shortest = before > 0 && before < walk ? before : walk;
+    atomic_store_explicit(&team->shortest_walk, flm_nanoseconds(shortest), memory_order_relaxed);
+}
+
 void flm_team_finish(flm_team *team, uint64_t run) {
     for (unsigned t = 1; t < team->n_threads; t++) {
         flm_member *member = &team->members[t];
@@ -177,10 +205,12 @@ void flm_team_finish(flm_team *team, uint64_t run) {
         const double start = flm_clock();
         flm_wait_until(team, &member->finished, run);
         if (!team->walk) continue;
-        const uint64_t late = nanoseconds(flm_clock() - start + FLM_HOLD_SECONDS);
+        const uint64_t late = flm_nanoseconds(flm_clock() - start + FLM_HOLD_SECONDS);
         atomic_store_explicit(&member->late_at_end, late, memory_order_relaxed);
     }
     team->idle_since = flm_clock();
+    if (team->walk) note_duration(team, team->idle_since - team->began);
+    team->stays = 0;
     atomic_store_explicit(&team->ended, run, memory_order_release);
 }
 
@@ -204,6 +234,11 @@ void flm_member_init(flm_member *member) {
     atomic_store_explicit(&member->steady, 1, memory_order_relaxed);
 }
 
+/* Whether a ration would be of use: in very short walks only those come who then stay. */
+static int is_wanted(const flm_member *member) {
+    return member->calm >= member->calm_needed || seconds(&member->team->shortest_walk) > SHORT_SECONDS;
+}
+
 /* The n-th tick after a time. */
 static double tick_after(double time, unsigned n) { return (floor(time / TICK_SECONDS) + n) * TICK_SECONDS; }
 
@@ -215,6 +250,7 @@ flm_place flm_member_join(flm_member *member) {
     atomic_store_explicit(&member->tired, 0, memory_order_relaxed);
     member->ration_ends = tick_after(flm_clock(), 0) + RATION_SECONDS;
     member->outcome = 1;
+    member->had_seconds = 0;
     if (place.at == (uint32_t)FLM_FROM_START || member->calm >= member->calm_needed) set_steady(member, 1);
     return place;
 }
@@ -291,6 +327,26 @@ void flm_member_reckon(flm_member *member, const flm_place *place) {
     }
 }
 
+void flm_member_resume(flm_member *member) {
+    member->resumed = flm_clock();
+    member->had_seconds = flm_thread_seconds();
+}
+
+void flm_member_reckon_long(flm_member *member, const flm_place *place) {
+    flm_team *team = member->team;
+    const double now = flm_clock(), wall = now - member->resumed, had = flm_thread_seconds() - member->had_seconds;
+    const int lost =
+        member->had_seconds > 0 && wall - had > FLM_HOLD_SECONDS && add_loss(&member->losses, wall - had, now);
+    member->noticed = atomic_load_explicit(&member->held_up, memory_order_relaxed);
+    if (place->thread > 0) {
+        const int leaves = is_to_leave(member, team->seats[place->index].waits);
+        if ((lost || leaves) && !team->stays) leave_soon(member, now);
+        return;
+    }
+    atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
+    team->share += (1 - exp(-wall / SHARE_SECONDS)) * (had / wall - team->share);
+}
+
 static void sleep_for(double seconds) {
     const struct timespec time = {0, seconds > 1e-9 ? (long)(1e9 * seconds) : 1};
     nanosleep(&time, NULL);
@@ -315,15 +371,30 @@ static int withdraw(flm_member *member, uint64_t stamp) {
     return atomic_compare_exchange_strong(&member->offered, &offered, NOT_OFFERED);
 }
 
-/* Offer until a time. Returns 1 once it is claimed. */
+/* Do units of what the leader shares, if it does so, for the rest of a ration. */
+static void help(flm_member *member, double end) {
+    flm_team *team = member->team;
+    if (flm_team_help(team, (unsigned)(member - team->members), end) == 0) return;
+    member->outcome = 1;
+    const double now = flm_clock();
+    if (atomic_load_explicit(&member->held_up, memory_order_relaxed) != member->noticed &&
+        count_loss(&member->losses, time_lost(member, now), now))
+        leave_soon(member, now);
+    else if (member->calm >= member->calm_needed)
+        set_steady(member, 1);
+}
+
+/* Offer, and help, until a time. Returns 1 once the offer is claimed. */
 static int offer_until(flm_member *member, double end, uint64_t run) {
     flm_team *team = member->team;
     unsigned long long stamp = NOT_OFFERED;
-    for (double now = flm_clock(); now < end; now = flm_clock()) {
+    const double ration_ends = end - OFFER_SECONDS + RATION_SECONDS;
+    for (double now = flm_clock(); now < end && member->outcome >= 0; now = flm_clock()) {
         if (is_with_leader(member)) flm_processors_leave(&member->own, flm_processor());
         if (is_with_leader(member)) break;
-        if (!atomic_compare_exchange_strong(&member->offered, &stamp, nanoseconds(now))) return 1;
-        stamp = nanoseconds(now);
+        if (!atomic_compare_exchange_strong(&member->offered, &stamp, flm_nanoseconds(now))) return 1;
+        stamp = flm_nanoseconds(now);
+        help(member, ration_ends);
         if (atomic_load_explicit(&team->ended, memory_order_acquire) >= run) break;
         for (unsigned i = 0; i < 16; i++) flm_pause_briefly();
     }
@@ -335,9 +406,12 @@ int flm_member_offer(flm_member *member, uint64_t run) {
     const unsigned admitted = atomic_load_explicit(&member->admitted, memory_order_relaxed);
     for (;;) {
         const double now = flm_clock(), end = tick_after(now, 0) + OFFER_SECONDS;
-        if (now < end && offer_until(member, end, run)) break;
+        member->outcome = 0;
+        const int offers = now < end && is_wanted(member);
+        if (offers && offer_until(member, end, run)) break;
         if (atomic_load_explicit(&team->ended, memory_order_acquire) >= run) return 0;
-        if (now < end) member->outcome = -1; /* the leader has no use for it, or has lost its own processor */
+        if (offers && member->outcome == 0)
+            member->outcome = -1; /* the leader has no use for it, or has lost its own processor */
         flm_member_rest(member);
     }
     while (atomic_load_explicit(&member->admitted, memory_order_acquire) == admitted) flm_pause_briefly(); /* it will */

@@ -7,6 +7,9 @@
 /* The function of a run: called once on each thread, with thread numbers 0 .. n_threads - 1. */
 typedef void flm_team_fn(void *argument, unsigned thread, unsigned n_threads);
 
+/* One of n_units units of work, done by one thread of the pool. */
+typedef void flm_unit_fn(void *argument, unsigned unit, unsigned n_units, unsigned thread);
+
 /* A thread's place in the team of a walk, until the team changes. */
 typedef struct flm_place {
     unsigned thread;    /* of the pool; 0 leads, and is always there */

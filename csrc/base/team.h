@@ -1,4 +1,4 @@
-/* The team of a pool, as threads.c, wait.c and attendance.c share it. Nothing else includes this. */
+/* The team of a pool, as threads.c, wait.c, help.c and attendance.c share it. Nothing else includes this. */
 #ifndef FLM_TEAM_H
 #define FLM_TEAM_H
 
@@ -39,6 +39,8 @@ typedef struct flm_member { /* a thread of the pool */
     flm_losses losses;
     unsigned calm, calm_needed; /* rests in a row without a hold-up; how many make it steady */
     double steady_since;
+    double resumed,
+        had_seconds;    /* in a long walk, after the last barrier: the time, and its processor time; 0: none yet */
     double ration_ends; /* when it leaves */
     unsigned ticks;     /* of the clock, that it rests for then */
     int outcome;        /* of its last offer: 1: it joined, and was not held up; -1: it was, or it did not join */
@@ -51,6 +53,7 @@ typedef struct flm_member { /* a thread of the pool */
     _Alignas(FLM_TEAM_LINE) atomic_ullong finished; /* the last run that it has taken part in to the end */
     atomic_int steady;                              /* 1: takes part always; 0: by rations */
     atomic_int tired;                               /* its ration is used up: it asks to leave */
+    atomic_int in_unit;                             /* 1: it does a unit of what the leader shares (help.c) */
     atomic_ullong offered; /* nanoseconds; when it last said that it runs and would join; 0: it does not offer */
 } flm_member;
 
@@ -61,6 +64,14 @@ typedef struct flm_change {
     atomic_ullong count; /* that all seats have after the barrier; counts only grow, so no two changes have the same */
     atomic_ullong left;  /* what flm_team.left is once all have left the barrier */
 } flm_change;
+
+typedef struct flm_help { /* units of work that the leader shares: help.c */
+    flm_unit_fn *fn;
+    void *argument;
+    uint64_t number, all_done;                  /* of works so far; what `done` is at the end of this one */
+    _Alignas(FLM_TEAM_LINE) atomic_ullong word; /* number, units, claimed units */
+    _Alignas(FLM_TEAM_LINE) atomic_ullong done; /* units, of all works */
+} flm_help;
 
 /* One generation of workers. A child process can use neither its parent's workers nor their locks, so it makes
  * another team. Fields without _Atomic are written by thread 0 before it publishes a new value of `runs` or `admitted`;
@@ -85,6 +96,9 @@ typedef struct flm_team {
     unsigned changes;   /* of the team so far; each run begins with one */
     unsigned n_present; /* threads that take part in the current walk */
     double idle_since;  /* when the last run ended */
+    double began;       /* when the current one did */
+    double share;       /* of its processor that the leader has had of late, in long walks */
+    int stays, stayed;  /* 1: in this long walk nobody leaves; in the last one nobody did */
     unsigned noticed;   /* long waits that it knows of */
     flm_losses losses;
 
@@ -95,7 +109,9 @@ typedef struct flm_team {
     atomic_ullong ended;                        /* runs that are over */
     atomic_uint restless;                       /* workers that are not steady */
     atomic_int processor;                       /* that the leader was last seen on */
+    atomic_ullong shortest_walk;                /* nanoseconds: of late */
     flm_change change[2];
+    flm_help help;
     _Alignas(FLM_TEAM_LINE) atomic_ullong left; /* threads that have left a barrier with a change, so far */
     _Alignas(FLM_TEAM_LINE) atomic_uint sleepers;
     atomic_uint long_waits;      /* of workers, at barriers */
@@ -120,12 +136,21 @@ int flm_spin_until_run(const flm_team *team, uint64_t run);
 /* The barrier of the n threads that take part; index: the caller's seat. */
 void flm_team_barrier(flm_team *team, unsigned index, unsigned n);
 
+/* ---- help.c ---- */
+
+/* Leader: flm_pool_share. */
+void flm_team_share(flm_team *team, flm_unit_fn *fn, void *argument, unsigned n_units);
+/* Worker: do units until that time, so far as it can tell. Returns how many. */
+unsigned flm_team_help(flm_team *team, unsigned thread, double end);
+
 /* ---- attendance.c ---- */
 
 /* Leader: choose who takes part from the next barrier on, if that changes. Returns the change's number; 0: none. */
-unsigned flm_team_choose(flm_team *team, uint32_t at);
+unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join);
 /* Leader: everyone, or all that are steady, take part in the next run. Returns how many. */
 unsigned flm_team_begin(flm_team *team, int everyone);
+/* Leader: the same for a long walk, in which everyone stays if something else wants the leader's processor, too. */
+unsigned flm_team_begin_long(flm_team *team);
 /* Leader: let in those who join by a change; at the start of a run all do. */
 void flm_team_admit(flm_team *team, unsigned change, int at_start);
 /* A seat's owner has waited for FLM_HOLD_SECONDS at a barrier; those who have not reached `count` are held up. */
@@ -139,6 +164,10 @@ void flm_member_init(flm_member *member);
 void flm_member_adopt(flm_member *member, flm_place *place);
 /* Worker, at a barrier: has it been held up; is its ration used up? */
 void flm_member_reckon(flm_member *member, const flm_place *place);
+/* Leader or worker, at a barrier of a long walk: what has it had of its processor since flm_member_resume, after the
+ * last barrier? That others wait for it says nothing here: it may have more to do than they. */
+void flm_member_reckon_long(flm_member *member, const flm_place *place);
+void flm_member_resume(flm_member *member);
 /* Worker that has left the walk: sleep for a while. */
 void flm_member_rest(flm_member *member);
 /* Worker that is not in the walk: offer to join, until it is let in (1) or the run is over (0). */

@@ -140,6 +140,7 @@ static flm_team *start_team(unsigned n_threads) {
     flm_team *team = flm_alloc(sizeof *team);
     if (!team) return NULL;
     team->n_threads = n_threads;
+    team->share = 1;
     team->oversubscribed = n_threads > flm_cpus();
     flm_process_init(&team->process);
     if (n_threads > 1) {
@@ -226,9 +227,9 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
     return team->n_threads;
 }
 
-unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead) {
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, int is_long) {
     flm_team *team = manned(pool, lead);
-    return team ? flm_team_begin(team, 0) : 1;
+    return !team ? 1 : is_long ? flm_team_begin_long(team) : flm_team_begin(team, 0);
 }
 
 void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument) {
@@ -244,21 +245,31 @@ void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads) {
     if (n_threads > 1) flm_team_barrier(pool->team, index, n_threads);
 }
 
-int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at) {
+int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at, int is_long) {
     flm_team *team = pool->team;
     if (!team || team->n_threads == 1) return 1;
     flm_member *member = &team->members[place->thread];
     unsigned change = 0;
-    if (place->thread > 0)
-        flm_member_reckon(member, place);
-    else
+    if (is_long)
+        flm_member_reckon_long(member, place);
+    else if (place->thread == 0)
         flm_team_reckon(team);
+    else
+        flm_member_reckon(member, place);
     if (place->thread == 0 && atomic_load_explicit(&team->restless, memory_order_relaxed) > 0)
-        change = flm_team_choose(team, at);
+        change = flm_team_choose(team, at, !is_long);
     flm_pool_barrier(pool, place->index, place->n_threads);
     if (place->thread > 0 || change) flm_member_adopt(member, place);
     if (change) flm_team_admit(team, change, 0);
+    if (is_long) flm_member_resume(member);
     return place->n_threads > 0;
+}
+
+void flm_pool_share(flm_pool *pool, flm_unit_fn *fn, void *argument, unsigned n_units) {
+    if (pool->team && pool->team->n_threads > 1)
+        flm_team_share(pool->team, fn, argument, n_units);
+    else
+        for (unsigned unit = 0; unit < n_units; unit++) fn(argument, unit, n_units, 0);
 }
 
 void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes) {

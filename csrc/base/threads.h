@@ -31,6 +31,8 @@
 
 typedef struct flm_pool flm_pool;
 
+enum { FLM_MOST_UNITS = (1 << 16) - 1 };
+
 /* The right to run a pool. Only the gate (engine/gate.h) grants it, to one thread at a time. flm_pool_run takes it
  * as an argument, so a thread that does not lead cannot call it by mistake. */
 typedef struct flm_lead {
@@ -49,16 +51,22 @@ unsigned flm_pool_threads(const flm_pool *pool);
  * caller's floating-point environment. */
 unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument);
 /* The threads that the next walk begins with: all but those that something else holds up. The caller holds the lead.
- * It may be called again before the walk, which begins with what the last call returned. */
-unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead);
+ * It may be called again before the walk, which begins with what the last call returned. is_long: there is a long way
+ * between its barriers. */
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, int is_long);
 /* The same as flm_pool_run for a walk. It begins with the threads that flm_pool_muster has counted. */
 void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument);
 /* Wait until all n_threads of the running team are here: index is the caller's among them. What each thread wrote
  * before the barrier, all threads see after it. Every thread of the team must call it equally often. */
 void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads);
 /* A barrier of a walk after which the team may be another one: *place is the caller's place in it. Threads that join
- * see what was written before it. at: the leader's position in the walk, for them. Returns 0 if the caller has left. */
-int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at);
+ * see what was written before it. at: the leader's position in the walk, for them. is_long: it is a long way from one
+ * barrier to the next, so nobody joins. Returns 0 if the caller has left. */
+int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at, int is_long);
+/* In a walk in which the leader is alone, by the leader: do n_units units of work, at most FLM_MOST_UNITS. Workers that
+ * are not in the walk do some of them (help.c). Returns when all are done; what was written in them, the leader sees.
+ */
+void flm_pool_share(flm_pool *pool, flm_unit_fn *fn, void *argument, unsigned n_units);
 
 /* Ask worker 1 to populate memory that coming runs will touch (prefault.h), when it would otherwise sleep. The range
  * must stay mapped until the request is cancelled. */

@@ -45,16 +45,15 @@ void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, 
     }
 }
 
-/* Norms over a whole projection, by token. They come first, with a barrier, because a head needs its whole row's
- * norm. */
-static void norm_whole(const flm_run *run, const flm_attention_op *s, unsigned thread, unsigned n_threads) {
-    size_t n = run->n_tokens;
-    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+/* Norms over a whole projection, by token. */
+void flm_prepare_qkv(const flm_run *run, const flm_op *op, flm_share share) {
+    const flm_attention_op *s = &op->as.attention;
+    const size_t n = run->n_tokens;
+    for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) {
         float *q = flm_row(run, FLM_BUF_Q, t), *k = flm_row(run, FLM_BUF_K, t);
         if (s->q_norm.kind && !s->source_kv) flm_norm_row(run->kernels, &s->q_norm, q, q);
         if (s->k_norm.kind && (!s->cross || s->source_kv)) flm_norm_row(run->kernels, &s->k_norm, k, k);
     }
-    flm_run_barrier(run, thread, n_threads);
 }
 
 /* Units of work are (entry, tile of its tokens, K/V head). They are dealt round-robin, because later tiles see more
@@ -68,15 +67,14 @@ int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned 
     return run->single_tokens && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
 }
 
-void flm_run_finish_qkv(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_finish_qkv(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
     const int round_robin = run->single_tokens; /* else ranges: neighbouring positions share cache lines of a page */
     const size_t units = (size_t)run->n_tokens * s->kv_heads;
-    const size_t begin = round_robin ? thread : units * thread / n_threads,
-                 end = round_robin ? units : units * (thread + 1) / n_threads;
-    if (s->norm_whole) norm_whole(run, s, thread, n_threads);
-    for (size_t unit = begin; unit < end; unit += round_robin ? n_threads : 1) {
+    const size_t begin = round_robin ? share.index : flm_share_begin(share, units),
+                 end = round_robin ? units : flm_share_end(share, units);
+    for (size_t unit = begin; unit < end; unit += round_robin ? share.of : 1) {
         const size_t t = unit / s->kv_heads;
         const uint32_t head = (uint32_t)(unit % s->kv_heads);
         float *q = flm_row(run, FLM_BUF_Q, t) + (size_t)head * group * s->head_dim;
@@ -133,25 +131,25 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
 
 /* Deals the units round-robin. If they do not divide evenly, each thread takes an equal range of the query heads of
  * all tiles instead: bits do not depend on which heads share a job. */
-void flm_run_attend(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_attend(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
     size_t tiles = 0, token0 = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
     for (uint32_t i = 0; i < run->step->n_items; i++)
         tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
     const size_t heads = tiles * s->heads;
-    const int evenly = dealt_evenly(s, tiles, n_threads);
-    const size_t begin = evenly ? 0 : heads * thread / n_threads,
-                 end = evenly ? heads : heads * (thread + 1) / n_threads;
+    const int evenly = dealt_evenly(s, tiles, share.of);
+    const size_t begin = evenly ? 0 : flm_share_begin(share, heads), end = evenly ? heads : flm_share_end(share, heads);
     for (uint32_t i = 0; i < run->step->n_items; i++) {
         const flm_row_item *item = &run->step->items[i];
         for (uint32_t index = 0; index < item->n_tokens; index += TOKEN_TILE) {
             uint32_t count = item->n_tokens - index < TOKEN_TILE ? item->n_tokens - index : TOKEN_TILE;
             for (uint32_t head = 0; head < s->heads; head += group, first += group) {
                 const size_t from = first > begin ? first : begin, to = first + group < end ? first + group : end;
-                if ((evenly && unit++ % n_threads != thread) || from >= to || flm_run_stopping(run, thread)) continue;
+                if ((evenly && unit++ % share.of != share.index) || from >= to) continue;
+                if (flm_run_stopping(run, share.thread)) continue;
                 attend(run, s, item, token0, index, count, head + (uint32_t)(from - first), (uint32_t)(to - from),
-                       thread);
+                       share.thread);
             }
         }
         token0 += item->n_tokens;

@@ -7,22 +7,31 @@
 #include "../base/status.h"
 #include "run.h"
 #include "slice.h"
+#include "units.h"
 
-static flm_op_fn *const functions[FLM_OP_COUNT] = {
-    [FLM_OP_EMBED] = flm_run_embed,
-    [FLM_OP_LINEAR] = flm_run_linear,
-    [FLM_OP_JOIN] = flm_run_join,
-    [FLM_OP_FINISH_QKV] = flm_run_finish_qkv,
-    [FLM_OP_ATTEND] = flm_run_attend,
-    [FLM_OP_ROUTE] = flm_run_route,
-    [FLM_OP_GROUP] = flm_run_group,
-    [FLM_OP_EXPERT_INPUTS] = flm_run_expert_inputs,
-    [FLM_OP_EXPERT_UP] = flm_run_expert_up,
-    [FLM_OP_EXPERT_QUANT] = flm_run_expert_quant,
-    [FLM_OP_EXPERT_DOWN] = flm_run_expert_down,
-    [FLM_OP_COMBINE] = flm_run_combine,
-    [FLM_OP_OUTPUT] = flm_run_output,
+/* An operation may have a first stage, which all must have done before anybody goes on. */
+static const struct {
+    flm_op_fn *prepare, *run;
+} functions[FLM_OP_COUNT] = {
+    [FLM_OP_EMBED] = {NULL, flm_run_embed},
+    [FLM_OP_LINEAR] = {flm_prepare_linear, flm_run_linear},
+    [FLM_OP_JOIN] = {NULL, flm_run_join},
+    [FLM_OP_FINISH_QKV] = {flm_prepare_qkv, flm_run_finish_qkv},
+    [FLM_OP_ATTEND] = {NULL, flm_run_attend},
+    [FLM_OP_ROUTE] = {NULL, flm_run_route},
+    [FLM_OP_GROUP] = {NULL, flm_run_group},
+    [FLM_OP_EXPERT_INPUTS] = {NULL, flm_run_expert_inputs},
+    [FLM_OP_EXPERT_UP] = {NULL, flm_run_expert_up},
+    [FLM_OP_EXPERT_QUANT] = {NULL, flm_run_expert_quant},
+    [FLM_OP_EXPERT_DOWN] = {NULL, flm_run_expert_down},
+    [FLM_OP_COMBINE] = {NULL, flm_run_combine},
+    [FLM_OP_OUTPUT] = {NULL, flm_run_output},
 };
+
+static int prepares(const flm_run *run, const flm_op *op, flm_share share) {
+    return op->kind == FLM_OP_LINEAR ? flm_linear_prepares(run, op, share)
+                                     : op->kind == FLM_OP_FINISH_QKV && op->as.attention.norm_whole;
+}
 
 /* Copies hidden states out. The next operation may run at the same time, because it only reads the residual stream:
  * two barriers come before anybody writes it. */
@@ -100,29 +109,6 @@ static void join_row_max(const flm_run *run, unsigned n_threads) {
             *flm_row_max_at(run, row, 0) = flm_row_max_join(*flm_row_max_at(run, row, 0), *flm_row_max_at(run, row, t));
 }
 
-/* 1: the team may be another one after operation i. In slices each thread has tokens of its own; and there is work that
- * a team divides in one operation and puts together in the next. */
-static int may_regroup(const flm_run *run, uint32_t i) {
-    return !run->sliced && !(run->plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < run->plan->n_ops;
-}
-
-/* The barrier after operation i. Returns 0 if this thread leaves after it: because the step is abandoned, or because it
- * does not take part any more.
- *
- * Thread 0 alone decides: it writes i before the barrier, and the barrier orders this write before the reads behind it.
- * Thread 0 then leaves, so nothing is written afterwards and all threads read i. If thread 0 did not write i, a slow
- * thread may already read the number of a later operation. That is not i, so the slow thread goes on, and leaves after
- * that operation, as all threads do. */
-static int barrier_after(const flm_run *run, uint32_t i, flm_place *place) {
-    if (flm_run_stopping(run, place->index) && place->index == 0)
-        atomic_store_explicit(&run->abandon->after, i, memory_order_relaxed);
-    if (!may_regroup(run, i))
-        flm_run_barrier(run, place->index, place->n_threads);
-    else if (!flm_pool_regroup(run->step->pool, place, i))
-        return 0;
-    return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) != i;
-}
-
 /* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. */
 typedef struct walk {
     const flm_run *whole, *run;
@@ -131,25 +117,82 @@ typedef struct walk {
 
 static int is_in_slice(const walk *w) { return w->run == &w->slice.run; }
 
-/* The thread's share of each operation's work: `index` of `sharers`. A slice is a run of its own, in which the thread
- * does everything: share 0 of 1. */
-typedef struct share {
-    unsigned index, sharers;
-} share;
+/* 1: the team may be another one after operation i. There is work that a team divides in one operation and puts
+ * together in the next. The few output tokens of a long run are done soon. */
+static int may_regroup(const walk *w, uint32_t i) {
+    const flm_plan *plan = w->whole->plan;
+    const int is_short_tail = flm_is_long(w->whole) && !is_in_slice(w) && !flm_is_long(w->run);
+    return !is_short_tail && !(plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < plan->n_ops;
+}
 
-static share share_of(const walk *w, const flm_place *place) {
-    return is_in_slice(w) ? (share){0, 1} : (share){place->index, place->n_threads};
+/* The barrier after operation i. Returns 0 if this thread leaves after it: because the step is abandoned, or because it
+ * does not take part any more. Others may join where operations are short enough for a ration (attendance.c).
+ *
+ * Thread 0 alone decides: it writes i before the barrier, and the barrier orders this write before the reads behind it.
+ * Thread 0 then leaves, so nothing is written afterwards and all threads read i. If thread 0 did not write i, a slow
+ * thread may already read the number of a later operation. That is not i, so the slow thread goes on, and leaves after
+ * that operation, as all threads do. */
+static int barrier_after(const walk *w, uint32_t i, flm_place *place) {
+    const flm_run *run = w->whole;
+    if (flm_run_stopping(run, place->index) && place->index == 0)
+        atomic_store_explicit(&run->abandon->after, i, memory_order_relaxed);
+    if (!may_regroup(w, i))
+        flm_run_barrier(run, place->index, place->n_threads);
+    else if (!flm_pool_regroup(run->step->pool, place, i, flm_is_long(run)))
+        return 0;
+    return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) != i;
+}
+
+/* The thread's share of each operation's work. A slice is a run of its own, in which the thread does everything. */
+static flm_share share_of(const walk *w, const flm_place *place) {
+    return is_in_slice(w) ? (flm_share){.of = 1}
+                          : (flm_share){.index = place->index, .of = place->n_threads, .thread = place->index};
 }
 
 /* What follows the barrier after operation i. From plan->last_kv_op on only output tokens are needed, and they are few:
  * all threads share them. Returns 0 if nothing is left to do. */
 static int go_on(walk *w, uint32_t i, const flm_place *place) {
     const flm_plan *plan = w->whole->plan;
-    const share own = share_of(w, place);
-    if (plan->ops[i].hidden_state >= 0) capture_state(w->run, &plan->ops[i], own.index, own.sharers);
+    const flm_share own = share_of(w, place);
+    if (plan->ops[i].hidden_state >= 0) capture_state(w->run, &plan->ops[i], own.index, own.of);
     if (i != plan->last_kv_op) return 1;
     w->run = enter_tail(w->whole, place->index, place->n_threads);
     return w->run->n_tokens > 0;
+}
+
+/* Take a slice; alone, the whole run. */
+static void take_slice(walk *w, const flm_place *place) {
+    w->run = w->whole;
+    if (place->n_threads == 1) {
+        flm_lay_out_rows(w->whole->step, w->whole->scratch);
+    } else {
+        flm_slice_take(&w->slice, w->whole, place->index, place->n_threads);
+        w->run = &w->slice.run;
+    }
+}
+
+/* A thread's part of operation i, and the barrier after it. Returns 0 if this thread leaves. */
+static int run_op(walk *w, uint32_t i, flm_place *place) {
+    const flm_op *op = &w->whole->plan->ops[i];
+    const flm_share own = share_of(w, place);
+    const unsigned n_threads = place->n_threads;
+    if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w->run->n_tokens == 1) return 1;
+    if (n_threads == 1 && flm_has_units(w->run, op)) {
+        if (prepares(w->run, op, FLM_ANY_UNIT)) flm_run_units(w->run, op, functions[op->kind].prepare, 0);
+        flm_run_units(w->run, op, functions[op->kind].run, 1);
+    } else {
+        if (prepares(w->run, op, own)) {
+            functions[op->kind].prepare(w->run, op, own);
+            flm_run_barrier(w->run, own.index, own.of);
+        }
+        functions[op->kind].run(w->run, op, own);
+    }
+    /* In slices a barrier is needed only where other threads read what was stored. */
+    const int has_barrier =
+        is_in_slice(w) ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w->run, i, n_threads);
+    if (has_barrier && !barrier_after(w, i, place)) return 0;
+    if (is_in_slice(w) && place->n_threads != n_threads && i != w->whole->plan->last_kv_op) take_slice(w, place);
+    return 1;
 }
 
 /* The walk of one thread, from the beginning or from where it joins. */
@@ -157,27 +200,17 @@ static void run_plan(void *argument, flm_place *place) {
     walk w = {.whole = argument, .run = argument};
     const flm_plan *plan = w.whole->plan;
     uint32_t i = 0;
-    if (w.whole->sliced) {
-        flm_slice_take(&w.slice, w.whole, place->index, place->n_threads);
-        w.run = &w.slice.run;
-    } else if (place->at != (uint32_t)FLM_FROM_START) {
+    if (place->at != (uint32_t)FLM_FROM_START) {
         i = place->at;
         /* The step may have been abandoned at the very barrier at which this thread was let in. */
         if (atomic_load_explicit(&w.whole->abandon->after, memory_order_relaxed) == i) return;
         if (w.whole->output && i > plan->last_kv_op) w.run = w.whole->output;
         if (!go_on(&w, i++, place)) return;
+    } else if (w.whole->sliced) {
+        take_slice(&w, place);
     }
-    for (; i < plan->n_ops; i++) {
-        const flm_op *op = &plan->ops[i];
-        const share own = share_of(&w, place);
-        if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w.run->n_tokens == 1) continue;
-        functions[op->kind](w.run, op, own.index, own.sharers);
-        /* In slices a barrier is needed only where other threads read what was stored. */
-        const int has_barrier =
-            is_in_slice(&w) ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w.run, i, place->n_threads);
-        if (has_barrier && !barrier_after(w.whole, i, place)) return;
-        if (!go_on(&w, i, place)) return;
-    }
+    for (; i < plan->n_ops; i++)
+        if (!run_op(&w, i, place) || !go_on(&w, i, place)) return;
     if (place->index == 0) join_row_max(w.whole, place->n_threads);
 }
 
@@ -201,7 +234,6 @@ static void count(const flm_run *run, unsigned n_threads, int done) {
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
     if (!plan) return flm_fail(error, FLM_ERR_STATE, "the model has no %s", encoder ? "encoder" : "decoder");
-    const unsigned n_threads = flm_pool_muster(step->pool, step->lead);
     flm_abandon abandon = {.stopping = 0, .after = UINT32_MAX};
     flm_run run = {.model = model,
                    .kernels = model->kernels,
@@ -218,6 +250,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     output.n_tokens = tail.n_tokens;
     output.single_tokens = has_single_tokens(&tail);
     if (tail.n_tokens < step->n_tokens) run.output = &output;
+    const unsigned n_threads = flm_pool_muster(step->pool, step->lead, flm_is_long(&run));
     run.sliced = flm_slices_pay(&run, n_threads);
     if (!run.sliced) flm_lay_out_rows(step, scratch);
     flm_pool_walk(step->pool, step->lead, run_plan, &run);

@@ -1,7 +1,7 @@
 /* The linear operation: [norm], [quantising the inputs], one to three matrix products of the same input, and an
  * epilogue.
  *
- *   inputs (shared, then a barrier; or private)     row blocks of 128 outputs, with many tokens:
+ *   inputs (a stage of its own; or private)         row blocks of 128 outputs, with many tokens:
  *   from ── norm ── quantise ──> n rows ──────────> product ──> epilogue while in the L2 cache ──> to[]
  *                                                                  └─> fused: quantise for the next product
  *
@@ -10,8 +10,12 @@
 
 #include "run.h"
 
-/* With more tokens, inputs that other threads made would not stay in cache until they are read. */
-enum { MAX_PREFETCH_TOKENS = 16 };
+enum {
+    MAX_PREFETCH_TOKENS =
+        16,          /* with more, inputs that other threads made would not stay in cache until they are read */
+    UNIT_STRIPS = 8, /* kernels of many tokens go by four strips */
+    BLOCK_STRIPS = FLM_BLOCK / FLM_STRIP
+};
 
 /* Adds the bias. An adapter's low-rank product will be added here, too. */
 static void add_bias(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
@@ -86,10 +90,27 @@ static products products_at(const flm_run *run, const flm_linear_op *s, size_t i
     return p;
 }
 
-/* Whether the first product of a feed-forward quantises its `width` results: only if each thread's share is whole
- * blocks of 256, because a block has one scale. The second product asks with the same numbers, so both agree. */
-static int is_fused(const flm_linear_op *s, size_t width, unsigned n_threads) {
-    return s->fused_quantize && (n_threads == 1 || flm_strips(width) % (n_threads * (FLM_BLOCK / FLM_STRIP)) == 0);
+/* Whether the first product of a feed-forward quantises its `width` results: only if each share is whole blocks of 256,
+ * because a block has one scale. Units are cut so. The second product asks with the same numbers, so both agree. */
+static int is_fused(const flm_linear_op *s, size_t width, flm_share share) {
+    return s->fused_quantize && (share.of == 1 || share.is_unit || flm_strips(width) % (share.of * BLOCK_STRIPS) == 0);
+}
+
+/* The rows of a unit can be quantised for the next product: whole blocks. */
+static size_t unit_strips(const flm_linear_op *s) {
+    return s->fused_quantize && s->to[0] == FLM_BUF_GATE ? BLOCK_STRIPS : UNIT_STRIPS;
+}
+
+static size_t all_strips(const flm_linear_op *s) {
+    const size_t n_linears = s->epilogue == FLM_EPILOGUE_GATE ? 1 : s->n_linears;
+    size_t strips = 0;
+    for (size_t i = 0; i < n_linears; i++) strips += flm_strips(s->linear[i].w.rows);
+    return strips;
+}
+
+unsigned flm_linear_units(const flm_op *op) {
+    const size_t strips = unit_strips(&op->as.linear);
+    return (unsigned)((all_strips(&op->as.linear) + strips - 1) / strips);
 }
 
 /* Quantises results [row0, row1) of n tokens as inputs of the next product. The `before` results in front of row0
@@ -152,36 +173,69 @@ static void norm_and_quantize(const flm_run *run, const flm_linear_op *s, size_t
         quantize(&(flm_inputs_job){.x = x, .row = t, .n = 1, .to = cols, .dst = quantized, .n_rows = n, .cols = cols});
 }
 
-/* The step's inputs. The input of a single token is computed by every thread for itself, which needs no barrier;
- * those of several tokens are divided among the threads, with a barrier after them. */
-static flm_inputs make_inputs(const flm_run *run, const flm_linear_op *s, size_t n, unsigned thread,
-                              unsigned n_threads) {
+static size_t rows_of(const flm_run *run, const flm_linear_op *s) {
+    return s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
+}
+
+/* Floats of a row of inputs. */
+static size_t input_floats(const flm_run *run, const flm_linear_op *s) {
+    const flm_matrix *w = &s->linear[0].w;
+    return flm_quantizer_of(run, w) ? flm_input_bytes(w->format, w->cols) / sizeof(float) : flm_stride(run, s->from);
+}
+
+/* Where the inputs are: as they were stored; quantised by the last product; or, normed and quantised, in the thread's
+ * own row, since the input of a single token is computed by every thread for itself, which needs no barrier; or in rows
+ * that the first stage has made. */
+typedef enum inputs_place { STORED, FUSED, PRIVATE, PREPARED } inputs_place;
+
+static inputs_place place_of_inputs(const flm_run *run, const flm_linear_op *s, flm_share share) {
+    const flm_matrix *w = &s->linear[0].w;
+    if (s->norm.kind == FLM_NORM_NONE && !flm_quantizer_of(run, w)) return STORED;
+    if (s->from == FLM_BUF_GATE && is_fused(s, w->cols, share)) return FUSED;
+    const int fits = input_floats(run, s) + flm_stride(run, s->from) <= FLM_PRIVATE_FLOATS;
+    return rows_of(run, s) == 1 && fits ? PRIVATE : PREPARED;
+}
+
+static float *private_row(const flm_run *run, flm_share share) {
+    return run->scratch->private_rows + (size_t)share.thread * FLM_PRIVATE_FLOATS;
+}
+
+int flm_linear_prepares(const flm_run *run, const flm_op *op, flm_share share) {
+    const flm_linear_op *s = &op->as.linear;
+    return rows_of(run, s) > 0 && place_of_inputs(run, s, share) == PREPARED;
+}
+
+void flm_prepare_linear(const flm_run *run, const flm_op *op, flm_share share) {
+    const flm_linear_op *s = &op->as.linear;
+    const size_t n = rows_of(run, s), begin = flm_share_begin(share, n), end = flm_share_end(share, n);
+    /* 1: all normed rows are kept; 0: one at a time, in the L1 cache, until it is quantised. */
+    const int keep = !flm_quantizer_of(run, &s->linear[0].w) || flm_stride(run, s->from) > FLM_PRIVATE_FLOATS;
+    for (size_t t = begin; t < end; t++) {
+        if (t + 1 < end) prefetch(flm_row(run, s->from, t + 1), s->linear[0].w.cols * sizeof(float));
+        float *normed = keep ? flm_row(run, FLM_BUF_NORMED, t) : private_row(run, share);
+        norm_and_quantize(run, s, t, n, normed, flm_row(run, FLM_BUF_QUANTIZED, 0));
+    }
+}
+
+static flm_inputs make_inputs(const flm_run *run, const flm_linear_op *s, size_t n, flm_share share) {
     const flm_matrix *w = &s->linear[0].w;
     const int quantize = flm_quantizer_of(run, w) != NULL;
-    if (s->norm.kind == FLM_NORM_NONE && !quantize) return flm_inputs_of(run, s->from, 0);
-    if (s->from == FLM_BUF_GATE && is_fused(s, w->cols, n_threads))
+    const size_t stride = input_floats(run, s), begin = flm_share_begin(share, n), end = flm_share_end(share, n);
+    float *own = private_row(run, share), *quantized = flm_row(run, FLM_BUF_QUANTIZED, 0);
+    switch (place_of_inputs(run, s, share)) {
+    case STORED: return flm_inputs_of(run, s->from, 0);
+    case FUSED:
         return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_FUSED, 0), flm_input_bytes(w->format, w->cols)};
-    const size_t floats = flm_stride(run, s->from);
-    const size_t stride = quantize ? flm_input_bytes(w->format, w->cols) / sizeof(float) : floats;
-    float *private_row = run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
-    if (n == 1 && n_threads > 1 && stride + floats <= FLM_PRIVATE_FLOATS) {
-        norm_and_quantize(run, s, 0, 1, quantize ? private_row + stride : private_row, private_row);
-        return (flm_inputs){(const unsigned char *)private_row, stride * sizeof(float)};
+    case PRIVATE:
+        norm_and_quantize(run, s, 0, 1, quantize ? own + stride : own, own);
+        return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
+    case PREPARED: break;
     }
-    float *quantized = flm_row(run, FLM_BUF_QUANTIZED, 0);
-    /* 1: all normed rows are kept; 0: one at a time, in the L1 cache, until it is quantised. */
-    const int keep = !quantize || floats > FLM_PRIVATE_FLOATS;
-    const size_t begin = n * thread / n_threads, end = n * (thread + 1) / n_threads;
-    for (size_t t = begin; t < end; t++) {
-        if (t + 1 < end) prefetch(flm_row(run, s->from, t + 1), w->cols * sizeof(float));
-        norm_and_quantize(run, s, t, n, keep ? flm_row(run, FLM_BUF_NORMED, t) : private_row, quantized);
-    }
-    flm_run_barrier(run, thread, n_threads);
-    if (quantize && n_threads > 1 && n <= MAX_PREFETCH_TOKENS) {
+    if (!quantize) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
+    if (share.of > 1 && n <= MAX_PREFETCH_TOKENS) {
         prefetch(quantized, begin * stride * sizeof(float));
         prefetch(quantized + end * stride, (n - end) * stride * sizeof(float));
     }
-    if (!quantize) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
     return (flm_inputs){(const unsigned char *)quantized, stride * sizeof(float)};
 }
 
@@ -195,26 +249,28 @@ static void run_last_queries(const flm_run *run, const flm_linear_op *s, size_t 
                       flm_row(run, s->to[0], first) + strip0 * FLM_STRIP, flm_stride(run, s->to[0]), thread);
 }
 
-void flm_run_linear(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_linear(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_linear_op *s = &op->as.linear;
-    size_t n = s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
+    const size_t n = rows_of(run, s), total = all_strips(s),
+                 n_linears = s->epilogue == FLM_EPILOGUE_GATE ? 1 : s->n_linears;
     if (n == 0) return;
-    size_t total = 0, before = 0;
     for (size_t t = 0; t < n && s->epilogue == FLM_EPILOGUE_LOGITS; t++)
-        *flm_row_max_at(run, t, thread) = flm_row_max_none();
-    const flm_inputs x = make_inputs(run, s, n, thread, n_threads);
-    size_t n_linears = s->epilogue == FLM_EPILOGUE_GATE ? 1 : s->n_linears;
-    const int fused = s->to[0] == FLM_BUF_GATE && is_fused(s, s->linear[0].w.rows, n_threads);
-    for (size_t i = 0; i < n_linears; i++) total += flm_strips(s->linear[i].w.rows);
-    const size_t begin = total * thread / n_threads, end = total * (thread + 1) / n_threads;
+        *flm_row_max_at(run, t, share.index) = flm_row_max_none();
+    const flm_inputs x = make_inputs(run, s, n, share);
+    const int fused = s->to[0] == FLM_BUF_GATE && is_fused(s, s->linear[0].w.rows, share);
+    size_t begin = flm_share_begin(share, total), end = flm_share_end(share, total), before = 0;
+    if (share.is_unit) {
+        begin = share.index * unit_strips(s);
+        end = begin + unit_strips(s) < total ? begin + unit_strips(s) : total;
+    }
     for (size_t i = 0; i < n_linears; i++) { /* shares are cut as if the linears were one matrix */
         size_t strips = flm_strips(s->linear[i].w.rows);
         size_t from = begin > before ? begin - before : 0, to = end > before ? end - before : 0;
         if (to > strips) to = strips;
         if (from < to && i == 0 && (op->flags & FLM_FLAG_LAST_QUERIES) && run->n_skipped)
-            run_last_queries(run, s, from, to, x, n, thread);
+            run_last_queries(run, s, from, to, x, n, share.thread);
         else if (from < to)
-            run_strips(run, s, i, from, to, x, n, fused, thread);
+            run_strips(run, s, i, from, to, x, n, fused, share.thread);
         before += strips;
     }
 }

@@ -29,26 +29,25 @@ static void choose(const flm_moe_op *s, float *p, uint32_t *chosen) {
     for (uint32_t a = 0; a < s->active; a++) p[chosen[a]] /= sum;
 }
 
-void flm_run_route(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_route(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
     size_t n = run->n_tokens;
-    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+    for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) {
         float *x = flm_row(run, FLM_BUF_NORMED, t), *p = flm_row(run, FLM_BUF_ROUTES, t);
         flm_norm_row(run->kernels, &s->norm, x, flm_row(run, s->from, t));
         flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), flm_inputs_of(run, FLM_BUF_NORMED, t), 1, p, 0,
-                          thread);
+                          share.thread);
         softmax(run->kernels, p, s->n_experts);
         choose(s, p, run->scratch->expert_of + t * s->active);
     }
 }
 
 /* Counting sort of the pairs by expert. Thread 0 does it alone: it is a few thousand integers. */
-void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_group(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
     size_t n_pairs = (size_t)run->n_tokens * s->active;
     uint32_t *begin = run->scratch->expert_begin;
-    (void)n_threads;
-    if (thread != 0) return;
+    if (share.index != 0) return;
     /* begin[e + 2] counts expert e; after the prefix sum begin[e + 1] is where its pairs start. Placing them moves
      * begin[e + 1] to their end, which is where those of e + 1 start: begin[e] is then right for every e. */
     memset(begin, 0, (s->n_experts + 2) * sizeof *begin);
@@ -64,16 +63,15 @@ void flm_run_group(const flm_run *run, const flm_op *op, unsigned thread, unsign
 typedef void strip_fn(const flm_run *run, const flm_moe_op *s, uint32_t expert, size_t strip0, size_t strip1,
                       unsigned thread);
 
-static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips, strip_fn *fn, unsigned thread,
-                          unsigned n_threads) {
+static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips, strip_fn *fn, flm_share share) {
     size_t busy = 0, before = 0;
     for (uint32_t e = 0; e < s->n_experts; e++)
         busy += run->scratch->expert_begin[e + 1] > run->scratch->expert_begin[e];
-    const size_t begin = busy * strips * thread / n_threads, end = busy * strips * (thread + 1) / n_threads;
+    const size_t begin = flm_share_begin(share, busy * strips), end = flm_share_end(share, busy * strips);
     for (uint32_t e = 0; e < s->n_experts && before < end; e++) {
         if (run->scratch->expert_begin[e + 1] == run->scratch->expert_begin[e]) continue;
         size_t from = begin > before ? begin - before : 0, to = end - before < strips ? end - before : strips;
-        if (from < to && !flm_run_stopping(run, thread)) fn(run, s, e, from, to, thread);
+        if (from < to && !flm_run_stopping(run, share.thread)) fn(run, s, e, from, to, share.thread);
         before += strips;
     }
 }
@@ -81,9 +79,9 @@ static void share_experts(const flm_run *run, const flm_moe_op *s, size_t strips
 /* Quantises a thread's share of the pairs, expert by expert, for the matrices that read them. Pair p is row
  * row_of[p] of `from`, or row p if row_of is NULL. */
 static void quantize_pairs(const flm_run *run, const flm_moe_op *s, const flm_matrix *w, flm_buffer from,
-                           const uint32_t *row_of, unsigned thread, unsigned n_threads) {
+                           const uint32_t *row_of, flm_share share) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active, bytes = flm_input_bytes(w->format, w->cols);
-    const size_t begin = n_pairs * thread / n_threads, end = n_pairs * (thread + 1) / n_threads;
+    const size_t begin = flm_share_begin(share, n_pairs), end = flm_share_end(share, n_pairs);
     unsigned char *to = (unsigned char *)flm_row(run, FLM_BUF_QUANTIZED, 0);
     for (uint32_t e = 0; e < s->n_experts; e++) {
         const size_t first = run->scratch->expert_begin[e], last = run->scratch->expert_begin[e + 1];
@@ -104,25 +102,25 @@ static void quantize_pairs(const flm_run *run, const flm_moe_op *s, const flm_ma
 }
 
 /* Copies a thread's share of the pairs' inputs side by side: products read floats in rows of one stride. */
-static void gather_pairs(const flm_run *run, const flm_moe_op *s, unsigned thread, unsigned n_threads) {
+static void gather_pairs(const flm_run *run, const flm_moe_op *s, flm_share share) {
     const size_t n_pairs = (size_t)run->n_tokens * s->active;
-    for (size_t pair = n_pairs * thread / n_threads; pair < n_pairs * (thread + 1) / n_threads; pair++)
+    for (size_t pair = flm_share_begin(share, n_pairs); pair < flm_share_end(share, n_pairs); pair++)
         memcpy(flm_row(run, FLM_BUF_GATHERED, pair), flm_row(run, FLM_BUF_NORMED, run->scratch->token_of[pair]),
                s->router.w.cols * sizeof(float));
 }
 
-void flm_run_expert_inputs(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_inputs(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
     const flm_matrix *w = &s->experts[0].up.w;
     if (flm_quantizer_of(run, w))
-        quantize_pairs(run, s, w, FLM_BUF_NORMED, run->scratch->token_of, thread, n_threads);
+        quantize_pairs(run, s, w, FLM_BUF_NORMED, run->scratch->token_of, share);
     else
-        gather_pairs(run, s, thread, n_threads);
+        gather_pairs(run, s, share);
 }
 
-void flm_run_expert_quant(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_quant(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
-    quantize_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, thread, n_threads);
+    quantize_pairs(run, s, &s->experts[0].down.w, FLM_BUF_GATE, NULL, share);
 }
 
 /* Inputs of the expert whose pairs start at `first`: quantised, or floats. In a step of one token nothing is
@@ -161,20 +159,20 @@ static void down_strips(const flm_run *run, const flm_moe_op *s, uint32_t e, siz
                       thread);
 }
 
-void flm_run_expert_up(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_up(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
-    share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, thread, n_threads);
+    share_experts(run, s, flm_strips(s->experts[0].up.w.rows), up_strips, share);
 }
 
-void flm_run_expert_down(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_expert_down(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
-    share_experts(run, s, flm_strips(s->experts[0].down.w.rows), down_strips, thread, n_threads);
+    share_experts(run, s, flm_strips(s->experts[0].down.w.rows), down_strips, share);
 }
 
-void flm_run_combine(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_combine(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_moe_op *s = &op->as.moe;
     size_t n = run->n_tokens, width = s->experts[0].down.w.rows;
-    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) {
+    for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) {
         float *branch = flm_row(run, FLM_BUF_BRANCH, t);
         memset(branch, 0, width * sizeof *branch);
         for (size_t i = t * s->active; i < (t + 1) * s->active; i++)

@@ -54,8 +54,8 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
     flm_norm_row(k, &s->norm, y, y);
 }
 
-void flm_run_embed(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
-    size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
+void flm_run_embed(const flm_run *run, const flm_op *op, flm_share share) {
+    size_t begin = flm_share_begin(share, run->n_tokens), end = flm_share_end(share, run->n_tokens);
     for (size_t t = begin; t < end; t++) {
         embed_row(run, &op->as.embed, t);
         if (op->as.embed.finish)
@@ -63,10 +63,10 @@ void flm_run_embed(const flm_run *run, const flm_op *op, unsigned thread, unsign
     }
 }
 
-void flm_run_join(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_join(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_join_op *s = &op->as.join;
     const flm_kernels *k = run->kernels;
-    size_t begin = (size_t)run->n_tokens * thread / n_threads, end = (size_t)run->n_tokens * (thread + 1) / n_threads;
+    size_t begin = flm_share_begin(share, run->n_tokens), end = flm_share_end(share, run->n_tokens);
     for (size_t t = begin; t < end; t++) {
         float *branch = flm_row(run, FLM_BUF_BRANCH, t), *to = flm_row(run, s->residual_to, t);
         size_t width = s->branch_norm.width;
@@ -99,10 +99,10 @@ static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int
     }
 }
 
-void flm_run_output(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
+void flm_run_output(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_output_op *s = &op->as.output;
     size_t rows = run->step->n_logit_rows, n = run->n_tokens;
-    for (size_t t = n * thread / n_threads; t < n * (thread + 1) / n_threads; t++) output_row(run, s, t, -1);
-    for (size_t r = rows * thread / n_threads; r < rows * (thread + 1) / n_threads; r++)
+    for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) output_row(run, s, t, -1);
+    for (size_t r = flm_share_begin(share, rows); r < flm_share_end(share, rows); r++)
         output_row(run, s, run->scratch->row_of_logit[r], (int64_t)r);
 }

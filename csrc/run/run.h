@@ -27,9 +27,21 @@ typedef struct flm_run {
     flm_abandon *abandon;
 } flm_run;
 
-/* A thread's share of an operation. All threads of the team call it, with their numbers; it may contain barriers. The
- * team may be another one in the next operation. */
-typedef void flm_op_fn(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads);
+/* A share of an operation's work. The members of a team have one each; or the work is cut into units, of which every
+ * thread takes one after another (units.h). */
+typedef struct flm_share {
+    unsigned index, of; /* share `index` of `of` equal ones */
+    unsigned thread;    /* does it; what a thread has for itself (scratch.h) goes by this number. 0: the leader */
+    int is_unit;
+} flm_share;
+
+/* Does a share of an operation, or of its first stage. It contains no barrier: where an operation has two stages,
+ * forward.c puts one between them. The team may be another one in the next operation. */
+typedef void flm_op_fn(const flm_run *run, const flm_op *op, flm_share share);
+
+/* Share `index` of n pieces of work: [begin, end). */
+static inline size_t flm_share_begin(flm_share share, size_t n) { return n * share.index / share.of; }
+static inline size_t flm_share_end(flm_share share, size_t n) { return n * (share.index + 1) / share.of; }
 
 /* 1: the step will be abandoned. Called between pieces of work of some milliseconds. Only thread 0 asks the caller. */
 static inline int flm_run_stopping(const flm_run *run, unsigned thread) {
@@ -82,6 +94,12 @@ void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, s
 
 flm_op_fn flm_run_embed, flm_run_linear, flm_run_join, flm_run_output;
 flm_op_fn flm_run_finish_qkv, flm_run_attend;
+/* First stages. A linear operation's: norm and quantise the inputs of several tokens, if that is wanted. FINISH_QKV's,
+ * where a norm goes over whole projections: a head needs its whole row's norm. */
+flm_op_fn flm_prepare_linear, flm_prepare_qkv;
+int flm_linear_prepares(const flm_run *run, const flm_op *op, flm_share share);
+/* Into how many units a linear operation of many tokens can be cut. */
+unsigned flm_linear_units(const flm_op *op);
 /* 1: the thread that finishes a head's queries, keys and values also attends with that head, and no other thread
  * reads them in this step. Then no barrier is needed between the two operations. Precondition: the attend of the
  * same heads is the next operation. */

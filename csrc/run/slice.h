@@ -28,6 +28,8 @@ typedef struct flm_slice {
     flm_scratch scratch;
 } flm_slice;
 
+/* 1: an operation of the run may take longer than a thread that takes part by rations can stay (base/attendance.c). */
+int flm_is_long(const flm_run *run);
 /* 1: slices are faster for the plan's operations up to last_kv_op, and the plan allows them. */
 int flm_slices_pay(const flm_run *run, unsigned n_threads);
 /* Fill in a thread's slice of the whole run. *slice must not move afterwards. */
