@@ -69,7 +69,8 @@ class Vocabulary(ctypes.Structure):
 
 
 def sampler_library(build_c: BuildC) -> ctypes.CDLL:
-    names = ["sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "status", "matrix", "cpu"]
+    names = ["sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file", "status"]
+    names += ["matrix", "cpu"]
     sources = [CSRC.parent / "tests/c/unit_sampler.c", *core_files(*names), *sorted(CSRC.glob("kernels/**/*.c"))]
     library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared"])))
     library.unit_text.restype = ctypes.c_long

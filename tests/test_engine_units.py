@@ -21,11 +21,24 @@ NAMES = [
     "generation",
     "batch",
 ]
-NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "options", "status"]
-NAMES += ["threads", "clock", "wait", "attendance", "help", "processors", "prefault", "process", "cpu", "spec"]
+NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file"]
+NAMES += [
+    "options",
+    "status",
+    "threads",
+    "clock",
+    "wait",
+    "attendance",
+    "help",
+    "processors",
+    "prefault",
+    "process",
+    "cpu",
+]
+NAMES += ["spec"]
 SMALL = {
-    "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "status"),
-    "unit_gate": core_files("gate", "process", "memory", "cgroup", "status"),
+    "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),
+    "unit_gate": core_files("gate", "process", "memory", "cgroup", "text_file", "status"),
 }
 SOURCES = core_files(*NAMES)
 CASES = {

@@ -24,6 +24,7 @@ BASE = core_files(
     "memory",
     "array",
     "cgroup",
+    "text_file",
     "status",
 )
 NO_LIMIT = "18446744073709551615"
@@ -76,7 +77,7 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
     null_plus = tmp_path / "null_plus.c"
     program = "int main(int argc, char **argv) { char *volatile p = 0; return argv && p + (argc - 1) != p; }"
     null_plus.write_text(program + "\n")
-    sources = [source, *core_files("prefault", "memory", "array", "cgroup")]
+    sources = [source, *core_files("prefault", "memory", "array", "cgroup", "text_file")]
     flags = [
         "-std=c11",
         "-pthread",
@@ -93,7 +94,7 @@ def test_prefault_before_any_request(tmp_path: Path) -> None:
 
 
 def test_memory(build_c: BuildC, sanitizer: str) -> None:
-    sources = [HERE / "unit_memory.c", *core_files("memory", "array", "cgroup")]
+    sources = [HERE / "unit_memory.c", *core_files("memory", "array", "cgroup", "text_file")]
     flags = ["-Wl,--wrap=sysconf,--wrap=mmap,--wrap=madvise"]
     program = build_c("unit_memory", sources, sanitizer=sanitizer, flags=flags)
     # an allocation that cannot be had is to return NULL, as without a sanitizer
@@ -117,7 +118,7 @@ def test_slices(build_c: BuildC, sanitizer: str) -> None:
     run(
         build_c(
             "unit_slice",
-            [HERE / "unit_slice.c", *core_files("slice", "step", "scratch", "memory", "cgroup", "status")],
+            [HERE / "unit_slice.c", *core_files("slice", "step", "scratch", "memory", "cgroup", "text_file", "status")],
             sanitizer=sanitizer,
         )
     )
@@ -174,7 +175,7 @@ V1 = "4:memory:{0}\n3:cpuset,cpu,cpuacct:{0}\n1:name=systemd:/x\n"
     ],
 )
 def test_cgroup(build_c: BuildC, tmp_path: Path, own: str, files: dict[str, str], expected: str) -> None:
-    source = [HERE / "unit_cgroup.c", *core_files("cgroup")]
+    source = [HERE / "unit_cgroup.c", *core_files("cgroup", "text_file")]
     program = build_c("unit_cgroup", source, sanitizer="plain", flags=["-Wl,--wrap=open"])
     if own:
         (tmp_path / "proc" / "self").mkdir(parents=True)

@@ -3,26 +3,14 @@
 
 #if defined(__linux__)
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+
+#include "text_file.h"
 
 #define PATH_BYTES 4096
 #define TEXT_BYTES 16384
-
-/* The start of a small file, zero-terminated. 0 when it cannot be read. */
-static int read_text(const char *path, char *text, size_t n_bytes) {
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file < 0) return 0;
-    size_t length = 0;
-    ssize_t got = 0;
-    while (length + 1 < n_bytes && (got = read(file, text + length, n_bytes - 1 - length)) > 0) length += (size_t)got;
-    close(file);
-    text[length] = '\0';
-    return got >= 0;
-}
 
 static int list_has(const char *list, size_t length, const char *name) {
     size_t n = strlen(name);
@@ -36,7 +24,7 @@ static int list_has(const char *list, size_t length, const char *name) {
  * "id:controllers:/path" of /proc/self/cgroup. 0: it has none. */
 static int own_folder(const char *controller, char *folder, size_t n_bytes) {
     char text[TEXT_BYTES];
-    if (!read_text("/proc/self/cgroup", text, sizeof text)) return 0;
+    if (!flm_read_start("/proc/self/cgroup", text, sizeof text)) return 0;
     for (char *line = text, *end; *line; line = end) {
         end = line + strcspn(line, "\n");
         if (*end) *end++ = '\0';
@@ -70,7 +58,7 @@ static void visit_folders(const char *mount, const char *controller, void (*visi
 
 static int read_in(const char *folder, const char *name, char *text, size_t n_bytes) {
     char path[PATH_BYTES + 128];
-    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && read_text(path, text, n_bytes);
+    return snprintf(path, sizeof path, "%s/%s", folder, name) < (int)sizeof path && flm_read_start(path, text, n_bytes);
 }
 
 static void lower_cpus(double quota, double period, double *cpus) {
