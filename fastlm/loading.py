@@ -58,8 +58,9 @@ def load(
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
-        None: one per usable processor (affinity and cgroup quota); fewer for tiny models, one for every two
-        second-level caches that the weights fill.
+        None: one for each fast core that this process may use (affinity, cgroup quota): hardware threads of one core
+        count once, efficiency cores do not count. Fewer for tiny models: one for every two second-level caches that
+        the weights fill.
     context
         Longest sequence in tokens; None: what the model was made for. More than that is an error where positions have
         rotary or learned embeddings, since a model writes gibberish where it never was.

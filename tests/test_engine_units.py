@@ -22,20 +22,8 @@ NAMES = [
     "batch",
 ]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file"]
-NAMES += [
-    "options",
-    "status",
-    "threads",
-    "clock",
-    "wait",
-    "attendance",
-    "help",
-    "processors",
-    "prefault",
-    "process",
-    "cpu",
-]
-NAMES += ["spec"]
+NAMES += ["options", "status", "threads", "clock", "wait", "attendance", "help", "processors", "prefault", "process"]
+NAMES += ["cpu", "cores", "topology", "cpu_set", "spec"]
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "text_file", "status"),

@@ -1,4 +1,4 @@
-/* What the processor and the operating system can run: cpu.c. */
+/* Which instructions the processor and the operating system can run. cpu.c. */
 #ifndef FLM_CPU_H
 #define FLM_CPU_H
 
@@ -18,10 +18,5 @@ enum {
 uint32_t flm_cpu_features(void);
 /* Ask the operating system to let this process use AMX; 0 if it will not. */
 int flm_cpu_permit_amx(void);
-/* Processors that are online; at least 1. On macOS only the fast ones: work is dealt in equal parts, so one slow
- * core would determine the speed of all. */
-unsigned flm_cpu_online(void);
-/* Bytes of one processor's L2 cache, or of its share of a shared one; 1 MiB where the system does not say. */
-uint64_t flm_cpu_cache_bytes(void);
 
 #endif

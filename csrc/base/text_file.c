@@ -14,3 +14,13 @@ int flm_read_start(const char *path, char *text, size_t n_bytes) {
     text[length] = '\0';
     return got >= 0;
 }
+
+long flm_take_number(const char **text, long most) {
+    if (**text < '0' || **text > '9') return -1;
+    long number = 0;
+    for (; **text >= '0' && **text <= '9'; (*text)++) {
+        number = 10 * number + (**text - '0');
+        if (number > most) return -1;
+    }
+    return number;
+}

@@ -1,12 +1,9 @@
 #define _GNU_SOURCE
 #include "threads.h"
 
-#include <math.h>
-#include <sched.h>
 #include <signal.h>
 
-#include "cgroup.h"
-#include "cpu.h"
+#include "cores.h"
 #include "invariant.h"
 #include "memory.h"
 #include "status.h"
@@ -141,7 +138,7 @@ static flm_team *start_team(unsigned n_threads) {
     if (!team) return NULL;
     team->n_threads = n_threads;
     team->share = 1;
-    team->oversubscribed = n_threads > flm_cpus();
+    team->oversubscribed = n_threads > flm_hardware_threads();
     flm_process_init(&team->process);
     if (n_threads > 1) {
         team->workers = flm_alloc_array(n_threads - 1, sizeof *team->workers);
@@ -278,16 +275,4 @@ void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes) {
 
 void flm_pool_cancel_prefault(flm_pool *pool) {
     if (has_workers(pool)) flm_prefault_cancel(&pool->team->prefault);
-}
-
-unsigned flm_cpus(void) {
-    long cpus = flm_cpu_online();
-#if defined(__linux__)
-    unsigned long mask[1024]; /* 65536 processors; a fixed cpu_set_t would fail on machines of more than 1024 */
-    if (sched_getaffinity(0, sizeof mask, (cpu_set_t *)mask) == 0) cpus = CPU_COUNT_S(sizeof mask, (cpu_set_t *)mask);
-#endif
-    if (cpus < 1) cpus = 1;
-    double quota = flm_cgroup_cpus();
-    if (quota > 0 && ceil(quota) < (double)cpus) cpus = (long)ceil(quota);
-    return (unsigned)cpus;
 }

@@ -74,6 +74,4 @@ void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes);
 /* Cancel the request. When this returns, no worker populates the range any more. */
 void flm_pool_cancel_prefault(flm_pool *pool);
 
-unsigned flm_cpus(void); /* usable processors: affinity and cgroup quota, at least 1 */
-
 #endif

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../base/cpu.h"
+#include "../base/cores.h"
 #include "../base/memory.h"
 #include "../base/options.h"
 #include "../base/status.h"
@@ -66,14 +66,14 @@ const char *flm_context_isa(const flm_context *context) { return context->kernel
 
 uint32_t flm_context_threads(const flm_context *context) { return flm_pool_threads(context->pool); }
 
-uint32_t flm_usable_processors(void) {
-    unsigned cpus = flm_cpus();
-    return cpus < FLM_MAX_THREADS ? cpus : FLM_MAX_THREADS;
-}
+static uint32_t within_most(unsigned n_threads) { return n_threads < FLM_MAX_THREADS ? n_threads : FLM_MAX_THREADS; }
+
+uint32_t flm_usable_processors(void) { return within_most(flm_performance_cores().n); }
 
 uint32_t flm_suggested_threads(uint64_t weight_bytes) {
-    const uint64_t each = 2 * flm_cpu_cache_bytes(), wanted = weight_bytes / each + (weight_bytes % each != 0);
-    const uint32_t usable = flm_usable_processors();
+    const flm_cores cores = flm_performance_cores();
+    const uint64_t each = 2 * cores.cache_bytes, wanted = weight_bytes / each + (weight_bytes % each != 0);
+    const uint32_t usable = within_most(cores.n);
     return wanted > usable ? usable : wanted ? (uint32_t)wanted : 1;
 }
 

@@ -34,7 +34,7 @@ class Recipe:
     precision: str = option(
         "auto", "of products; auto: bfloat16 where it is fast", choices=("auto", "float32", "bfloat16")
     )
-    threads: int | None = option(None, "processor threads (all that are usable)", kind=int)
+    threads: int | None = option(None, "processor threads (one for each fast core)", kind=int)
     eval_every: int = option(200, "steps between validations", kind=int)
     save_seconds: float = option(60.0, "between checkpoints", kind=float)
 
