@@ -188,7 +188,7 @@ cdef extern from "fastlm.h" nogil:
         double decode_seconds
 
     const char *flm_version()
-    uint32_t flm_usable_processors()
+    uint32_t flm_usable_cores()
     uint32_t flm_suggested_threads(uint64_t weight_bytes)
     flm_status flm_context_create(const flm_context_options *, flm_context **, flm_error *)
     void flm_context_destroy(flm_context *)

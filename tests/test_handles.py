@@ -140,7 +140,7 @@ def test_handles(case: str) -> None:
 # Calls that neither wait for another thread nor take long.
 AT_ONCE = {
     "flm_version",
-    "flm_usable_processors",
+    "flm_usable_cores",
     "flm_suggested_threads",
     "flm_matrix_bytes",
     "flm_context_create",

@@ -16,7 +16,7 @@ static flm_status resolve_options(const flm_context_options *given, flm_context_
     if (options->threads > FLM_MAX_THREADS)
         return flm_fail(error, FLM_ERR_ARGUMENT, "threads is %u; it can be at most %u", options->threads,
                         FLM_MAX_THREADS);
-    if (options->threads == 0) options->threads = flm_usable_processors();
+    if (options->threads == 0) options->threads = flm_usable_cores();
     return FLM_OK;
 }
 
@@ -68,7 +68,7 @@ uint32_t flm_context_threads(const flm_context *context) { return flm_pool_threa
 
 static uint32_t within_most(unsigned n_threads) { return n_threads < FLM_MAX_THREADS ? n_threads : FLM_MAX_THREADS; }
 
-uint32_t flm_usable_processors(void) { return within_most(flm_performance_cores().n); }
+uint32_t flm_usable_cores(void) { return within_most(flm_performance_cores().n); }
 
 uint32_t flm_suggested_threads(uint64_t weight_bytes) {
     const flm_cores cores = flm_performance_cores();

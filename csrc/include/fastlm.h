@@ -73,7 +73,7 @@ typedef struct flm_context flm_context;
 
 typedef struct flm_context_options {
     size_t size_bytes; /* sizeof(flm_context_options) */
-    uint32_t threads;  /* 0: as many as flm_usable_processors */
+    uint32_t threads;  /* 0: as many as flm_usable_cores */
     const char *isa;   /* "scalar"; x86-64: "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; aarch64: "neon",
                           "neondot"; NULL: $FASTLM_ISA, else the best of this CPU */
 } flm_context_options;
@@ -84,9 +84,9 @@ FLM_API const char *flm_context_isa(const flm_context *context);
 FLM_API uint32_t flm_context_threads(const flm_context *context);
 /* Cores that the calling thread may use, within the cgroup's quota: processors of one core count once, and cores much
  * slower than the others (efficiency cores) count only where there are no others. At most FLM_MAX_THREADS. */
-FLM_API uint32_t flm_usable_processors(void);
+FLM_API uint32_t flm_usable_cores(void);
 /* Threads for a model with so many bytes of matrices: one for every two second-level caches that they fill, at most
- * flm_usable_processors. With less to do between them, barriers cost more than they win if processors are far apart. */
+ * flm_usable_cores. With less to do between them, barriers cost more than they win if processors are far apart. */
 FLM_API uint32_t flm_suggested_threads(uint64_t weight_bytes);
 
 /* Work done so far, for tests and monitoring. tiles[t]: matrix tiles computed by thread t. */

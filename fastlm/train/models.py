@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastlm._core import usable_processors
+from fastlm._core import usable_cores
 from fastlm.arch import registry
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.train.extra import need
@@ -43,7 +43,7 @@ class Machine:
 def machine(recipe: Recipe) -> Machine:
     """What `device` and `precision` mean here."""
     torch = need("torch")
-    threads = recipe.threads or usable_processors()
+    threads = recipe.threads or usable_cores()
     torch.set_num_threads(threads)
     has_cuda = bool(torch.cuda.is_available())
     device = ("cuda" if has_cuda else "cpu") if recipe.device == "auto" else recipe.device

@@ -15,7 +15,7 @@ static void test_create(void) {
     flm_error error;
     flm_context *context = NULL;
     CHECK(flm_context_create(NULL, &context, &error) == FLM_OK);
-    CHECK(flm_context_threads(context) == flm_usable_processors() && flm_usable_processors() >= 1);
+    CHECK(flm_context_threads(context) == flm_usable_cores() && flm_usable_cores() >= 1);
     flm_context_destroy(context);
     flm_context_destroy(NULL);
     for (uint32_t n = 1; n <= 5; n++) {
@@ -31,7 +31,7 @@ static void test_create(void) {
 }
 
 static void test_suggested_threads(void) {
-    const uint32_t usable = flm_usable_processors();
+    const uint32_t usable = flm_usable_cores();
     CHECK(flm_suggested_threads(0) == 1 && flm_suggested_threads(1) == 1);
     CHECK(flm_suggested_threads(UINT64_MAX) == usable);
     for (uint64_t bytes = 1, before = 1; bytes < (uint64_t)1 << 40; bytes *= 2) { /* more bytes, no fewer threads */
