@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from support import ROOT, BuildC, core_files
 
 HERE = ROOT / "tests/c"
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wraps functions as GNU's linker does")
 Files = dict[str, str]  # by name under /sys/devices
 
 
