@@ -9,32 +9,21 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
-import tempfile
-from pathlib import Path
 
-from . import shapes
-from .entrants import ENGINES, WORKERS, Entrant
+from . import options as shared
+from .entrants import Entrant, fastlm
 from .protocol import Plan, run, say, start
 from .report import markdown, number
-from .works import Work, parse
+from .works import Work
 
 
 def options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = shared.parser(__doc__, runs=7)
+    shared.add_team(parser)
     parser.add_argument("--before", required=True, help="the interpreter of the earlier build's environment")
-    parser.add_argument("--shape", choices=sorted(shapes.SHAPES), help="a shape with random weights")
-    parser.add_argument("--model", type=Path, help="or a folder with a Llama checkpoint")
-    parser.add_argument("--work", nargs="+", required=True, help="decode:DEPTH, prompt:TOKENS, batch:SEQUENCES")
-    parser.add_argument("--tokens", type=int, default=64, help="written in a run of decode or batch (64)")
-    parser.add_argument("--bits", type=int, nargs="+", default=[8, 4], choices=(32, 16, 8, 4), help="of weights (8 4)")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=7, help="rounds that count (7)")
-    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastlm-benchmarks")
-    args = parser.parse_args()
-    if (args.shape is None) == (args.model is None):
-        parser.error("give one of --shape and --model")
-    args.work = [parse(text, args.tokens) for text in args.work]
+    args = shared.parse(parser)
+    if not args.work:
+        parser.error("give --work")
     return args
 
 
@@ -56,25 +45,17 @@ def rates(pair: tuple[Entrant, Entrant], plan: Plan, work: Work) -> tuple[list[f
 
 def main() -> None:
     args = options()
-    name = args.shape or args.model.name
-    cache = args.cache.resolve() / name
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = args.model or shapes.write_checkpoint(cache / "checkpoint", shapes.SHAPES[args.shape])
+    name, folder, cache = shared.checkpoint(args)
     plan = Plan(folder, cache, args.work, args.threads, args.runs)
-    engine, script = ENGINES["fastlm"], str(WORKERS / "run_fastlm.py")
     rows = []
     for bits in args.bits:
-        (format,) = engine.formats[bits]
-        before, after = (
-            Entrant(engine, format, bits, {}, build, (python, script))
-            for build, python in (("before", args.before), ("after", sys.executable))
-        )
+        before, after = fastlm(bits, "before", args.before), fastlm(bits, "after")
         for work in args.work:
             old, new = rates((before, after), plan, work)
             each = sorted(b / a for a, b in zip(old, new, strict=True))
             medians = statistics.median(old), statistics.median(new)
             ratio, spread = f"{medians[1] / medians[0]:.3f}", f"{each[0]:.3f} - {each[-1]:.3f}"
-            rows.append([f"{name} {format}", work.name, *map(number, medians), ratio, spread])
+            rows.append([f"{name} {after.format}", work.name, *map(number, medians), ratio, spread])
             say(" ".join(rows[-1]))
     head = ("model", "work", "before, tokens/s", "after", "after / before", "of single rounds")
     print("\n".join(markdown(head, rows)))

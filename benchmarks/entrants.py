@@ -101,6 +101,13 @@ class Entrant:
         return f"{self.name} {self.choice}".strip()
 
 
+def fastlm(bits: int, build: str = "", python: str = sys.executable) -> Entrant:
+    """Our own: the build of that interpreter's environment."""
+    engine = ENGINES["fastlm"]
+    (format,) = engine.formats[bits]
+    return Entrant(engine, format, bits, {}, build, (python, str(WORKERS / engine.script)))
+
+
 def entrants(peers: Sequence[Peer], bits: Sequence[int], names: Sequence[str] = ()) -> list[Entrant]:
     """Every choice of every engine at hand, fastlm first.
 

@@ -48,13 +48,14 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """folder: the checkpoint; cache: where the peers' files of it are kept."""
+    """folder: the checkpoint; cache: where the peers' files of it are kept; threads: 0: those of each by default."""
 
     folder: Path
     cache: Path
     works: Sequence[Work]
     threads: int
     runs: int
+    real_time: bool = False
 
     @property
     def context(self) -> int:

@@ -21,6 +21,7 @@ def record(name: str, cost: Cost, plan: Plan, results: Sequence[Result], peaks: 
         "about": cost.words,
         "when": when,
         "threads": plan.threads,
+        "real_time": plan.real_time,
         "rounds": plan.runs,
         "works": [work.name for work in plan.works],
         "peaks": {peak: float(f"{rate:.3e}") for peak, rate in peaks.items()},
