@@ -70,17 +70,27 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def start(entrant: Entrant, plan: Plan) -> tuple[Worker, dict[str, Any]]:
-    """A worker with its model loaded. Files are prepared by a process of its own, so that memory tells the truth."""
-    request = {"format": entrant.format, "threads": plan.threads}
+def prepare(entrant: Entrant, plan: Plan) -> str:
+    """Path of the entrant's file of the checkpoint. A process of its own makes it, so that memory tells the truth."""
     with Worker(entrant, plan.log) as worker:
-        facts = worker.ask("prepare", folder=str(plan.folder.resolve()), cache=str(plan.cache), **request)
+        request = {"folder": str(plan.folder.resolve()), "cache": str(plan.cache)}
+        return str(worker.ask("prepare", format=entrant.format, threads=plan.threads, **request)["path"])
+
+
+def load_request(path: str, entrant: Entrant, plan: Plan) -> dict[str, Any]:
+    """What loads a prepared file."""
+    request = {"do": "load", "path": path, "format": entrant.format, "threads": plan.threads}
+    return {**request, "context": plan.context, "settings": entrant.settings}
+
+
+def start(entrant: Entrant, plan: Plan) -> tuple[Worker, dict[str, Any]]:
+    """A worker with its model loaded, and what it says of it."""
+    path = prepare(entrant, plan)
     worker = Worker(entrant, plan.log)
     try:
-        settings = entrant.settings
-        facts |= worker.ask("load", path=facts["path"], context=plan.context, settings=settings, **request)
-        facts |= {"about": worker.ask("about")}
-    except Unavailable:
+        facts = worker.ask(**load_request(path, entrant, plan))
+        facts |= {"path": path, "about": worker.ask("about")}
+    except BaseException:
         worker.close()
         raise
     return worker, facts

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -39,12 +40,19 @@ class Worker:
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """One request, one answer."""
-        assert self.process.stdin and self.process.stdout
-        try:
+        self.send(do, **arguments)
+        return self.answer()
+
+    def send(self, do: str, **arguments: Any) -> None:
+        """A request whose answer is asked for later."""
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError):  # there will be no answer
             self.process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-            line = self.process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
+
+    def answer(self) -> dict[str, Any]:
+        """That of the oldest request without one."""
+        assert self.process.stdout
+        line = self.process.stdout.readline()
         if not line:
             raise Unavailable(f"its process ended ({self.process.wait()}; {self.log})")
         answer: dict[str, Any] = json.loads(line)
@@ -55,8 +63,9 @@ class Worker:
 
     def close(self) -> None:
         """Let it end by itself: its pipe closes."""
-        if self.process.stdin and not self.process.stdin.closed:
-            self.process.stdin.close()
+        if self.process.stdin:
+            with contextlib.suppress(BrokenPipeError):  # what was not sent is not missed
+                self.process.stdin.close()
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:

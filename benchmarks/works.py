@@ -60,6 +60,14 @@ class Work:
             return {"do": "prompt", "tokens": self.size}
         return {"do": "batch", "lengths": self.lengths, "tokens": self.tokens}
 
+    def lead(self) -> dict[str, Any] | None:
+        """What brings an engine to where this begins: a token after the past."""
+        return {**self.request(), "tokens": 1} if self.kind == "decode" else None
+
+    def gaps(self) -> dict[str, Any]:
+        """Of decode: the same, for the times between its tokens."""
+        return {**self.request(), "do": "gaps"}
+
 
 def parse(text: str, tokens: int) -> Work:
     """A work by its name on the command line: decode:64, prompt:512, batch:8."""

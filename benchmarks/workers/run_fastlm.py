@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,14 @@ class Fastlm:
     def load(self, path: str, format: str, threads: int, context: int, settings: dict[str, str]) -> dict[str, float]:
         start = time.perf_counter()
         try:
-            self.model = fastlm.load(path, dtype=format, threads=threads)
+            self.model = fastlm.load(path, dtype=format, threads=threads or None)
         except fastlm.UnsupportedError as error:
             raise NotAvailable(str(error)) from None
         seconds = time.perf_counter() - start
         memory = self.model.memory()
         read = memory["weight_bytes"] * Folder(Path(path)).share_per_token()
-        return {"seconds": seconds, "bytes_per_token": read, "kv_bytes_per_token": memory["kv_bytes_per_token"]}
+        facts = {"seconds": seconds, "bytes_per_token": read, "kv_bytes_per_token": memory["kv_bytes_per_token"]}
+        return {**facts, "threads": describe(self.model)["threads"]}
 
     def _ids(self, n: int) -> list[int]:
         self.prompts += 1
@@ -52,14 +54,24 @@ class Fastlm:
         return {"seconds": seconds, "tokens": tokens}
 
     def decode(self, depth: int, tokens: int) -> dict[str, float]:
+        with self._session(depth) as session:
+            done = session.generate([42], max_tokens=tokens + 1, **WRITE)
+        assert len(done.token_ids) == tokens + 1
+        return {"seconds": done.timings.decode_seconds, "tokens": tokens}
+
+    def gaps(self, depth: int, tokens: int) -> dict[str, Any]:
+        with self._session(depth) as session:
+            pieces = session.stream([42], max_tokens=tokens + 1, **WRITE)
+            at = [time.perf_counter() for piece in pieces if piece.token_ids]
+        return {"seconds": at[-1] - at[0], "tokens": tokens, "gaps": [b - a for a, b in pairwise(at)]}
+
+    def _session(self, depth: int) -> Any:
+        """A sequence of so many tokens."""
         if self.start is None or len(self.start) != depth:
             self.start = self.model.session()
             self.start.generate(self._ids(depth), max_tokens=1, **WRITE)
             self.start.rewind(len(self.start) - depth)
-        with self.start.fork() as session:
-            done = session.generate([42], max_tokens=tokens + 1, **WRITE)
-        assert len(done.token_ids) == tokens + 1
-        return {"seconds": done.timings.decode_seconds, "tokens": tokens}
+        return self.start.fork()
 
     def batch(self, lengths: list[int], tokens: int) -> dict[str, float]:
         read = self._batch_seconds(lengths, 1)

@@ -26,7 +26,7 @@ class Llama2c:
     def load(self, path: str, format: str, threads: int, context: int, settings: dict[str, str]) -> dict[str, float]:
         words = Path(path).with_name("llama2c-tokenizer.bin")
         self.command = [sys.argv[1], path, "-z", str(words), "-t", "0", "-i", ""]
-        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self.environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
         return {}
 
     def decode(self, depth: int, tokens: int) -> dict[str, float]:

@@ -5,7 +5,9 @@ Logits are computed, but the next token is always the same: its speed here is wi
 
 from __future__ import annotations
 
+import os
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,17 @@ FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15
 WRITTEN = ("F32", "F16", "BF16")  # by the gguf package; the others are quantised from F16 by llama.cpp itself
 SEQUENCES, SEQUENCE_CONTEXT, CHUNK = 8, 512, 512  # of a batch; tokens per call that reads a prompt
 FLASH = {"on": 1, "off": 0, "auto": -1}
+
+
+def default_threads() -> int:
+    """As llama.cpp's own programs count (common.cpp): physical cores, whatever affinity or quota leave of them.
+
+    The C library by itself would take 4 on any machine, and llama-cpp-python half of the processors.
+    """
+    topology = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings")
+    cores = len({path.read_text() for path in topology})
+    processors = os.cpu_count() or 1
+    return cores or (processors if processors <= 4 else processors // 2)
 
 
 class LlamaCpp:
@@ -55,9 +68,9 @@ class LlamaCpp:
         self.model = lib.llama_model_load_from_file(path.encode(), options)
         if not self.model:
             raise NotAvailable(f"llama.cpp cannot load {format}")
-        self.threads, self.flash = threads, FLASH[settings.get("flash", "auto")]
+        self.threads, self.flash = threads or default_threads(), FLASH[settings.get("flash", "auto")]
         self.one = self._context(context, 1)
-        return {"seconds": time.perf_counter() - start}
+        return {"seconds": time.perf_counter() - start, "threads": self.threads}
 
     def _context(self, tokens: int, sequences: int) -> Any:
         options = lib.llama_context_default_params()
@@ -105,6 +118,17 @@ class LlamaCpp:
             self._step(self.one, batch)
         lib.llama_synchronize(self.one)
         return {"seconds": time.perf_counter() - start, "tokens": tokens}
+
+    def gaps(self, depth: int, tokens: int) -> dict[str, Any]:
+        self.decode(depth, 1)
+        token = (lib.llama_token * 1)(42)
+        batch = lib.llama_batch_get_one(token, 1)
+        at = [time.perf_counter()]
+        for _ in range(tokens):
+            self._step(self.one, batch)
+            lib.llama_synchronize(self.one)
+            at.append(time.perf_counter())
+        return {"seconds": at[-1] - at[0], "tokens": tokens, "gaps": [b - a for a, b in pairwise(at)]}
 
     def batch(self, lengths: list[int], tokens: int) -> dict[str, float]:
         if self.many is None:

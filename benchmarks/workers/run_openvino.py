@@ -39,7 +39,7 @@ class OpenVino:
 
     def load(self, path: str, format: str, threads: int, context: int, settings: dict[str, str]) -> dict[str, float]:
         start = time.perf_counter()
-        options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, **settings}
+        options: dict[str, Any] = {**({"INFERENCE_NUM_THREADS": threads} if threads else {}), **settings}
         if options.get("ATTENTION_BACKEND") == "PA":
             scheduler = genai.SchedulerConfig()
             scheduler.cache_size = CACHE_GB

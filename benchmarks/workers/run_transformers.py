@@ -18,7 +18,8 @@ class Transformers:
         return {"path": folder}
 
     def load(self, path: str, format: str, threads: int, context: int, settings: dict[str, str]) -> dict[str, float]:
-        torch.set_num_threads(threads)
+        if threads:
+            torch.set_num_threads(threads)
         torch.set_grad_enabled(False)
         start = time.perf_counter()
         dtype = getattr(torch, format)

@@ -9,7 +9,11 @@ their engine, NumPy and their neighbours in this folder. Requests and answers:
     {"do": "decode", "depth", "tokens"}                    -> {"seconds": ..., "tokens": ...}   written tokens
     {"do": "prompt", "tokens"}                             -> {"seconds": ..., "tokens": ...}   read tokens
     {"do": "batch", "lengths", "tokens"}                   -> {"seconds": ..., "tokens": ...}   written, all sequences
+    {"do": "gaps", "depth", "tokens"}                      -> the same as decode, and {"gaps": [seconds, ...]}
+    {"do": "turn", "work": a request, "at", "seconds"}     -> {"runs": [...], "gaps": [...]}   see take_turn
     {"do": "memory"}                                       -> {"peak": bytes}
+
+threads is 0 for as many as the engine takes by default.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ import json
 import os
 import resource
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +48,37 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def processor_seconds() -> float:
+    """That this process has had of all processors, its threads and the processes that it waited for included."""
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def take_turn(engine: Any, work: dict[str, Any], at: float, seconds: float) -> dict[str, Any]:
+    """A work over and over, from `at` on the monotonic clock, which all processes share; none starts `seconds` later.
+
+    Of each run: start and end on that clock, the engine's own seconds, tokens, processor seconds.
+    """
+    method = method_of(engine, work.pop("do"))
+    runs: list[tuple[float, ...]] = []
+    gaps: list[float] = []
+    time.sleep(max(0.0, at - time.monotonic()))
+    while (start := time.monotonic()) < at + seconds or not runs:
+        used = processor_seconds()
+        answer = method(**work)
+        used = processor_seconds() - used
+        runs.append((start, time.monotonic(), answer["seconds"], answer["tokens"], used))
+        gaps += answer.get("gaps", ())
+    return {"runs": runs, "gaps": gaps}
+
+
+def method_of(engine: Any, what: str) -> Callable[..., dict[str, Any]]:
+    method: Callable[..., dict[str, Any]] | None = getattr(engine, what, None)
+    if method is None:
+        raise NotAvailable(f"no {what} with this engine")
+    return method
+
+
 def serve(engine: Any) -> None:
     """Answer requests by the engine's methods of the same names until the pipe closes."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -51,12 +88,11 @@ def serve(engine: Any) -> None:
         what = request.pop("do")
         try:
             if what == "memory":
-                answer = {"peak": peak_memory()}
+                answer: dict[str, Any] = {"peak": peak_memory()}
+            elif what == "turn":
+                answer = take_turn(engine, **request)
             else:
-                method = getattr(engine, what, None)
-                if method is None:
-                    raise NotAvailable(f"no {what} with this engine")
-                answer = method(**request)
+                answer = method_of(engine, what)(**request)
         except NotAvailable as error:
             answer = {"unavailable": str(error)}
         except Exception as error:
