@@ -211,9 +211,9 @@ def page(results: Json) -> str:
     return "\n".join([*lines, END])
 
 
-def place(text: str, fresh: str) -> str:
-    """A page with its measured part replaced, or appended where there is none yet."""
-    if START not in text:
+def place(text: str, fresh: str, start: str = START) -> str:
+    """A page with its measured part, from that mark on, replaced; or appended where there is none yet."""
+    if start not in text:
         return f"{text.rstrip()}\n\n{fresh}\n".lstrip()
-    before, _, rest = text.partition(START)
+    before, _, rest = text.partition(start)
     return before + fresh + rest.partition(END)[2]
