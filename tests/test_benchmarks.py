@@ -39,6 +39,15 @@ def test_command_writes_page_and_json(stories: Path, tmp_path: Path) -> None:
     assert str(tmp_path) not in text and str(ROOT) not in text
 
 
+def test_two_builds_side_by_side(stories: Path, tmp_path: Path) -> None:
+    options = ["--work", "decode:16", "--tokens", "8", "--bits", "32", "--threads", "1", "--runs", "1"]
+    command = [sys.executable, "-m", "benchmarks.builds", "--before", sys.executable, "--model", str(stories), *options]
+    command += ["--cache", str(tmp_path / "cache")]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, timeout=120, text=True)
+    head, _, row = done.stdout.strip().splitlines()
+    assert "before" in head and row.startswith(f"| {stories.name} float32 | decode at 16 |")
+
+
 def entrant(engine: str, bits: int, rates: Json) -> Json:
     about: Json = {"name": f"{engine} {bits}", "engine": engine, "bits": bits, "choice": "", "version": "1"}
     about |= {"details": "", "load_seconds": 1.0, "peak_bytes": 10}
