@@ -112,6 +112,12 @@ static unsigned change(flm_team *team, const unsigned char *takes_part, unsigned
     return ++team->changes;
 }
 
+/* Count the threads that have taken part since the last change. */
+static void count_attendance(flm_team *team, double now) {
+    team->thread_seconds += team->n_present * (now - team->changed_at);
+    team->changed_at = now;
+}
+
 unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join) {
     unsigned char takes_part[FLM_MAX_THREADS] = {1};
     unsigned n = 1, changed = 0;
@@ -127,6 +133,7 @@ unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join) {
         changed += takes_part[t] != is_in;
     }
     if (!changed) return 0;
+    count_attendance(team, 1e-9 * (double)now);
     atomic_ullong *seat = &team->seats[0].count;
     uint64_t count = atomic_load_explicit(seat, memory_order_relaxed) + rounds_of(before);
     /* Alone there is no barrier to move the count on: each change needs a count of its own. */
@@ -156,6 +163,8 @@ unsigned flm_team_begin(flm_team *team, int everyone) {
     atomic_store_explicit(seat, count, memory_order_relaxed);
     atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
     change(team, takes_part, n, 0, count, (uint32_t)FLM_FROM_START);
+    team->changed_at = team->began;
+    team->thread_seconds = 0;
     return n;
 }
 
@@ -209,7 +218,10 @@ void flm_team_finish(flm_team *team, uint64_t run) {
         atomic_store_explicit(&member->late_at_end, late, memory_order_relaxed);
     }
     team->idle_since = flm_clock();
-    if (team->walk) note_duration(team, team->idle_since - team->began);
+    count_attendance(team, team->idle_since);
+    const double took = team->idle_since - team->began;
+    team->attendance = took > 0 ? (team->thread_seconds + flm_team_helped(team)) / took : team->n_present;
+    if (team->walk) note_duration(team, took);
     team->stays = 0;
     atomic_store_explicit(&team->ended, run, memory_order_release);
 }

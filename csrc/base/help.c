@@ -59,8 +59,9 @@ unsigned flm_team_help(flm_team *team, unsigned thread, double end) {
     flm_help *help = &team->help;
     flm_member *member = &team->members[thread];
     unsigned unit, n_units, n_done = 0;
-    double start = 0, longest = 0;
-    for (double now = flm_clock(); now + longest < end && claim(help, &unit, &n_units); n_done++) {
+    double now = flm_clock(), start, longest = 0;
+    const double begin = now;
+    for (; now + longest < end && claim(help, &unit, &n_units); n_done++) {
         if (n_done == 0) fesetenv(&team->environment);
         atomic_store_explicit(&member->in_unit, 1, memory_order_relaxed);
         start = now;
@@ -71,5 +72,11 @@ unsigned flm_team_help(flm_team *team, unsigned thread, double end) {
         now = flm_clock();
         if (now - start > longest) longest = now - start;
     }
+    if (n_done) atomic_fetch_add_explicit(&help->nanoseconds, flm_nanoseconds(now - begin), memory_order_relaxed);
     return n_done;
+}
+
+double flm_team_helped(flm_team *team) {
+    if (atomic_load_explicit(&team->help.nanoseconds, memory_order_relaxed) == 0) return 0;
+    return 1e-9 * (double)atomic_exchange_explicit(&team->help.nanoseconds, 0, memory_order_relaxed);
 }

@@ -71,6 +71,7 @@ typedef struct flm_help { /* units of work that the leader shares: help.c */
     uint64_t number, all_done;                  /* of works so far; what `done` is at the end of this one */
     _Alignas(FLM_TEAM_LINE) atomic_ullong word; /* number, units, claimed units */
     _Alignas(FLM_TEAM_LINE) atomic_ullong done; /* units, of all works */
+    atomic_ullong nanoseconds;                  /* that workers have helped for, since the leader asked last */
 } flm_help;
 
 /* One generation of workers. A child process can use neither its parent's workers nor their locks, so it makes
@@ -93,13 +94,15 @@ typedef struct flm_team {
     fenv_t environment;    /* the caller's rounding and flush modes: bits must not depend on the thread */
 
     /* Of the leader alone. */
-    unsigned changes;   /* of the team so far; each run begins with one */
-    unsigned n_present; /* threads that take part in the current walk */
-    double idle_since;  /* when the last run ended */
-    double began;       /* when the current one did */
-    double share;       /* of its processor that the leader has had of late, in long walks */
-    int stays, stayed;  /* 1: in this long walk nobody leaves; in the last one nobody did */
-    unsigned noticed;   /* long waits that it knows of */
+    unsigned changes;         /* of the team so far; each run begins with one */
+    unsigned n_present;       /* threads that take part in the current walk */
+    double idle_since;        /* when the last run ended */
+    double began, changed_at; /* the current walk, and when its team changed last */
+    double thread_seconds;    /* of those who took part in it up to then: seconds times threads */
+    double attendance;        /* threads that took part in the last walk, on average */
+    double share;             /* of its processor that the leader has had of late, in long walks */
+    int stays, stayed;        /* 1: in this long walk nobody leaves; in the last one nobody did */
+    unsigned noticed;         /* long waits that it knows of */
     flm_losses losses;
 
     pthread_mutex_t lock; /* held only to sleep and to wake */
@@ -142,6 +145,9 @@ void flm_team_barrier(flm_team *team, unsigned index, unsigned n);
 void flm_team_share(flm_team *team, flm_unit_fn *fn, void *argument, unsigned n_units);
 /* Worker: do units until that time, so far as it can tell. Returns how many. */
 unsigned flm_team_help(flm_team *team, unsigned thread, double end);
+
+/* Leader: the seconds that workers have helped for, all together, since the last call. */
+double flm_team_helped(flm_team *team);
 
 /* ---- attendance.c ---- */
 

@@ -238,6 +238,17 @@ void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *
         fn(argument, &(flm_place){0, 0, 1, (uint32_t)FLM_FROM_START});
 }
 
+double flm_pool_attendance(const flm_pool *pool) {
+    return pool->team && pool->team->n_threads > 1 ? pool->team->attendance : 1;
+}
+
+double flm_pool_worker_seconds(const flm_pool *pool) {
+    double total = 0;
+    if (!has_workers(pool)) return 0;
+    for (unsigned i = 0; i < pool->team->n_workers; i++) total += flm_cpu_seconds(pool->team->workers[i]);
+    return total;
+}
+
 void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads) {
     if (n_threads > 1) flm_team_barrier(pool->team, index, n_threads);
 }

@@ -56,6 +56,11 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
 unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, int is_long);
 /* The same as flm_pool_run for a walk. It begins with the threads that flm_pool_muster has counted. */
 void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument);
+/* Threads that took part in the last walk: the mean over its time. */
+double flm_pool_attendance(const flm_pool *pool);
+/* Processor time that the workers of this process have used so far (flm_cpu_seconds): all but the leaders'. By the
+ * leader. It grows, but begins anew in a child process. */
+double flm_pool_worker_seconds(const flm_pool *pool);
 /* Wait until all n_threads of the running team are here: index is the caller's among them. What each thread wrote
  * before the barrier, all threads see after it. Every thread of the team must call it equally often. */
 void flm_pool_barrier(flm_pool *pool, unsigned index, unsigned n_threads);

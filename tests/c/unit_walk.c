@@ -87,7 +87,7 @@ double __wrap_flm_clock(void) {
 typedef struct stages {
     flm_pool *pool;
     unsigned done[STAGES][THREADS]; /* by share; plain memory: races are for the thread sanitizer to see */
-    unsigned sharers[STAGES];
+    unsigned sharers[STAGES], last; /* and at the end */
 } stages;
 
 static void walk_stages(void *argument, flm_place *place) {
@@ -100,8 +100,22 @@ static void walk_stages(void *argument, flm_place *place) {
             if (!flm_pool_regroup(l->pool, place, i, 0)) return;
         }
         for (unsigned t = 0; t < l->sharers[i]; t++) CHECK(l->done[i][t] == 1);
+        if (place->index == 0) l->last = place->n_threads;
         flm_pool_barrier(l->pool, place->index, place->n_threads);
     }
+}
+
+/* How many took part on average: between the fewest and the most. Returns 1 if their number changed meanwhile. */
+static int check_attendance(const log *l) {
+    const double found = flm_pool_attendance(l->pool);
+    unsigned fewest = l->last, most = l->last;
+    for (unsigned i = 0; i < STAGES; i++) {
+        if (l->sharers[i] < fewest) fewest = l->sharers[i];
+        if (l->sharers[i] > most) most = l->sharers[i];
+    }
+    CHECK(fewest - 1e-6 < found && found < most + 1e-6);
+    CHECK(fewest == most || (fewest < found && found < most));
+    return fewest < most;
 }
 
 static void test_phases(void) {
@@ -110,6 +124,8 @@ static void test_phases(void) {
     const flm_lead lead = {pthread_self(), 1};
     CHECK(flm_pool_create(THREADS, &pool, &error) == FLM_OK);
     static stages l;
+    int changed = 0;
+    CHECK(flm_pool_worker_seconds(pool) >= 0);
     for (unsigned w = 0; w < WALKS; w++) {
         memset(&l, 0, sizeof l);
         l.pool = pool;
@@ -119,7 +135,9 @@ static void test_phases(void) {
         CHECK(l.sharers[0] == n);
         for (unsigned i = 0; i < STAGES; i++)
             for (unsigned t = 0; t < THREADS; t++) CHECK(l.done[i][t] == (t < l.sharers[i]));
+        changed += check_attendance(&l);
     }
+    CHECK(changed > 0 && flm_pool_worker_seconds(pool) > 0);
     flm_pool_destroy(pool);
     printf("joined %u left %u\n", joined, left);
 }
