@@ -72,6 +72,7 @@ cdef extern from "fastlm.h" nogil:
         size_t size_bytes
         uint32_t threads
         const char *isa
+        uint64_t weight_bytes
 
     ctypedef struct flm_counters:
         uint64_t forwards
@@ -189,7 +190,6 @@ cdef extern from "fastlm.h" nogil:
 
     const char *flm_version()
     uint32_t flm_usable_cores()
-    uint32_t flm_suggested_threads(uint64_t weight_bytes)
     flm_status flm_context_create(const flm_context_options *, flm_context **, flm_error *)
     void flm_context_destroy(flm_context *)
     const char *flm_context_isa(const flm_context *)

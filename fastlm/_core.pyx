@@ -44,7 +44,7 @@ cdef class _Handle:
 cdef class Context:
     cdef flm_context *handle
 
-    def __init__(self, threads=0, isa=None):
+    def __init__(self, threads=0, isa=None, weight_bytes=0):
         cdef flm_context_options options
         cdef flm_error error
         name = None if isa is None else isa.encode()
@@ -53,6 +53,7 @@ cdef class Context:
         memset(&options, 0, sizeof(options))
         options.size_bytes = sizeof(options)
         options.threads = threads
+        options.weight_bytes = weight_bytes
         if name is not None: options.isa = name
         _check(flm_context_create(&options, &self.handle, &error), &error)
 

@@ -37,7 +37,6 @@ cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINIS
 
 def version(): return flm_version().decode()
 def usable_cores(): return flm_usable_cores()
-def suggested_threads(weight_bytes): return flm_suggested_threads(weight_bytes)
 def matrix_bytes(format, rows, cols): return flm_matrix_bytes(FORMATS[format], rows, cols)
 
 

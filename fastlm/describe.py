@@ -94,7 +94,7 @@ def describe(model: Model) -> dict[str, Any]:
         "stacks": stacks,
         "dtype": info["format"],
         "kv_dtype": info["kv_dtype"],
-        "threads": model.engine.context.threads,
+        "threads": model.threads,
         "isa": model.engine.context.isa,
         "parts": {part: {"parameters": counts[part], "bytes": sizes[part]} for part in counts},
         "memory": model.memory(),

@@ -58,9 +58,9 @@ def load(
     dtype
         Of the matrices: "auto" (as stored), "float32", "float16", "bfloat16", "int8" or "int4".
     threads
-        None: one for each fast core that this process may use (affinity, cgroup quota): hardware threads of one core
-        count once, efficiency cores do not count. Fewer for tiny models: one for every two second-level caches that
-        the weights fill.
+        None: what the environment variable FASTLM_THREADS says; else one for each fast core that this process may use
+        (affinity, cgroup quota): hardware threads of one core count once, efficiency cores do not count. Fewer for
+        tiny models: one for every two second-level caches that the weights fill.
     context
         Longest sequence in tokens; None: what the model was made for. More than that is an error where positions have
         rotary or learned embeddings, since a model writes gibberish where it never was.
@@ -183,7 +183,7 @@ class _CoreBuilder:
         return context, core, spec
 
     def _context(self, weight_bytes: int) -> _core.Context:
-        return _core.Context(self.threads or _core.suggested_threads(weight_bytes))
+        return _core.Context(self.threads or 0, weight_bytes=weight_bytes)
 
 
 def _check_dtypes(dtype: str, kv_dtype: str) -> None:

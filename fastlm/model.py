@@ -59,6 +59,11 @@ class Model:
         """Rows of the logits."""
         return self.engine.vocab
 
+    @property
+    def threads(self) -> int:
+        """How many threads it has; those that something else holds up stay out of steps (`Timings.threads`)."""
+        return self.engine.context.threads
+
     def memory(self) -> dict[str, int]:
         """Bytes: weights, step buffers, KV pages per token, and the most that KV pages may take."""
         info = self.engine.core.info()

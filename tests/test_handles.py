@@ -141,7 +141,6 @@ def test_handles(case: str) -> None:
 AT_ONCE = {
     "flm_version",
     "flm_usable_cores",
-    "flm_suggested_threads",
     "flm_matrix_bytes",
     "flm_context_create",
     "flm_context_isa",

@@ -128,7 +128,10 @@ def test_slices(build_c: BuildC, sanitizer: str) -> None:
 
 
 def test_context(build_c: BuildC, libfastlm: Path) -> None:
-    run(build_c("unit_context", [HERE / "unit_context.c", libfastlm]), environment={"FASTLM_ISA": ""})
+    run(
+        build_c("unit_context", [HERE / "unit_context.c", libfastlm]),
+        environment={"FASTLM_ISA": "", "FASTLM_THREADS": ""},
+    )
 
 
 V2 = "0::{}\n"

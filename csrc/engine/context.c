@@ -8,6 +8,20 @@
 #include "../base/options.h"
 #include "../base/status.h"
 
+/* The one place where FASTLM_THREADS counts: a number, where nobody asks for another. */
+static flm_status default_threads(uint64_t weight_bytes, uint32_t *threads, flm_error *error) {
+    const char *text = getenv("FASTLM_THREADS");
+    *threads = weight_bytes ? flm_suggested_threads(weight_bytes) : flm_usable_cores();
+    if (!text || !*text) return FLM_OK;
+    const size_t length = strspn(text, "0123456789");
+    const unsigned long number = length > 0 && length < 9 && !text[length] ? strtoul(text, NULL, 10) : 0;
+    *threads = (uint32_t)number;
+    if (number >= 1 && number <= FLM_MAX_THREADS) return FLM_OK;
+    return flm_fail(error, FLM_ERR_ARGUMENT,
+                    "the environment variable FASTLM_THREADS is '%.32s'; it must be a number from 1 to %u", text,
+                    (unsigned)FLM_MAX_THREADS);
+}
+
 static flm_status resolve_options(const flm_context_options *given, flm_context_options *options, flm_error *error) {
     memset(options, 0, sizeof *options);
     flm_status status =
@@ -16,8 +30,7 @@ static flm_status resolve_options(const flm_context_options *given, flm_context_
     if (options->threads > FLM_MAX_THREADS)
         return flm_fail(error, FLM_ERR_ARGUMENT, "threads is %u; it can be at most %u", options->threads,
                         FLM_MAX_THREADS);
-    if (options->threads == 0) options->threads = flm_usable_cores();
-    return FLM_OK;
+    return options->threads ? FLM_OK : default_threads(options->weight_bytes, &options->threads, error);
 }
 
 static flm_status select_kernels(const char *isa, const flm_kernels **kernels, flm_error *error) {

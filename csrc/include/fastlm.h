@@ -27,7 +27,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 2 /* may change until 1.0 */
+#define FLM_ABI_VERSION 3 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
@@ -72,10 +72,12 @@ typedef struct flm_poll {
 typedef struct flm_context flm_context;
 
 typedef struct flm_context_options {
-    size_t size_bytes; /* sizeof(flm_context_options) */
-    uint32_t threads;  /* 0: as many as flm_usable_cores */
-    const char *isa;   /* "scalar"; x86-64: "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; aarch64: "neon",
-                          "neondot"; NULL: $FASTLM_ISA, else the best of this CPU */
+    size_t size_bytes;     /* sizeof(flm_context_options) */
+    uint32_t threads;      /* 0: $FASTLM_THREADS, else flm_suggested_threads of weight_bytes */
+    const char *isa;       /* "scalar"; x86-64: "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"; aarch64: "neon",
+                              "neondot"; NULL: $FASTLM_ISA, else the best of this CPU */
+    uint64_t weight_bytes; /* matrices of the models that it is for; 0: not known, so many that all usable processors
+                              (affinity and cgroup quota) are taken */
 } flm_context_options;
 
 FLM_API flm_status flm_context_create(const flm_context_options *options, flm_context **context, flm_error *error);

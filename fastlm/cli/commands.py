@@ -136,7 +136,9 @@ def _dtype_option(parser: Any) -> None:
 def _loading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loading")
     _dtype_option(group)
-    group.add_argument("--threads", type=int, metavar="N", help="of the processor (fast cores; few for a tiny model)")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="of the processor ($FASTLM_THREADS, else its fast cores, few for a tiny model)"
+    )
     group.add_argument("--context", type=int, metavar="N", help="longest sequence in tokens (what the model has)")
     group.add_argument(
         "--kv-dtype", default="auto", help="of keys and values: auto (by the matrices), float32, bfloat16, int8"

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(FLM_ABI_VERSION == 2, "a new ABI needs new figures here");
+_Static_assert(FLM_ABI_VERSION == 3, "a new ABI needs new figures here");
 
 _Static_assert(FLM_OK == 0 && FLM_ERR_ARGUMENT == 10 && FLM_ERR_FORMAT == 20 && FLM_ERR_UNSUPPORTED == 30, "status");
 _Static_assert(FLM_ERR_CONTEXT_LENGTH == 40 && FLM_ERR_MEMORY == 50 && FLM_ERR_IO == 60, "status");
@@ -18,7 +18,7 @@ _Static_assert(FLM_FINISH_CANCELLED == 3 && FLM_MAX_THREADS == 256, "finish and 
 #if UINTPTR_MAX == UINT64_MAX
 _Static_assert(sizeof(flm_error) == 512, "flm_error");
 _Static_assert(sizeof(flm_poll) == 16, "flm_poll");
-_Static_assert(sizeof(flm_context_options) == 24, "flm_context_options");
+_Static_assert(sizeof(flm_context_options) == 32, "flm_context_options");
 _Static_assert(sizeof(flm_counters) == 24 + 8 * 256, "flm_counters");
 _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");

@@ -87,7 +87,38 @@ static void test_isa(void) {
 }
 
 int main(int argc, char **argv) {
+static uint32_t threads_of(flm_context_options options) {
+    flm_error error;
+    flm_context *context = NULL;
+    CHECK(flm_context_create(&options, &context, &error) == FLM_OK);
+    const uint32_t n = flm_context_threads(context);
+    flm_context_destroy(context);
+    return n;
+}
+
+static void test_default_threads(void) {
+    static const char *const wrong[] = {"0",   "-1",  "abc",    "2x",         " 2", "+2",
+                                        "1.5", "257", "100000", "4294967298", "0x2"};
+    flm_context_options options = options_of(0, NULL);
+    for (uint64_t bytes = 1; bytes < (uint64_t)1 << 40; bytes *= 16) {
+        options.weight_bytes = bytes;
+        CHECK(threads_of(options) == flm_suggested_threads(bytes));
+    }
+    setenv("FASTLM_THREADS", "3", 1);
+    CHECK(threads_of(options) == 3 && threads_of(options_of(0, NULL)) == 3 && threads_of(options_of(2, NULL)) == 2);
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        setenv("FASTLM_THREADS", wrong[i], 1);
+        check_refused(options, "FASTLM_THREADS");
+        check_refused(options, wrong[i]);
+        CHECK(threads_of(options_of(2, NULL)) == 2); /* who asks for a number gets it */
+    }
+    setenv("FASTLM_THREADS", "", 1);
+    options.weight_bytes = 1;
+    CHECK(threads_of(options) == 1);
+    unsetenv("FASTLM_THREADS");
+}
+
     static const check_case cases[] = {CASE(create), CASE(suggested_threads), CASE(refused), CASE(old_header),
-                                       CASE(isa)};
+                                       CASE(isa),    CASE(default_threads)};
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
