@@ -78,6 +78,8 @@ cdef extern from "fastlm.h" nogil:
         uint64_t forwards
         uint64_t tokens
         uint64_t prefix_hit_tokens
+        double step_seconds
+        double thread_seconds
         uint64_t *tiles
 
     ctypedef struct flm_model_options:
@@ -187,6 +189,9 @@ cdef extern from "fastlm.h" nogil:
         size_t prompt_done
         double prompt_seconds
         double decode_seconds
+        double prompt_cpu_seconds
+        double cpu_seconds
+        double threads
 
     const char *flm_version()
     uint32_t flm_usable_cores()

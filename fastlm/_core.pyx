@@ -72,6 +72,7 @@ cdef class Context:
         cdef flm_counters c
         flm_context_counters(self.handle, &c)
         return {"forwards": c.forwards, "tokens": c.tokens, "prefix_hit_tokens": c.prefix_hit_tokens,
+                "step_seconds": c.step_seconds, "thread_seconds": c.thread_seconds,
                 "tiles": [c.tiles[t] for t in range(self.threads)]}
 
 

@@ -212,6 +212,7 @@ cdef class Request(_Handle):
             self.n_tokens = p.n_tokens
             self.text_bytes = p.text_bytes
             return Progress(tokens, text, logprobs, _FINISHES[p.finish], p.prompt_tokens, p.prefix_hit_tokens,
-                            p.prompt_done, p.prompt_seconds, p.decode_seconds)
+                            p.prompt_done, p.prompt_seconds, p.decode_seconds, p.prompt_cpu_seconds, p.cpu_seconds,
+                            p.threads)
         finally:
             self.release()

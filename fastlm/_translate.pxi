@@ -8,7 +8,7 @@ from collections import namedtuple
 
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
-                                  "prompt_seconds decode_seconds")
+                                  "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole",
                   defaults=(1, None, None, None, None, None, 0))
 cdef dict _EXCEPTIONS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 SHOWN = 60  # characters of a text in a repr
@@ -29,10 +30,26 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds of reading the prompt (to the first token) and of writing the rest."""
+    """Seconds of reading the prompt (to the first token) and of writing the rest, and what they cost.
+
+    Attributes
+    ----------
+    cpu_seconds
+        Processor time of all of the model's threads in the steps of this request, prompt and rest; waiting for each
+        other counts, too. Of a step that several requests shared, its part by tokens: one of 8 sequences that are
+        written together pays an eighth. nan where the system does not tell.
+    prompt_cpu_seconds
+        Of that, the prompt's.
+    threads
+        How many threads took part in the steps, on average over their time: fewer than `Model.threads` where something
+        else wanted the processors. 0.0 where there was no step.
+    """
 
     prompt_seconds: float
     decode_seconds: float
+    cpu_seconds: float = math.nan
+    prompt_cpu_seconds: float = math.nan
+    threads: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

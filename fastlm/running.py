@@ -13,7 +13,7 @@ from fastlm.generation import CancelFlag, Parameters
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
 from fastlm.tokenizer.tokenizer import Tokenizer
 
-UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0)
+UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class DecodedText:
@@ -70,6 +70,10 @@ class DecodedText:
         tail = max((_overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - tail :]
         return text[: len(text) - tail]
+
+
+def _timings(p: _core.Progress) -> Timings:
+    return Timings(p.prompt_seconds, p.decode_seconds, p.cpu_seconds, p.prompt_cpu_seconds, p.threads)
 
 
 def _overlap(text: str, stop: str) -> int:
@@ -196,7 +200,7 @@ class Run:
             token_ids=tokens,
             finish_reason=self.finish,
             usage=Usage(self._prompt_tokens, len(tokens), last.prefix_hit_tokens),
-            timings=Timings(last.prompt_seconds, last.decode_seconds),
+            timings=_timings(last),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
         )

@@ -1,4 +1,4 @@
-"""The engine around a stand-in step (tests/c/unit_engine.c, unit_schedule.c) and its pages, also under sanitizers."""
+"""The engine around a stand-in step (tests/c/unit_engine.c and its like) and its pages, also under sanitizers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ NAMES = [
     "request",
     "generation",
     "batch",
+    "meter",
 ]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file"]
 NAMES += ["options", "status", "threads", "clock", "wait", "attendance", "help", "processors", "prefault", "process"]
@@ -29,10 +30,16 @@ SMALL = {
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "text_file", "status"),
 }
 SOURCES = core_files(*NAMES)
+METER = ("flm_now", "flm_clock", "flm_cpu_seconds", "flm_pool_worker_seconds", "flm_pool_attendance")
+WRAPPED = {
+    "unit_faults": ["-Wl,--wrap=calloc,--wrap=mmap"],
+    "unit_meter": ["-Wl," + ",".join(f"--wrap={name}" for name in METER)],
+}
 CASES = {
     "unit_pages": ["pages"],
     "unit_gate": ["order", "itself"],
     "unit_engine": ["sessions", "limits", "batch"],
+    "unit_meter": ["alone", "together", "others", "bounded", "between", "unread", "meanwhile"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
     "unit_faults": [
         "no_room",
@@ -56,8 +63,7 @@ def run(program: Path, case: str) -> None:
 @pytest.mark.parametrize(("name", "case"), [(name, case) for name in CASES for case in CASES[name]])
 def test_engine(build_c: BuildC, sanitizer: str, name: str, case: str) -> None:
     sources = [ROOT / f"tests/c/{name}.c", *SMALL.get(name, SOURCES)]
-    flags = ["-Wl,--wrap=calloc,--wrap=mmap"] if name == "unit_faults" else []
-    run(build_c(name, sources, sanitizer=sanitizer, flags=flags), case)
+    run(build_c(name, sources, sanitizer=sanitizer, flags=WRAPPED.get(name, [])), case)
 
 
 def test_colliding_hashes(build_c: BuildC, tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ flm_status flm_engine_create(flm_model *model, flm_engine **engine, flm_error *e
     e->logit_chunk = flm_plan_logit_chunk(model);
     e->max_items = e->logit_chunk < 16 ? 32 : e->logit_chunk > 128 ? 256 : 2 * e->logit_chunk;
     e->last_seconds = 1.0; /* not known yet */
+    e->meter.rate = 1.0;
     flm_status status = create_pools(e, error);
     e->prefix = model->prefix_cache && e->decoder_pool && !e->cross; /* else keys depend on more than the tokens */
     e->items = flm_alloc_array(e->max_items, sizeof *e->items);
@@ -144,6 +145,14 @@ static int stop_step(void *user) {
     return watch->request ? watch->abandons(watch) : watch->stopped;
 }
 
+static void count_time(flm_engine *e, flm_watch *watch, double seconds) {
+    flm_context *context = e->model->context;
+    watch->seconds = seconds;
+    watch->threads = flm_pool_attendance(context->pool);
+    context->counters.step_seconds += seconds;
+    context->counters.thread_seconds += seconds * watch->threads;
+}
+
 flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {
     step->items = e->items;
     step->pool = e->model->context->pool;
@@ -155,8 +164,9 @@ flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch 
     double start = flm_now();
     flm_status status = flm_step_run(e->model, encoder, e->scratch, step, error);
     watch->now = flm_now();
+    count_time(e, watch, watch->now - start);
     if (status) return status;
-    e->last_seconds = watch->now - start;
+    e->last_seconds = watch->seconds;
     e->last_tokens = step->n_tokens;
     if (!encoder) prefault_pages(e);
     return FLM_OK;

@@ -18,6 +18,14 @@
 
 #define FLM_MAX_PAGES (UINT32_MAX / 8)
 
+typedef struct flm_meter { /* meter.h */
+    double steps;          /* seconds of steps since all clocks were read */
+    double led;            /* the leaders' processor seconds in them */
+    double workers;        /* the workers' clocks then (flm_pool_worker_seconds) */
+    double ended;          /* when the last lead ended */
+    double rate;           /* processor seconds per second of steps, as last found */
+} flm_meter;
+
 typedef struct flm_engine {
     flm_model *model;
     flm_gate *gate;
@@ -39,6 +47,7 @@ typedef struct flm_engine {
     flm_row_item *items; /* [max_items] */
     flm_queue queue;
 
+    flm_meter meter;
     double last_seconds; /* how long the last step took, and how many tokens it had */
     uint32_t last_tokens;
 } flm_engine;
@@ -55,6 +64,10 @@ typedef struct flm_watch {
     int (*abandons)(struct flm_watch *watch); /* where there is a request: whether to */
     double asked;                             /* when poll was asked last (flm_now) */
     double now;                               /* when the last step ended */
+    double seconds, threads;                  /* how long it took, and threads that took part, on average */
+    double led, expected;                     /* in this lead (meter.c): the thread's processor time when read last, and
+                                                 how long the first step was to take */
+    int metered;                              /* and what is known of them */
     int leads;                                /* the thread leads still */
     int stopped;                              /* poll said so */
     int clocked;                              /* the step may be long: look at the clock while it runs */

@@ -1,6 +1,7 @@
 /* flm_request_*: a generation's life, as its owner sees it. */
 #include "../base/status.h"
 #include "../model/model.h"
+#include "meter.h"
 #include "schedule.h"
 
 flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,
@@ -45,6 +46,7 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
         flm_schedule_end_cancelled(e);
     }
     if (!status && !flm_request_satisfied(r) && flm_gate_has_others(e->gate)) {
+        flm_meter_end(e, watch);
         flm_gate_resign(e->gate);
         *leads = 0;
     }
@@ -81,7 +83,10 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
         if (watch.stopped && !atomic_load(&r->cancelled)) flm_request_cancel(r);
         if (!status) leave_queue_if_cancelled(r);
     }
-    if (leads && !status) flm_gate_resign(e->gate);
+    if (leads && !status) {
+        flm_meter_end(e, &watch);
+        flm_gate_resign(e->gate);
+    }
     flm_waiter_destroy(e->gate, &waiter);
     return status;
 }
@@ -103,6 +108,9 @@ static void show(flm_request *r, flm_progress *progress) {
         .prompt_done = computed > r->prompt_begin ? computed - r->prompt_begin : 0,
         .prompt_seconds = r->prompt_seconds,
         .decode_seconds = r->decode_seconds,
+        .prompt_cpu_seconds = r->prompt_cpu_seconds,
+        .cpu_seconds = flm_meter_seconds(r),
+        .threads = r->step_seconds > 0 ? r->thread_seconds / r->step_seconds : 0,
     };
     r->n_shown = r->n_written;
 }

@@ -103,6 +103,10 @@ void flm_request_drop(flm_request *r) {
     if (--r->references == 0) free_request(r);
 }
 
+int flm_request_reads_last(const flm_request *r) {
+    return r->n_written == 0 && r->session->n_computed + r->step_tokens == r->prompt_end;
+}
+
 int flm_request_satisfied(const flm_request *r) {
     return r->state == FLM_REQUEST_DONE || (!r->wait_all && r->n_written > r->n_shown);
 }

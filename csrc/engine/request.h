@@ -31,6 +31,9 @@ struct flm_request {
     flm_series logprobs;           /* flm_logprob [n_written][1 + k] */
     double started, written_first; /* flm_now at admission and at the first token */
     double prompt_seconds, decode_seconds;
+    double own_seconds; /* its part of the steps since processor clocks were read last (meter.h) */
+    double cpu_seconds, prompt_cpu_seconds;
+    double step_seconds, thread_seconds; /* of all its steps, and of the threads that took part in them */
 
     size_t positions; /* that it may fill at most */
     size_t writable;  /* positions that its pages are ready for */
@@ -59,6 +62,8 @@ flm_status flm_request_build(flm_session *session, const int32_t *prompt, size_t
 void flm_request_detach(flm_request *request);
 /* Give up one reference; the last frees the request, which is detached. */
 void flm_request_drop(flm_request *request);
+/* Has the step in flight the last tokens of its prompt? */
+int flm_request_reads_last(const flm_request *request);
 /* Has what the waiting call wants happened? */
 int flm_request_satisfied(const flm_request *request);
 /* Wake the waiting call if so, or if it should look at a cancellation. */

@@ -8,6 +8,7 @@
 #include "../base/invariant.h"
 #include "../base/status.h"
 #include "../model/model.h"
+#include "meter.h"
 
 /* A step reads at least that many prompt tokens, however many requests are writing. */
 enum { LEAST_PROMPT_TOKENS = 16 };
@@ -247,7 +248,10 @@ static void commit(flm_engine *e, flm_request *r, double now) {
     int read_prompt = s->n_computed < r->prompt_end && r->n_written == 0;
     s->n_computed += r->step_tokens;
     if (r->disowned) return;
-    if (read_prompt) r->prompt_seconds = now - r->started;
+    if (read_prompt) {
+        r->prompt_seconds = now - r->started;
+        r->prompt_cpu_seconds = flm_meter_seconds(r);
+    }
     if (read_prompt && s->n_computed == r->prompt_end) {
         r->written_first = now;
         if (!r->step_status) flm_session_keep_prefix(s);
@@ -297,6 +301,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     e->queue.must_complete = must_complete(e, &step);
     flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);
     if (!status) {
+        flm_meter_begin(e, &step, watch);
         flm_gate_leave(e->gate);
         status = flm_engine_run(e, 0, &step, watch, &error);
         for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
@@ -306,6 +311,7 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
         }
         flm_gate_reenter(e->gate);
         flm_context_publish(e->model->context);
+        flm_meter_step(e, &step, watch);
     }
     e->queue.last_abandoned = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->queue.n_batch;
     for (uint32_t i = 0; i < step.n_items; i++) leave_step(e, e->queue.batch[i], status, &error, watch->now);

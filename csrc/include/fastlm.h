@@ -91,12 +91,15 @@ FLM_API uint32_t flm_usable_cores(void);
  * flm_usable_cores. With less to do between them, barriers cost more than they win if processors are far apart. */
 FLM_API uint32_t flm_suggested_threads(uint64_t weight_bytes);
 
-/* Work done so far, for tests and monitoring. tiles[t]: matrix tiles computed by thread t. */
+/* Work done so far, for tests and monitoring. tiles[t]: matrix tiles computed by thread t. thread_seconds is the time
+ * of steps times the threads that took part in them: divided by step_seconds, their mean number. Less than
+ * flm_context_threads where something else wants the processors, for threads that are held up stay out of steps. */
 #define FLM_MAX_THREADS 256
 typedef struct flm_counters {
     uint64_t forwards;          /* steps run */
     uint64_t tokens;            /* tokens run through a stack */
     uint64_t prefix_hit_tokens; /* prompt tokens found in the prefix index instead */
+    double step_seconds, thread_seconds;
     uint64_t tiles[FLM_MAX_THREADS];
 } flm_counters;
 FLM_API void flm_context_counters(const flm_context *context, flm_counters *counters);
@@ -299,6 +302,11 @@ typedef struct flm_progress {
     flm_finish finish;                                    /* NONE while it runs */
     size_t prompt_tokens, prefix_hit_tokens, prompt_done; /* prompt_done: prompt tokens read so far */
     double prompt_seconds, decode_seconds;
+    /* Processor time of the context's threads in the steps of this request: of each step its part by tokens. As read
+     * from the system's clocks now and then; in between, and of a cancelled request at the end, at the last rate. NaN
+     * where the system does not say. prompt_cpu_seconds: of it, until the prompt was read. */
+    double prompt_cpu_seconds, cpu_seconds;
+    double threads; /* that took part in its steps, on average over their time; 0 before the first */
 } flm_progress;
 
 /* Queue a generation that continues `session` with `prompt`. Each token is chosen as flm_forward of all before it would

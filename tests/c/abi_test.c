@@ -19,7 +19,7 @@ _Static_assert(FLM_FINISH_CANCELLED == 3 && FLM_MAX_THREADS == 256, "finish and 
 _Static_assert(sizeof(flm_error) == 512, "flm_error");
 _Static_assert(sizeof(flm_poll) == 16, "flm_poll");
 _Static_assert(sizeof(flm_context_options) == 32, "flm_context_options");
-_Static_assert(sizeof(flm_counters) == 24 + 8 * 256, "flm_counters");
+_Static_assert(sizeof(flm_counters) == 40 + 8 * 256, "flm_counters");
 _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");
 _Static_assert(sizeof(flm_model_info) == 80, "flm_model_info");
@@ -29,7 +29,7 @@ _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
 _Static_assert(sizeof(flm_sampling) == 120, "flm_sampling");
 _Static_assert(sizeof(flm_logprob) == 8, "flm_logprob");
-_Static_assert(sizeof(flm_progress) == 96, "flm_progress");
+_Static_assert(sizeof(flm_progress) == 120, "flm_progress");
 #endif
 
 static int wrong(const char *what) {

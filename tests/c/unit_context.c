@@ -25,6 +25,7 @@ static void test_create(void) {
         memset(&counters, 0xFF, sizeof counters);
         flm_context_counters(context, &counters);
         CHECK(counters.forwards == 0 && counters.tokens == 0 && counters.prefix_hit_tokens == 0);
+        CHECK(counters.step_seconds == 0 && counters.thread_seconds == 0);
         for (int t = 0; t < FLM_MAX_THREADS; t++) CHECK(counters.tiles[t] == 0);
         flm_context_destroy(context);
     }
@@ -86,7 +87,6 @@ static void test_isa(void) {
     unsetenv("FASTLM_ISA");
 }
 
-int main(int argc, char **argv) {
 static uint32_t threads_of(flm_context_options options) {
     flm_error error;
     flm_context *context = NULL;
@@ -118,6 +118,7 @@ static void test_default_threads(void) {
     unsetenv("FASTLM_THREADS");
 }
 
+int main(int argc, char **argv) {
     static const check_case cases[] = {CASE(create), CASE(suggested_threads), CASE(refused), CASE(old_header),
                                        CASE(isa),    CASE(default_threads)};
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
