@@ -1,21 +1,25 @@
-"""How fast a model is here, for `fastlm bench`: prompt and decoding, beside what the machine reads."""
+"""How fast a model is here, for `fastlm bench`: prompt and decoding, what they cost, and what the machine reads."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastlm.arch.spec import MixtureOfExperts
 from fastlm.describe import describe
+from fastlm.disturbance import LEAST_SECONDS, Disturbance, between, sample
 from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.results import Timings
 
 if TYPE_CHECKING:
     from fastlm.model import Model
@@ -29,7 +33,9 @@ def bench(
 ) -> dict[str, Any]:
     """Load a decoder and time it: `runs` times (after a warm-up) a prompt of other tokens, then `tokens` written ones.
 
-    Rates are tokens per second of each run; bytes per second for `read`, taken after each run.
+    Rates are tokens per second of each run; bytes per second for `read`, taken after each run. `cpu_seconds_per_token`
+    has the runs of which the system told the processor time, `threads_present` how many threads took part in each, on
+    average, and `others_share` what part of the processors' time other processes took meanwhile, where that is known.
 
     Raises
     ------
@@ -39,6 +45,7 @@ def bench(
     for name, value in (("prompt", prompt), ("tokens", tokens), ("runs", runs)):
         if value is not None and value < 1:
             raise ParameterError(f"{name} must be at least 1, not {value}")
+    before = sample()
     start = time.perf_counter()
     with load() as model:
         load_seconds = time.perf_counter() - start
@@ -47,15 +54,15 @@ def bench(
         length = _prompt_length(model, prompt, tokens)
         facts = describe(model)
         weights = weights_per_token(model)
-        rates: dict[str, list[float]] = {"prompt": [], "decode": [], "read": []}
-        peak = 0
-        for run in range(runs + 1):
-            read_rate, write_rate = _run(model, length, tokens, seed=run)
-            peak = peak or peak_bytes()  # before the measuring of reads adds to it
-            bandwidth = read_bandwidth(weights or facts["memory"]["weight_bytes"], facts["threads"])
-            if run:
-                for name, rate in (("prompt", read_rate), ("decode", write_rate), ("read", bandwidth)):
-                    rates[name].append(rate)
+        read = partial(read_bandwidth, weights or facts["memory"]["weight_bytes"], facts["threads"])
+        _run(model, length, tokens, seed=0)
+        peak = peak_bytes()  # before the measuring of reads adds to it
+        read()
+        done = [(_run(model, length, tokens, seed=run), read()) for run in range(1, runs + 1)]
+        while (after := sample()).wall - before.wall < LEAST_SECONDS:
+            read()
+    others = between(before, after)
+    timed = [run for run, _ in done]
     return {
         **{name: facts[name] for name in ("model_type", "parameters", "dtype", "kv_dtype", "threads", "isa")},
         "prompt_tokens": length,
@@ -64,8 +71,23 @@ def bench(
         "weight_bytes": facts["memory"]["weight_bytes"],
         "weight_bytes_per_token": weights,
         "peak_bytes": peak,
-        "rates": rates,
+        "rates": {
+            "prompt": [run.prompt_tokens / run.timings.prompt_seconds for run in timed],
+            "decode": [tokens / run.timings.decode_seconds for run in timed],
+            "read": [rate for _, rate in done],
+        },
+        "cpu_seconds_per_token": {
+            "prompt": _known(run.timings.prompt_cpu_seconds / run.prompt_tokens for run in timed),
+            "decode": _known((run.timings.cpu_seconds - run.timings.prompt_cpu_seconds) / tokens for run in timed),
+        },
+        "threads_present": [run.timings.threads for run in timed],
+        "others_share": others.share,
+        "involuntary_switches": others.switches,
     }
+
+
+def _known(values: Iterable[float]) -> list[float]:
+    return [value for value in values if not math.isnan(value)]
 
 
 def _prompt_length(model: Model, prompt: int | None, tokens: int) -> int:
@@ -76,12 +98,16 @@ def _prompt_length(model: Model, prompt: int | None, tokens: int) -> int:
     return length
 
 
-def _run(model: Model, length: int, tokens: int, *, seed: int) -> tuple[float, float]:
-    """Tokens per second of a prompt and of what follows; another seed makes a prompt that no cache knows."""
+class _Run(NamedTuple):
+    prompt_tokens: int  # that no cache knew
+    timings: Timings
+
+
+def _run(model: Model, length: int, tokens: int, *, seed: int) -> _Run:
+    """Read a prompt and write so many tokens after the first one; another seed makes a prompt that no cache knows."""
     ids = [(7 * i + 5 * seed) % model.vocab for i in range(length)]
     done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True)
-    fresh = length - done.usage.cached_tokens
-    return fresh / done.timings.prompt_seconds, (len(done.token_ids) - 1) / done.timings.decode_seconds
+    return _Run(length - done.usage.cached_tokens, done.timings)
 
 
 def step_tensors(model: Model) -> list[Any] | None:
@@ -134,13 +160,19 @@ def read_bandwidth(n_bytes: int, threads: int) -> float:
     return best
 
 
+def disturbance_of(found: dict[str, Any]) -> Disturbance:
+    """What other processes did while `bench` found this."""
+    return Disturbance(found["others_share"], found["involuntary_switches"])
+
+
 def summary(found: dict[str, Any]) -> str:
     """The same for people: medians and ranges."""
 
     def line(name: str, what: str) -> str:
-        rates = found["rates"][name]
+        rates, costs = found["rates"][name], found["cpu_seconds_per_token"][name]
+        cost = f"   {1000 * statistics.median(costs):.3g} cpu ms/token" if costs else ""
         middle = statistics.median(rates)
-        return f"  {what:<26}{middle:>10,.1f} tokens/s   ({min(rates):,.1f} - {max(rates):,.1f})"
+        return f"  {what:<26}{middle:>10,.1f} tokens/s   ({min(rates):,.1f} - {max(rates):,.1f}){cost}"
 
     reads, weights = statistics.median(found["rates"]["read"]), found["weight_bytes_per_token"]
     lines = [
@@ -148,6 +180,7 @@ def summary(found: dict[str, Any]) -> str:
         f"{found['kv_dtype']}, {found['threads']} thread(s), {found['isa']}",
         line("prompt", f"prompt of {found['prompt_tokens']}"),
         line("decode", f"{found['written_tokens']} tokens after it"),
+        f"  {'threads':<26}{statistics.mean(found['threads_present']):>10.1f} of {found['threads']}",
         f"  {'load':<26}{found['load_seconds']:>10.2f} s",
         f"  {'weights':<26}{found['weight_bytes'] / 1e6:>10,.0f} MB",
         f"  {'most memory':<26}{found['peak_bytes'] / 1e6:>10,.0f} MB",
@@ -156,4 +189,8 @@ def summary(found: dict[str, Any]) -> str:
         rate = statistics.median(found["rates"]["decode"]) * weights
         share = f"{100 * rate / reads:.0f} % of the {reads / 1e9:.1f} GB/s that these threads read"
         lines.append(f"  {'decoding reads weights at':<26}{rate / 1e9:>10.1f} GB/s, {share}")
+    others = disturbance_of(found)
+    if others.is_much:
+        lost = f"this one's threads were taken off them {others.switches:,} times"
+        lines.append(f"warning: {others}, and {lost}; figures are lower than on an idle machine")
     return "\n".join(lines)
