@@ -9,7 +9,15 @@ from typing import Protocol
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
 # What tests/c/unit_walk.c puts in the place of the library's functions.
-REPLACED = ("flm_team_choose", "flm_team_begin", "flm_team_help", "flm_is_long", "flm_slices_pay", "flm_clock", "nanosleep")
+REPLACED = (
+    "flm_team_choose",
+    "flm_team_begin",
+    "flm_team_help",
+    "flm_is_long",
+    "flm_slices_pay",
+    "flm_clock",
+    "nanosleep",
+)
 UNIT_WALK_FLAGS = ["-Wl," + ",".join(f"--wrap={name}" for name in REPLACED)]
 SHARED_MODELS = ROOT.parent / "shared" / "models"
 

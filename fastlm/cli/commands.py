@@ -137,7 +137,10 @@ def _loading_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("loading")
     _dtype_option(group)
     group.add_argument(
-        "--threads", type=int, metavar="N", help="of the processor ($FASTLM_THREADS, else its fast cores, few for a tiny model)"
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the processor ($FASTLM_THREADS, else its fast cores, few for a tiny model)",
     )
     group.add_argument("--context", type=int, metavar="N", help="longest sequence in tokens (what the model has)")
     group.add_argument(

@@ -106,7 +106,7 @@ static void walk_stages(void *argument, flm_place *place) {
 }
 
 /* How many took part on average: between the fewest and the most. Returns 1 if their number changed meanwhile. */
-static int check_attendance(const log *l) {
+static int check_attendance(const stages *l) {
     const double found = flm_pool_attendance(l->pool);
     unsigned fewest = l->last, most = l->last;
     for (unsigned i = 0; i < STAGES; i++) {
