@@ -23,7 +23,19 @@ NAMES = [
     "meter",
 ]
 NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file"]
-NAMES += ["options", "status", "threads", "clock", "wait", "attendance", "help", "processors", "prefault", "process"]
+NAMES += [
+    "options",
+    "status",
+    "threads",
+    "clock",
+    "wait",
+    "attendance",
+    "rations",
+    "help",
+    "processors",
+    "prefault",
+    "process",
+]
 NAMES += ["cpu", "cores", "topology", "cpu_set", "spec"]
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),

@@ -16,6 +16,7 @@ BASE = core_files(
     "clock",
     "wait",
     "attendance",
+    "rations",
     "help",
     "processors",
     "process",

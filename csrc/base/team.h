@@ -1,4 +1,4 @@
-/* The team of a pool, as threads.c, wait.c, help.c and attendance.c share it. Nothing else includes this. */
+/* The team of a pool, as threads.c, wait.c, attendance.c, rations.c and help.c share it. Nothing else includes this. */
 #ifndef FLM_TEAM_H
 #define FLM_TEAM_H
 
@@ -121,6 +121,13 @@ typedef struct flm_team {
     atomic_ullong waiting_since; /* nanoseconds: the beginning of the last long wait at a barrier */
 } flm_team;
 
+/* Values of flm_member.offered that are no time. */
+enum { FLM_NOT_OFFERED = 0, FLM_CLAIMED = 1 };
+
+static inline double flm_seconds(const atomic_ullong *nanoseconds) {
+    return 1e-9 * (double)atomic_load_explicit(nanoseconds, memory_order_relaxed);
+}
+
 /* ---- wait.c ---- */
 
 /* Spin until the counter reaches the target; `waited` seconds have passed already. Returns 0 when `most`
@@ -151,6 +158,12 @@ double flm_team_helped(flm_team *team);
 
 /* ---- attendance.c ---- */
 
+/* Add to a thread's losses; 1: they are much of late. */
+int flm_add_loss(flm_losses *losses, double lost, double now);
+/* What this thread, for which others have waited `lost` seconds, has lost: 0: nothing, it has more to do than they; 1:
+ * its processor; 2: its processor, and much time of late. */
+int flm_count_loss(flm_losses *losses, double lost, double now);
+
 /* Leader: choose who takes part from the next barrier on, if that changes. Returns the change's number; 0: none. */
 unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join);
 /* Leader: everyone, or all that are steady, take part in the next run. Returns how many. */
@@ -163,17 +176,23 @@ void flm_team_admit(flm_team *team, unsigned change, int at_start);
 void flm_team_note_wait(flm_team *team, unsigned index, uint64_t count);
 /* Leader, at a barrier: has it kept the workers waiting? */
 void flm_team_reckon(flm_team *team);
+/* Leader, at a barrier of a long walk: what has it had of its processor since flm_member_resume? */
+void flm_team_reckon_long(flm_team *team);
+/* Leader or worker, after each barrier of a long walk. */
+void flm_member_resume(flm_member *member);
 /* Leader: wait until all who take part have finished the run. */
 void flm_team_finish(flm_team *team, uint64_t run);
+
+/* ---- rations.c ---- */
+
 void flm_member_init(flm_member *member);
 /* All who were in a barrier: the caller's place after it, if that is another one. */
 void flm_member_adopt(flm_member *member, flm_place *place);
 /* Worker, at a barrier: has it been held up; is its ration used up? */
 void flm_member_reckon(flm_member *member, const flm_place *place);
-/* Leader or worker, at a barrier of a long walk: what has it had of its processor since flm_member_resume, after the
- * last barrier? That others wait for it says nothing here: it may have more to do than they. */
+/* Worker, at a barrier of a long walk: has it lost its processor since flm_member_resume? That others wait for it says
+ * nothing here: it may have more to do than they. */
 void flm_member_reckon_long(flm_member *member, const flm_place *place);
-void flm_member_resume(flm_member *member);
 /* Worker that has left the walk: sleep for a while. */
 void flm_member_rest(flm_member *member);
 /* Worker that is not in the walk: offer to join, until it is let in (1) or the run is over (0). */

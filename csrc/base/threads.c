@@ -258,12 +258,10 @@ int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at, int is_long)
     if (!team || team->n_threads == 1) return 1;
     flm_member *member = &team->members[place->thread];
     unsigned change = 0;
-    if (is_long)
-        flm_member_reckon_long(member, place);
-    else if (place->thread == 0)
-        flm_team_reckon(team);
+    if (place->thread == 0)
+        is_long ? flm_team_reckon_long(team) : flm_team_reckon(team);
     else
-        flm_member_reckon(member, place);
+        is_long ? flm_member_reckon_long(member, place) : flm_member_reckon(member, place);
     if (place->thread == 0 && atomic_load_explicit(&team->restless, memory_order_relaxed) > 0)
         change = flm_team_choose(team, at, !is_long);
     flm_pool_barrier(pool, place->index, place->n_threads);
