@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from jinja2 import nodes
+from jinja2.compiler import find_undeclared
 from jinja2.runtime import Undefined
 
 from fastlm.tokenizer.jinja.expressions import OUTER, Expression, Scope, call
@@ -15,7 +16,7 @@ from fastlm.tokenizer.jinja.meter import OBJECT, STEP, Meter, iterable, text
 from fastlm.tokenizer.jinja.methods import Run
 from fastlm.tokenizer.jinja.statements import BREAK, NEXT, Statement, Statements, Target, names_of
 
-_MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})  # which a macro has if it reads them
+_MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})  # which a macro has if it reads them before they are anything else
 
 
 class Blocks(Statements):
@@ -90,9 +91,9 @@ class Blocks(Statements):
         defaults: list[Expression | None] = [None] * (len(node.args) - len(node.defaults))
         defaults += [self._inside(partial(self.expression, default), arguments) for default in node.defaults]
         work, self.work = self.work, before  # of a call, before its body
-        variables = {*arguments, *_MACRO_NAMES}
-        write, names = self._reading(lambda: self._outside_loops(lambda: self._written(node.body, variables)))
-        reads = _MACRO_NAMES & names - set(arguments)
+        reads = frozenset(find_undeclared(node.body, _MACRO_NAMES)) - set(arguments)
+        variables = {*arguments, *reads}
+        write = self._outside_loops(lambda: self._written(node.body, variables))
 
         def make(meter: Meter, scope: Scope) -> Macro:
             meter.pay(10 * OBJECT)
