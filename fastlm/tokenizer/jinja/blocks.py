@@ -16,7 +16,7 @@ from fastlm.tokenizer.jinja.meter import OBJECT, STEP, Meter, iterable, text
 from fastlm.tokenizer.jinja.methods import Run
 from fastlm.tokenizer.jinja.statements import BREAK, NEXT, Statement, Statements, Target, names_of
 
-_MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})  # which a macro has if it reads them before they are anything else
+_MACRO_NAMES = frozenset({"caller", "varargs", "kwargs"})  # which a macro may have
 
 
 class Blocks(Statements):
