@@ -128,7 +128,11 @@ class Blocks(Statements):
         def run(meter: Meter, scope: Scope, out: list[str]) -> int:
             function = callee(meter, scope)
             args, kwargs = arguments(meter, scope)
-            made = text(meter, call(meter, function, args, {**kwargs, "caller": caller(meter, scope)}))
+            if "caller" in kwargs:
+                raise TypeError("a call block gives the caller itself")
+            names = list(kwargs.items())  # Jinja's order: the caller stands before what follows **
+            names.insert(len(node.call.kwargs), ("caller", caller(meter, scope)))
+            made = text(meter, call(meter, function, args, dict(names)))
             meter.pay(len(made))
             out.append(made)
             return NEXT
