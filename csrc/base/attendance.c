@@ -98,12 +98,26 @@ static void count_attendance(flm_team *team, double now) {
     team->changed_at = now;
 }
 
+/* Whether a worker asks to leave or to join: looked at often, and without a clock. */
+static int is_asked(flm_team *team, int may_join) {
+    for (unsigned t = 1; t < team->n_threads; t++) {
+        flm_member *member = &team->members[t];
+        if (place_of(team, t)->n_threads > 0) {
+            if (atomic_load_explicit(&member->tired, memory_order_relaxed)) return 1;
+        } else if (may_join && atomic_load_explicit(&member->offered, memory_order_relaxed) > FLM_CLAIMED) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
 unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join) {
+    atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
+    if (!is_asked(team, may_join)) return 0;
     unsigned char takes_part[FLM_MAX_THREADS] = {1};
     unsigned n = 1, changed = 0;
     const uint64_t now = flm_nanoseconds(flm_clock());
     const unsigned before = team->n_present;
-    atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
     for (unsigned t = 1; t < team->n_threads; t++) {
         flm_member *member = &team->members[t];
         const int is_in = place_of(team, t)->n_threads > 0;
@@ -121,20 +135,23 @@ unsigned flm_team_choose(flm_team *team, uint32_t at, int may_join) {
     return change(team, takes_part, n, before, count, at);
 }
 
-void flm_member_resume(flm_member *member) {
+void flm_member_resume(flm_member *member, unsigned index) {
     member->resumed = flm_clock();
     member->had_seconds = flm_thread_seconds();
+    member->had_slept = member->team->seats[index].slept;
 }
 
 void flm_team_reckon_long(flm_team *team) {
     const flm_member *leader = &team->members[0];
-    const double wall = flm_clock() - leader->resumed, had = flm_thread_seconds() - leader->had_seconds;
+    const double slept = team->seats[0].slept - leader->had_slept;
+    const double wall = flm_clock() - leader->resumed - slept, had = flm_thread_seconds() - leader->had_seconds;
+    team->noticed = atomic_load_explicit(&team->long_waits, memory_order_relaxed);
     if (wall > 0) team->share += (1 - exp(-wall / SHARE_SECONDS)) * (had / wall - team->share);
     atomic_store_explicit(&team->processor, flm_processor(), memory_order_relaxed);
 }
 
 unsigned flm_team_begin_long(flm_team *team) {
-    flm_member_resume(&team->members[0]);
+    flm_member_resume(&team->members[0], 0);
     team->stays = team->share < (team->stayed ? FREE_SHARE : CROWDED_SHARE);
     team->stayed = team->stays;
     return flm_team_begin(team, team->stays);
@@ -144,6 +161,7 @@ unsigned flm_team_begin(flm_team *team, int everyone) {
     unsigned char takes_part[FLM_MAX_THREADS] = {1};
     unsigned n = 1;
     team->began = flm_clock();
+    team->noticed = atomic_load_explicit(&team->long_waits, memory_order_relaxed); /* in walks before */
     const int forget = everyone || team->began - team->idle_since > FORGET_SECONDS;
     for (unsigned t = 1; t < team->n_threads; t++) {
         takes_part[t] = forget || atomic_load_explicit(&team->members[t].steady, memory_order_relaxed);
@@ -178,7 +196,7 @@ void flm_team_note_wait(flm_team *team, unsigned index, uint64_t count) {
         const flm_place *place = place_of(team, t);
         if (place->n_threads == 0) continue;
         if (atomic_load_explicit(&team->seats[place->index].count, memory_order_relaxed) < count)
-            atomic_fetch_add_explicit(&team->members[t].held_up, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&team->members[t].held_up, 1, memory_order_release);
     }
 }
 

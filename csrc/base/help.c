@@ -34,7 +34,7 @@ static void note_wait(flm_team *team) {
     atomic_store_explicit(&team->waiting_since, since, memory_order_relaxed);
     for (unsigned t = 1; t < team->n_threads; t++)
         if (atomic_load_explicit(&team->members[t].in_unit, memory_order_relaxed))
-            atomic_fetch_add_explicit(&team->members[t].held_up, 1, memory_order_relaxed);
+            atomic_fetch_add_explicit(&team->members[t].held_up, 1, memory_order_release);
 }
 
 void flm_team_share(flm_team *team, flm_unit_fn *fn, void *argument, unsigned n_units) {
@@ -52,27 +52,26 @@ void flm_team_share(flm_team *team, flm_unit_fn *fn, void *argument, unsigned n_
     }
     if (flm_spin_until(team, &help->done, help->all_done, 0, FLM_HOLD_SECONDS)) return;
     note_wait(team);
-    flm_wait_until(team, &help->done, help->all_done);
+    team->seats[0].slept += flm_wait_until(team, &help->done, help->all_done);
 }
 
 unsigned flm_team_help(flm_team *team, unsigned thread, double end) {
     flm_help *help = &team->help;
     flm_member *member = &team->members[thread];
     unsigned unit, n_units, n_done = 0;
-    double now = flm_clock(), start, longest = 0;
-    const double begin = now;
-    for (; now + longest < end && claim(help, &unit, &n_units); n_done++) {
-        if (n_done == 0) fesetenv(&team->environment);
+    double start = flm_clock(), longest = 0;
+    for (; start + longest < end && claim(help, &unit, &n_units); n_done++) {
+        fesetenv(&team->environment); /* of this run: the last unit may have been of another */
         atomic_store_explicit(&member->in_unit, 1, memory_order_relaxed);
-        start = now;
         help->fn(help->argument, unit, n_units, thread);
         atomic_store_explicit(&member->in_unit, 0, memory_order_relaxed);
+        const double now = flm_clock(), took = now - start;
+        atomic_fetch_add_explicit(&help->nanoseconds, flm_nanoseconds(took), memory_order_relaxed);
         atomic_fetch_add(&help->done, 1);
         flm_wake(team);
-        now = flm_clock();
-        if (now - start > longest) longest = now - start;
+        start = now;
+        if (took > longest) longest = took;
     }
-    if (n_done) atomic_fetch_add_explicit(&help->nanoseconds, flm_nanoseconds(now - begin), memory_order_relaxed);
     return n_done;
 }
 

@@ -49,6 +49,7 @@ flm_place flm_member_join(flm_member *member) {
     member->ration_ends = tick_after(flm_clock(), 0) + RATION_SECONDS;
     member->outcome = 1;
     member->had_seconds = 0;
+    member->noticed = atomic_load_explicit(&member->held_up, memory_order_relaxed); /* in walks before */
     if (place.at == (uint32_t)FLM_FROM_START || member->calm >= member->calm_needed) set_steady(member, 1);
     return place;
 }
@@ -102,7 +103,7 @@ static int is_to_leave(flm_member *member, unsigned waits) {
  */
 static double time_lost(flm_member *member, double now) {
     double lost = flm_seconds(&member->late_at_end);
-    const unsigned held_up = atomic_load_explicit(&member->held_up, memory_order_relaxed);
+    const unsigned held_up = atomic_load_explicit(&member->held_up, memory_order_acquire);
     if (lost > 0) atomic_store_explicit(&member->late_at_end, 0, memory_order_relaxed);
     if (held_up != member->noticed) lost += now - flm_seconds(&member->team->waiting_since);
     member->noticed = held_up;
@@ -127,7 +128,8 @@ void flm_member_reckon(flm_member *member, const flm_place *place) {
 
 void flm_member_reckon_long(flm_member *member, const flm_place *place) {
     flm_team *team = member->team;
-    const double now = flm_clock(), wall = now - member->resumed, had = flm_thread_seconds() - member->had_seconds;
+    const double slept = team->seats[place->index].slept - member->had_slept, now = flm_clock();
+    const double wall = now - member->resumed - slept, had = flm_thread_seconds() - member->had_seconds;
     const int lost =
         member->had_seconds > 0 && wall - had > FLM_HOLD_SECONDS && flm_add_loss(&member->losses, wall - had, now);
     member->noticed = atomic_load_explicit(&member->held_up, memory_order_relaxed);
@@ -168,8 +170,6 @@ static void help(flm_member *member, double end) {
     if (atomic_load_explicit(&member->held_up, memory_order_relaxed) != member->noticed &&
         flm_count_loss(&member->losses, time_lost(member, now), now))
         leave_soon(member, now);
-    else if (member->calm >= member->calm_needed)
-        set_steady(member, 1);
 }
 
 /* Offer, and help, until a time. Returns 1 once the offer is claimed. */
@@ -197,7 +197,11 @@ int flm_member_offer(flm_member *member, uint64_t run) {
         member->outcome = 0;
         const int offers = now < end && is_wanted(member);
         if (offers && offer_until(member, end, run)) break;
-        if (atomic_load_explicit(&team->ended, memory_order_acquire) >= run) return 0;
+        if (atomic_load_explicit(&team->ended, memory_order_acquire) >= run) {
+            /* It is awake, so the next run may begin with it. */
+            if (member->calm >= member->calm_needed) set_steady(member, 1);
+            return 0;
+        }
         if (offers && member->outcome == 0)
             member->outcome = -1; /* the leader has no use for it, or has lost its own processor */
         flm_member_rest(member);

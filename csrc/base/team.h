@@ -20,6 +20,7 @@ enum { FLM_TEAM_LINE = 64 };
 typedef struct flm_seat {
     _Alignas(FLM_TEAM_LINE) atomic_ullong count; /* barrier rounds entered */
     unsigned waits;                              /* of its owner in barriers, of more than 50 us */
+    double slept;                                /* seconds, in waits of its owner */
 } flm_seat;
 
 typedef struct flm_losses { /* of a thread's processor to something else, as far as it knows */
@@ -39,8 +40,9 @@ typedef struct flm_member { /* a thread of the pool */
     flm_losses losses;
     unsigned calm, calm_needed; /* rests in a row without a hold-up; how many make it steady */
     double steady_since;
-    double resumed,
-        had_seconds;    /* in a long walk, after the last barrier: the time, and its processor time; 0: none yet */
+    /* In a long walk, after the last barrier at which the team may change: the time, its processor time (0: there was
+     * none yet), and what it had slept in its seat. */
+    double resumed, had_seconds, had_slept;
     double ration_ends; /* when it leaves */
     unsigned ticks;     /* of the clock, that it rests for then */
     int outcome;        /* of its last offer: 1: it joined, and was not held up; -1: it was, or it did not join */
@@ -133,9 +135,10 @@ static inline double flm_seconds(const atomic_ullong *nanoseconds) {
 /* Spin until the counter reaches the target; `waited` seconds have passed already. Returns 0 when `most`
  * seconds have passed. */
 int flm_spin_until(const flm_team *team, atomic_ullong *count, uint64_t target, double waited, double most);
-void flm_sleep_until(flm_team *team, atomic_ullong *count, uint64_t target);
-/* Spin, then sleep, until then. */
-void flm_wait_until(flm_team *team, atomic_ullong *count, uint64_t target);
+/* Returns for how long it slept. */
+double flm_sleep_until(flm_team *team, atomic_ullong *count, uint64_t target);
+/* Spin, then sleep, until then. Returns for how long it slept. */
+double flm_wait_until(flm_team *team, atomic_ullong *count, uint64_t target);
 void flm_wake(flm_team *team); /* the threads that sleep, after a counter has changed */
 /* Store a counter's new value and wake the threads that sleep. */
 void flm_publish(flm_team *team, atomic_ullong *count, uint64_t value);
@@ -179,7 +182,7 @@ void flm_team_reckon(flm_team *team);
 /* Leader, at a barrier of a long walk: what has it had of its processor since flm_member_resume? */
 void flm_team_reckon_long(flm_team *team);
 /* Leader or worker, after each barrier of a long walk. */
-void flm_member_resume(flm_member *member);
+void flm_member_resume(flm_member *member, unsigned index);
 /* Leader: wait until all who take part have finished the run. */
 void flm_team_finish(flm_team *team, uint64_t run);
 

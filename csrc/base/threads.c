@@ -267,7 +267,7 @@ int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at, int is_long)
     flm_pool_barrier(pool, place->index, place->n_threads);
     if (place->thread > 0 || change) flm_member_adopt(member, place);
     if (change) flm_team_admit(team, change, 0);
-    if (is_long) flm_member_resume(member);
+    if (is_long && place->n_threads > 0) flm_member_resume(member, place->index);
     return place->n_threads > 0;
 }
 

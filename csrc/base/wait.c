@@ -28,12 +28,14 @@ static inline int has_reached(atomic_ullong *count, uint64_t target) {
  * reads the counter, and flm_publish writes the counter before it reads `sleepers`. Both are sequentially consistent,
  * so at least one of the two sees the other. A publisher that sees a sleeper takes the lock before it broadcasts,
  * and this thread holds the lock from its last read of the counter to its wait. */
-void flm_sleep_until(flm_team *team, atomic_ullong *count, uint64_t target) {
+double flm_sleep_until(flm_team *team, atomic_ullong *count, uint64_t target) {
+    const double start = flm_clock();
     pthread_mutex_lock(&team->lock);
     atomic_fetch_add(&team->sleepers, 1);
     while (atomic_load(count) < target) pthread_cond_wait(&team->changed, &team->lock);
     atomic_fetch_sub(&team->sleepers, 1);
     pthread_mutex_unlock(&team->lock);
+    return flm_clock() - start;
 }
 
 int flm_spin_until(const flm_team *team, atomic_ullong *count, uint64_t target, double waited, double most) {
@@ -59,8 +61,8 @@ int flm_spin_until_run(const flm_team *team, uint64_t run) {
     return flm_spin_until(team, (atomic_ullong *)&team->runs, run, 0, SLEEP_SECONDS);
 }
 
-void flm_wait_until(flm_team *team, atomic_ullong *count, uint64_t target) {
-    if (!flm_spin_until(team, count, target, 0, SLEEP_SECONDS)) flm_sleep_until(team, count, target);
+double flm_wait_until(flm_team *team, atomic_ullong *count, uint64_t target) {
+    return flm_spin_until(team, count, target, 0, SLEEP_SECONDS) ? 0 : flm_sleep_until(team, count, target);
 }
 
 void flm_wake(flm_team *team) {
@@ -82,7 +84,8 @@ static void wait_for(flm_team *team, atomic_ullong *count, uint64_t target, unsi
     team->seats[index].waits++;
     if (flm_spin_until(team, count, target, SPIN_SECONDS, FLM_HOLD_SECONDS)) return;
     flm_team_note_wait(team, index, entered);
-    if (!flm_spin_until(team, count, target, FLM_HOLD_SECONDS, SLEEP_SECONDS)) flm_sleep_until(team, count, target);
+    if (flm_spin_until(team, count, target, FLM_HOLD_SECONDS, SLEEP_SECONDS)) return;
+    team->seats[index].slept += flm_sleep_until(team, count, target);
 }
 
 /* Dissemination barrier (threads.h). When seat t - 2^r has entered its round r, it has heard of 2^r threads.

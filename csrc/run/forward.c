@@ -118,11 +118,13 @@ typedef struct walk {
 static int is_in_slice(const walk *w) { return w->run == &w->slice.run; }
 
 /* 1: the team may be another one after operation i. There is work that a team divides in one operation and puts
- * together in the next. The few output tokens of a long run are done soon. */
+ * together in the next. The few output tokens of a long run are done soon.
+ * Slices of a run that is not long are, too, and nobody could join them. */
 static int may_regroup(const walk *w, uint32_t i) {
     const flm_plan *plan = w->whole->plan;
-    const int is_short_tail = flm_is_long(w->whole) && !is_in_slice(w) && !flm_is_long(w->run);
-    return !is_short_tail && !(plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < plan->n_ops;
+    const int is_long = flm_is_long(w->whole);
+    if (is_in_slice(w) ? !is_long : is_long && !flm_is_long(w->run)) return 0;
+    return !(plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < plan->n_ops;
 }
 
 /* The barrier after operation i. Returns 0 if this thread leaves after it: because the step is abandoned, or because it

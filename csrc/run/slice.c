@@ -3,9 +3,9 @@
 
 enum { ATTENTION_COST = 2 }; /* time of a flop of attention, in flops of products of quantised inputs */
 
-#define LONG_FLOPS 5e8 /* of a layer: half a millisecond of a thread, or more */
+#define LONG_FLOPS 2e8 /* of one product: a fifth of a millisecond of a thread, or more */
 
-int flm_is_long(const flm_run *run) { return run->n_tokens * run->plan->layer_flops > LONG_FLOPS; }
+int flm_is_long(const flm_run *run) { return run->n_tokens * run->plan->widest_flops > LONG_FLOPS; }
 
 int flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const flm_plan *plan = run->plan;

@@ -57,9 +57,9 @@ unsigned __wrap_flm_team_help(flm_team *team, unsigned thread, double end) {
     return n;
 }
 
-/* Steps of some tokens count as long, and are cut into slices where that is possible at all. */
+/* Steps of some tokens count as long at random, and are cut into slices where that is possible at all. */
 int __wrap_flm_is_long(const flm_run *run);
-int __wrap_flm_is_long(const flm_run *run) { return run->n_tokens >= LONG; }
+int __wrap_flm_is_long(const flm_run *run) { return run->n_tokens >= LONG && run->step->counters->forwards % 3; }
 
 int __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads);
 int __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads) {
