@@ -112,6 +112,7 @@ static void join_row_max(const flm_run *run, unsigned n_threads) {
 /* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. */
 typedef struct walk {
     const flm_run *whole, *run;
+    int alone; /* 1: the pool has no other thread */
     flm_slice slice;
 } walk;
 
@@ -138,7 +139,7 @@ static int barrier_after(const walk *w, uint32_t i, flm_place *place) {
     const flm_run *run = w->whole;
     if (flm_run_stopping(run, place->index) && place->index == 0)
         atomic_store_explicit(&run->abandon->after, i, memory_order_relaxed);
-    if (!may_regroup(w, i))
+    if (w->alone || !may_regroup(w, i))
         flm_run_barrier(run, place->index, place->n_threads);
     else if (!flm_pool_regroup(run->step->pool, place, i, flm_is_long(run)))
         return 0;
@@ -179,7 +180,7 @@ static int run_op(walk *w, uint32_t i, flm_place *place) {
     const flm_share own = share_of(w, place);
     const unsigned n_threads = place->n_threads;
     if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w->run->n_tokens == 1) return 1;
-    if (n_threads == 1 && flm_has_units(w->run, op)) {
+    if (n_threads == 1 && !w->alone && flm_has_units(w->run, op)) {
         if (prepares(w->run, op, FLM_ANY_UNIT)) flm_run_units(w->run, op, functions[op->kind].prepare, 0);
         flm_run_units(w->run, op, functions[op->kind].run, 1);
     } else {
@@ -200,6 +201,7 @@ static int run_op(walk *w, uint32_t i, flm_place *place) {
 /* The walk of one thread, from the beginning or from where it joins. */
 static void run_plan(void *argument, flm_place *place) {
     walk w = {.whole = argument, .run = argument};
+    w.alone = flm_pool_threads(w.whole->step->pool) == 1;
     const flm_plan *plan = w.whole->plan;
     uint32_t i = 0;
     if (place->at != (uint32_t)FLM_FROM_START) {

@@ -192,8 +192,11 @@ static inputs_place place_of_inputs(const flm_run *run, const flm_linear_op *s, 
     const flm_matrix *w = &s->linear[0].w;
     if (s->norm.kind == FLM_NORM_NONE && !flm_quantizer_of(run, w)) return STORED;
     if (s->from == FLM_BUF_GATE && is_fused(s, w->cols, share)) return FUSED;
-    const int fits = input_floats(run, s) + flm_stride(run, s->from) <= FLM_PRIVATE_FLOATS;
-    return rows_of(run, s) == 1 && fits ? PRIVATE : PREPARED;
+    if (rows_of(run, s) > 1) return PREPARED;
+    /* Quantised inputs are smaller than floats, so most need not be measured. */
+    const size_t floats = flm_stride(run, s->from);
+    const int fits = 2 * floats <= FLM_PRIVATE_FLOATS || input_floats(run, s) + floats <= FLM_PRIVATE_FLOATS;
+    return fits ? PRIVATE : PREPARED;
 }
 
 static float *private_row(const flm_run *run, flm_share share) {
@@ -217,26 +220,37 @@ void flm_prepare_linear(const flm_run *run, const flm_op *op, flm_share share) {
     }
 }
 
-static flm_inputs make_inputs(const flm_run *run, const flm_linear_op *s, size_t n, flm_share share) {
-    const flm_matrix *w = &s->linear[0].w;
-    const int quantize = flm_quantizer_of(run, w) != NULL;
-    const size_t stride = input_floats(run, s), begin = flm_share_begin(share, n), end = flm_share_end(share, n);
-    float *own = private_row(run, share), *quantized = flm_row(run, FLM_BUF_QUANTIZED, 0);
-    switch (place_of_inputs(run, s, share)) {
-    case STORED: return flm_inputs_of(run, s->from, 0);
-    case FUSED:
-        return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_FUSED, 0), flm_input_bytes(w->format, w->cols)};
-    case PRIVATE:
-        norm_and_quantize(run, s, 0, 1, quantize ? own + stride : own, own);
-        return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
-    case PREPARED: break;
-    }
-    if (!quantize) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
+/* Inputs that the first stage has made, in part on other threads. */
+static flm_inputs prepared_inputs(const flm_run *run, const flm_linear_op *s, size_t n, flm_share share) {
+    if (!flm_quantizer_of(run, &s->linear[0].w)) return flm_inputs_of(run, FLM_BUF_NORMED, 0);
+    float *quantized = flm_row(run, FLM_BUF_QUANTIZED, 0);
+    const size_t stride = input_floats(run, s);
     if (share.of > 1 && n <= MAX_PREFETCH_TOKENS) {
+        const size_t begin = flm_share_begin(share, n), end = flm_share_end(share, n);
         prefetch(quantized, begin * stride * sizeof(float));
         prefetch(quantized + end * stride, (n - end) * stride * sizeof(float));
     }
     return (flm_inputs){(const unsigned char *)quantized, stride * sizeof(float)};
+}
+
+static flm_inputs private_inputs(const flm_run *run, const flm_linear_op *s, flm_share share) {
+    const int quantize = flm_quantizer_of(run, &s->linear[0].w) != NULL;
+    const size_t stride = input_floats(run, s);
+    float *own = private_row(run, share);
+    norm_and_quantize(run, s, 0, 1, quantize ? own + stride : own, own);
+    return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
+}
+
+static flm_inputs make_inputs(const flm_run *run, const flm_linear_op *s, size_t n, flm_share share) {
+    const flm_matrix *w = &s->linear[0].w;
+    switch (place_of_inputs(run, s, share)) {
+    case STORED: return flm_inputs_of(run, s->from, 0);
+    case FUSED:
+        return (flm_inputs){(const unsigned char *)flm_row(run, FLM_BUF_FUSED, 0), flm_input_bytes(w->format, w->cols)};
+    case PRIVATE: return private_inputs(run, s, share);
+    case PREPARED: break;
+    }
+    return prepared_inputs(run, s, n, share);
 }
 
 /* A thread's share of the last layer's queries: for output tokens only. */

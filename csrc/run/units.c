@@ -6,9 +6,9 @@ enum { UNITS = 32 }; /* of an operation that is divided by tokens or heads */
 
 /* The parts of the row maxima of logits go by thread, in ascending order. */
 int flm_has_units(const flm_run *run, const flm_op *op) {
-    const int is_linear = op->kind == FLM_OP_LINEAR;
-    if (is_linear && (op->as.linear.epilogue == FLM_EPILOGUE_LOGITS || flm_linear_units(op) > FLM_MOST_UNITS)) return 0;
-    return flm_is_long(run) && op->kind != FLM_OP_GROUP && flm_pool_threads(run->step->pool) > 1;
+    if (!flm_is_long(run) || op->kind == FLM_OP_GROUP) return 0;
+    if (op->kind != FLM_OP_LINEAR) return 1;
+    return op->as.linear.epilogue != FLM_EPILOGUE_LOGITS && flm_linear_units(op) <= FLM_MOST_UNITS;
 }
 
 typedef struct unit_work {
