@@ -76,7 +76,8 @@ def same(source: str) -> bool | None:
 
 def without_addresses(text: str) -> str:
     """A text without what Python prints of functions and generators."""
-    return re.sub(r"<[^<>]*(?:object|function|method|class|Context)[^<>]*(?:<[^<>]*>)?[^<>]*>", "<?>", text)
+    objects = r"(?i)<[^<>]*(?:object|function|method|class|Context)[^<>]*(?:<[^<>]*>)?[^<>]*>"  # |upper, too
+    return re.sub(objects, "<?>", text)
 
 
 def one_input(data: bytes) -> None:
