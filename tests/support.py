@@ -8,6 +8,27 @@ from typing import Protocol
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
+# The pool of threads, with all that it needs.
+POOL = [
+    "threads",
+    "clock",
+    "wait",
+    "attendance",
+    "rations",
+    "help",
+    "processors",
+    "process",
+    "cpu",
+    "cores",
+    "topology",
+    "cpu_set",
+    "prefault",
+    "memory",
+    "array",
+    "cgroup",
+    "text_file",
+    "status",
+]
 # What tests/c/unit_walk.c puts in the place of the library's functions.
 REPLACED = (
     "flm_team_choose",

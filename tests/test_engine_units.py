@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import ROOT, BuildC, core_files
+from support import POOL, ROOT, BuildC, core_files
 
 NAMES = [
     "gate",
@@ -22,21 +22,8 @@ NAMES = [
     "batch",
     "meter",
 ]
-NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file"]
-NAMES += [
-    "options",
-    "status",
-    "threads",
-    "clock",
-    "wait",
-    "attendance",
-    "rations",
-    "help",
-    "processors",
-    "prefault",
-    "process",
-]
-NAMES += ["cpu", "cores", "topology", "cpu_set", "spec"]
+NAMES += ["encode", "sampler", "sampler_filters", "text", "detok", "options", "spec"]
+NAMES += POOL
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),
     "unit_gate": core_files("gate", "process", "memory", "cgroup", "text_file", "status"),

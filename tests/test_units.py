@@ -8,29 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import CSRC, UNIT_WALK_FLAGS, BuildC, core_files
+from support import CSRC, POOL, UNIT_WALK_FLAGS, BuildC, core_files
 
 HERE = Path(__file__).parent / "c"
-BASE = core_files(
-    "threads",
-    "clock",
-    "wait",
-    "attendance",
-    "rations",
-    "help",
-    "processors",
-    "process",
-    "cpu",
-    "cores",
-    "topology",
-    "cpu_set",
-    "prefault",
-    "memory",
-    "array",
-    "cgroup",
-    "text_file",
-    "status",
-)
+BASE = core_files(*POOL)
 NO_LIMIT = "18446744073709551615"
 
 
