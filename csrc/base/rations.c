@@ -40,17 +40,25 @@ static int is_wanted(const flm_member *member) {
 /* The n-th tick after a time. */
 static double tick_after(double time, unsigned n) { return (floor(time / TICK_SECONDS) + n) * TICK_SECONDS; }
 
+/* Written only if need be: the leader may have the line. */
+static void clear(atomic_int *flag) {
+    if (atomic_load_explicit(flag, memory_order_relaxed)) atomic_store_explicit(flag, 0, memory_order_relaxed);
+}
+
 flm_place flm_member_join(flm_member *member) {
     const unsigned slot = atomic_load_explicit(&member->admitted, memory_order_relaxed) & 1;
     const flm_place place = member->place[slot];
     atomic_store_explicit(&member->team->seats[place.index].count, member->count[slot], memory_order_release);
-    atomic_store_explicit(&member->offered, FLM_NOT_OFFERED, memory_order_relaxed);
-    atomic_store_explicit(&member->tired, 0, memory_order_relaxed);
-    member->ration_ends = tick_after(flm_clock(), 0) + RATION_SECONDS;
     member->outcome = 1;
     member->had_seconds = 0;
     member->noticed = atomic_load_explicit(&member->held_up, memory_order_relaxed); /* in walks before */
-    if (place.at == (uint32_t)FLM_FROM_START || member->calm >= member->calm_needed) set_steady(member, 1);
+    if (place.at == (uint32_t)FLM_FROM_START || member->calm >= member->calm_needed)
+        set_steady(member, 1);
+    else
+        member->ration_ends = tick_after(flm_clock(), 0) + RATION_SECONDS;
+    clear(&member->tired);
+    if (atomic_load_explicit(&member->offered, memory_order_relaxed) != FLM_NOT_OFFERED)
+        atomic_store_explicit(&member->offered, FLM_NOT_OFFERED, memory_order_relaxed);
     return place;
 }
 

@@ -35,7 +35,7 @@ typedef struct flm_member { /* a thread of the pool */
     uint64_t count[2];  /* of its seat, at that change */
 
     /* Of the worker alone (attendance.c). */
-    unsigned noticed; /* hold-ups that it knows of */
+    _Alignas(FLM_TEAM_LINE) unsigned noticed; /* hold-ups that it knows of */
     unsigned waits;   /* of its seat, that it knows of */
     flm_losses losses;
     unsigned calm, calm_needed; /* rests in a row without a hold-up; how many make it steady */

@@ -33,6 +33,10 @@ static int prepares(const flm_run *run, const flm_op *op, flm_share share) {
                                      : op->kind == FLM_OP_FINISH_QKV && op->as.attention.norm_whole;
 }
 
+static int captures_state(const flm_run *run, uint32_t i) {
+    return run->captures_states && run->plan->ops[i].hidden_state >= 0;
+}
+
 /* Copies hidden states out. The next operation may run at the same time, because it only reads the residual stream:
  * two barriers come before anybody writes it. */
 static void capture_state(const flm_run *run, const flm_op *op, unsigned thread, unsigned n_threads) {
@@ -112,11 +116,18 @@ static void join_row_max(const flm_run *run, unsigned n_threads) {
 /* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. */
 typedef struct walk {
     const flm_run *whole, *run;
-    int alone; /* 1: the pool has no other thread */
+    flm_share share; /* the thread's, of each operation's work */
+    int alone;       /* 1: the pool has no other thread */
     flm_slice slice;
 } walk;
 
 static int is_in_slice(const walk *w) { return w->run == &w->slice.run; }
+
+/* After each change of the run or of the team. A slice is a run of its own, in which the thread does everything. */
+static void set_share(walk *w, const flm_place *place) {
+    w->share = is_in_slice(w) ? (flm_share){.of = 1}
+                              : (flm_share){.index = place->index, .of = place->n_threads, .thread = place->index};
+}
 
 /* 1: the team may be another one after operation i. There is work that a team divides in one operation and puts
  * together in the next. The few output tokens of a long run are done soon.
@@ -146,20 +157,14 @@ static int barrier_after(const walk *w, uint32_t i, flm_place *place) {
     return atomic_load_explicit(&run->abandon->after, memory_order_relaxed) != i;
 }
 
-/* The thread's share of each operation's work. A slice is a run of its own, in which the thread does everything. */
-static flm_share share_of(const walk *w, const flm_place *place) {
-    return is_in_slice(w) ? (flm_share){.of = 1}
-                          : (flm_share){.index = place->index, .of = place->n_threads, .thread = place->index};
-}
-
 /* What follows the barrier after operation i. From plan->last_kv_op on only output tokens are needed, and they are few:
  * all threads share them. Returns 0 if nothing is left to do. */
 static int go_on(walk *w, uint32_t i, const flm_place *place) {
     const flm_plan *plan = w->whole->plan;
-    const flm_share own = share_of(w, place);
-    if (plan->ops[i].hidden_state >= 0) capture_state(w->run, &plan->ops[i], own.index, own.of);
+    if (captures_state(w->whole, i)) capture_state(w->run, &plan->ops[i], w->share.index, w->share.of);
     if (i != plan->last_kv_op) return 1;
     w->run = enter_tail(w->whole, place->index, place->n_threads);
+    set_share(w, place);
     return w->run->n_tokens > 0;
 }
 
@@ -174,47 +179,59 @@ static void take_slice(walk *w, const flm_place *place) {
     }
 }
 
+static void run_share(const flm_run *run, const flm_op *op, flm_share share) {
+    if (prepares(run, op, share)) {
+        functions[op->kind].prepare(run, op, share);
+        flm_run_barrier(run, share.index, share.of);
+    }
+    functions[op->kind].run(run, op, share);
+}
+
+/* The leader alone, while workers may help it. */
+static void run_in_units(const flm_run *run, const flm_op *op) {
+    if (prepares(run, op, FLM_ANY_UNIT)) flm_run_units(run, op, functions[op->kind].prepare, 0);
+    flm_run_units(run, op, functions[op->kind].run, 1);
+}
+
 /* A thread's part of operation i, and the barrier after it. Returns 0 if this thread leaves. */
 static int run_op(walk *w, uint32_t i, flm_place *place) {
     const flm_op *op = &w->whole->plan->ops[i];
-    const flm_share own = share_of(w, place);
     const unsigned n_threads = place->n_threads;
     if ((op->flags & FLM_FLAG_SEVERAL_TOKENS) && w->run->n_tokens == 1) return 1;
-    if (n_threads == 1 && !w->alone && flm_has_units(w->run, op)) {
-        if (prepares(w->run, op, FLM_ANY_UNIT)) flm_run_units(w->run, op, functions[op->kind].prepare, 0);
-        flm_run_units(w->run, op, functions[op->kind].run, 1);
-    } else {
-        if (prepares(w->run, op, own)) {
-            functions[op->kind].prepare(w->run, op, own);
-            flm_run_barrier(w->run, own.index, own.of);
-        }
-        functions[op->kind].run(w->run, op, own);
-    }
+    if (n_threads == 1 && !w->alone && flm_has_units(w->run, op))
+        run_in_units(w->run, op);
+    else
+        run_share(w->run, op, w->share);
     /* In slices a barrier is needed only where other threads read what was stored. */
     const int has_barrier =
         is_in_slice(w) ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w->run, i, n_threads);
-    if (has_barrier && !barrier_after(w, i, place)) return 0;
+    if (!has_barrier) return 1;
+    if (!barrier_after(w, i, place)) return 0;
     if (is_in_slice(w) && place->n_threads != n_threads && i != w->whole->plan->last_kv_op) take_slice(w, place);
+    if (!w->alone) set_share(w, place); /* the thread may have another place in the team now */
     return 1;
 }
 
 /* The walk of one thread, from the beginning or from where it joins. */
 static void run_plan(void *argument, flm_place *place) {
-    walk w = {.whole = argument, .run = argument};
+    walk w;
+    w.whole = w.run = argument;
     w.alone = flm_pool_threads(w.whole->step->pool) == 1;
     const flm_plan *plan = w.whole->plan;
-    uint32_t i = 0;
-    if (place->at != (uint32_t)FLM_FROM_START) {
-        i = place->at;
+    const int joins = place->at != (uint32_t)FLM_FROM_START;
+    uint32_t i = joins ? place->at : 0;
+    if (joins) {
         /* The step may have been abandoned at the very barrier at which this thread was let in. */
         if (atomic_load_explicit(&w.whole->abandon->after, memory_order_relaxed) == i) return;
         if (w.whole->output && i > plan->last_kv_op) w.run = w.whole->output;
-        if (!go_on(&w, i++, place)) return;
-    } else if (w.whole->sliced) {
-        take_slice(&w, place);
     }
-    for (; i < plan->n_ops; i++)
-        if (!run_op(&w, i, place) || !go_on(&w, i, place)) return;
+    if (w.whole->sliced && !joins) take_slice(&w, place);
+    set_share(&w, place);
+    if (joins && !go_on(&w, i++, place)) return;
+    for (; i < plan->n_ops; i++) {
+        if (!run_op(&w, i, place)) return;
+        if ((captures_state(w.whole, i) || i == plan->last_kv_op) && !go_on(&w, i, place)) return;
+    }
     if (place->index == 0) join_row_max(w.whole, place->n_threads);
 }
 
@@ -222,6 +239,12 @@ static int has_single_tokens(const flm_step *step) {
     for (uint32_t i = 0; i < step->n_items; i++)
         if (step->items[i].n_tokens != 1) return 0;
     return 1;
+}
+
+static int captures_states(const flm_step *step) {
+    for (uint32_t i = 0; i < step->n_items; i++)
+        if (step->items[i].hidden_states) return 1;
+    return 0;
 }
 
 static void count(const flm_run *run, unsigned n_threads, int done) {
@@ -245,6 +268,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .step = step,
                    .n_tokens = step->n_tokens,
                    .single_tokens = has_single_tokens(step),
+                   .captures_states = captures_states(step),
                    .scratch = scratch,
                    .abandon = &abandon};
     /* An encoder's tokens all go on: its last operation may store keys and values for a decoder. */

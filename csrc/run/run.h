@@ -20,6 +20,7 @@ typedef struct flm_run {
     flm_step *step;
     uint32_t n_tokens;
     int single_tokens;            /* 1: every entry has one token, as in decoding */
+    int captures_states;          /* 1: some entry wants its hidden states */
     const struct flm_run *output; /* the run of the output tokens, after plan->last_kv_op; NULL: all tokens are */
     uint32_t n_skipped;           /* of a slice: tokens at its start that are known not to be output tokens */
     int sliced;                   /* 1: up to plan->last_kv_op each thread has tokens of its own (slice.h) */
