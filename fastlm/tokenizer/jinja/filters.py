@@ -272,7 +272,7 @@ TESTS: Mapping[str, Run] = {
     "mapping": _kind(dict),
     "sequence": _kind(str, list, tuple, dict, range, Undefined),
     "iterable": _kind(str, dict, range, *SEQUENCES, Undefined, GeneratorType),
-    "callable": _kind(Function, Undefined),
+    "callable": lambda meter, value: isinstance(value, Undefined) or getattr(value, "is_callable", False),
     "sameas": lambda meter, value, other: value is other,
     "odd": lambda meter, value: _remainder(meter, value, 2) == 1,
     "even": lambda meter, value: _remainder(meter, value, 2) == 0,

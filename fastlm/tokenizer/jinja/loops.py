@@ -149,6 +149,7 @@ class Cycler(Function):
     """What cycler() makes: gives its values in turns."""
 
     __slots__ = ("_at", "_items")
+    is_callable = False
 
     def __init__(self, items: Sequence[Any]) -> None:
         super().__init__("cycler", _no_call)

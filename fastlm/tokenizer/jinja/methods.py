@@ -27,6 +27,7 @@ class Function:
     """
 
     __slots__ = ("members", "name", "run")
+    is_callable = True  # as the test `callable` says; an object that only has members is not
 
     def __init__(self, name: str, run: Run, members: Mapping[str, Any] | None = None) -> None:
         self.name = name
