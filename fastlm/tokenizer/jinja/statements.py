@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import nodes
 from jinja2.exceptions import TemplateAssertionError, TemplateRuntimeError
+from jinja2.idtracking import VAR_LOAD_UNDEFINED, Symbols
+from jinja2.runtime import Undefined
 
 from fastlm.tokenizer.jinja.expressions import CAPTURED, OUTER, Expression, Expressions, Scope
 from fastlm.tokenizer.jinja.functions import name_of_attribute
@@ -14,6 +16,8 @@ from fastlm.tokenizer.jinja.meter import STEP, Exhausted, Meter, Namespace, elem
 
 MAX_BODIES = 20  # in each other: as many as Python's own
 NEXT, BREAK, CONTINUE = range(3)  # how a body goes on after a statement
+BLOCKS = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.With, nodes.ScopedEvalContextModifier)
+BLOCKS += (nodes.Scope, nodes.Block, nodes.AssignBlock)  # with variables of their own
 
 Statement = Callable[[Meter, Scope, list[str]], int]
 Target = Callable[[Meter, Scope, Any], None]
@@ -49,6 +53,7 @@ class Statements(Expressions):
     def __init__(self) -> None:
         super().__init__()
         self._in_loop = False
+        self._symbols: list[Symbols] = []
 
     def body(self, statements: Sequence[nodes.Node]) -> Statement:
         """The function of statements that run one after the other, which pays for itself."""
@@ -72,7 +77,32 @@ class Statements(Expressions):
         """The function of a body that has variables of its own, with what sets `names` in it."""
         if self.depth == MAX_BODIES:
             raise TemplateAssertionError(f"more than {MAX_BODIES} blocks in each other", statements[0].lineno)
-        return self._inside(lambda: self.body(statements), names)  # type: ignore[no-any-return]
+        return self._inside(lambda: self.whole_body(statements, names), names)  # type: ignore[no-any-return]
+
+    def whole_body(self, statements: Sequence[nodes.Node], names: Iterable[str] = ()) -> Statement:
+        """The function of a body that has variables of its own, of which `names` are set.
+
+        A variable that it sets before it has read it is its own from the start: blocks inside of it that run earlier
+        find it undefined, even where the template is given one of that name. Jinja decides so, too.
+        """
+        symbols = Symbols(self._symbols[-1] if self._symbols else None)
+        for name in names:
+            symbols.declare_parameter(name)
+        scope = nodes.Scope(list(statements))
+        symbols.analyze_node(scope)
+        self._symbols.append(symbols)
+        body = self.body(statements)
+        self._symbols.pop()
+        inner = {name.name for block in scope.find_all(BLOCKS) for name in block.find_all(nodes.Name)}
+        late = [name for name in inner if symbols.loads.get(symbols.refs.get(name, "")) == (VAR_LOAD_UNDEFINED, None)]
+        missing = [(name, Undefined(name=name)) for name in late]
+
+        def run(meter: Meter, scope: Scope, out: list[str]) -> int:
+            for name, value in missing:
+                scope.setdefault(name, value)
+            return body(meter, scope, out)
+
+        return run if missing else body
 
     def _inside(self, translate: Callable[[], Any], names: Iterable[str]) -> Any:
         """What `translate` gives where one more body has variables of its own, `names` among them."""

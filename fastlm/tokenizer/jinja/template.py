@@ -64,7 +64,7 @@ class Template:
         if len(source) > MAX_SOURCE:
             raise ValueError(f"{len(source):,} characters are too long; at most {MAX_SOURCE:,} are read")
         blocks = Blocks()
-        self._body = blocks.body(_environment().parse(source).body)
+        self._body = blocks.whole_body(_environment().parse(source).body)
         self.names = frozenset(blocks.given - FUNCTIONS.keys())
 
     def render(self, variables: Mapping[str, Any], work: int) -> str:
