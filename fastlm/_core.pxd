@@ -45,11 +45,6 @@ cdef extern from "fastlm.h" nogil:
         FLM_KIND_ENCODER
         FLM_KIND_ENCODER_DECODER
 
-    ctypedef enum flm_rows:
-        FLM_ROWS_NONE
-        FLM_ROWS_LAST
-        FLM_ROWS_ALL
-
     ctypedef enum flm_finish:
         FLM_FINISH_NONE
         FLM_FINISH_STOP
@@ -100,6 +95,14 @@ cdef extern from "fastlm.h" nogil:
         const void *data
         uint64_t bytes
 
+    ctypedef enum flm_rows:
+        FLM_ROWS_NONE
+        FLM_ROWS_LAST
+        FLM_ROWS_ALL
+        FLM_ROWS_FIRST
+        FLM_ROWS_MEAN
+        FLM_ROWS_LISTED
+
     ctypedef struct flm_model_info:
         flm_kind kind
         uint32_t vocab
@@ -116,6 +119,8 @@ cdef extern from "fastlm.h" nogil:
         uint64_t kv_bytes_per_token
         uint64_t kv_bytes
         uint64_t scratch_bytes
+        uint32_t outputs
+        flm_rows rows
 
     ctypedef struct flm_vocabulary:
         size_t size_bytes
@@ -140,6 +145,8 @@ cdef extern from "fastlm.h" nogil:
         float *hidden_states
         float *attentions
         size_t n_whole
+        const uint32_t *listed
+        size_t n_listed
 
     ctypedef struct flm_bias:
         int32_t token

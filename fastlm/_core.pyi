@@ -110,13 +110,14 @@ class Session:
 class Item(NamedTuple):
     session: Session
     tokens: NDArray[np.int32]
-    rows: int = 1  # 0 none, 1 last, 2 all
+    rows: str = "last"  # or none, all, first, mean, listed
     logits: NDArray[np.float32] | None = None
     types: NDArray[np.int32] | None = None
     hidden: NDArray[np.float32] | None = None
     hidden_states: NDArray[np.float32] | None = None
     attentions: NDArray[np.float32] | None = None
     whole: int = 0  # tokens of the sequence that this is a beginning of (LongRoPE)
+    listed: NDArray[np.int32] | None = None  # tokens, ascending
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
 

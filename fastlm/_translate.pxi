@@ -9,8 +9,8 @@ from collections import namedtuple
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
                                   "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
-Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole",
-                  defaults=(1, None, None, None, None, None, 0))
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed",
+                  defaults=("last", None, None, None, None, None, 0, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -31,6 +31,9 @@ cdef dict _DTYPES = {"auto": 0, "float32": FLM_DTYPE_F32, "bfloat16": FLM_DTYPE_
 cdef dict _DTYPE_NAMES = {value: name for name, value in _DTYPES.items()}
 cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
                     FLM_KIND_ENCODER_DECODER: "encoder-decoder"}
+cdef dict _ROWS = {"none": FLM_ROWS_NONE, "last": FLM_ROWS_LAST, "all": FLM_ROWS_ALL, "first": FLM_ROWS_FIRST,
+                   "mean": FLM_ROWS_MEAN, "listed": FLM_ROWS_LISTED}
+cdef dict _ROW_NAMES = {value: name for name, value in _ROWS.items()}
 cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
                        FLM_FINISH_CANCELLED: "cancelled"}
 
@@ -166,7 +169,8 @@ cdef dict _describe(const flm_model_info *i):
             "context": i.context, "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
             "bos": i.bos if i.bos >= 0 else None, "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
             "parameters": i.parameters, "weight_bytes": i.weight_bytes, "kv_bytes_per_token": i.kv_bytes_per_token,
-            "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes}
+            "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes, "outputs": i.outputs,
+            "rows": _ROW_NAMES[i.rows]}
 
 
 cdef float *_floats(array, size_t n, name) except? NULL:
@@ -197,9 +201,13 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     c.n_tokens = count
     if item.types is not None:
         c.types = _ids(item.types)
-    c.rows = item.rows
+    c.rows = _ROWS[item.rows]
+    if item.listed is not None:
+        c.listed = <const uint32_t *>_ids(item.listed)
+        c.n_listed = len(item.listed)
     c.n_whole = item.whole
-    c.logits = _floats(item.logits, (0, 1, count)[item.rows] * <size_t>info.vocab, "logits")
+    rows = {"none": 0, "all": count, "listed": c.n_listed}.get(item.rows, 1)
+    c.logits = _floats(item.logits, rows * <size_t>info.outputs, "logits")
     c.hidden = _floats(item.hidden, count * info.width, "hidden")
     c.hidden_states = _floats(item.hidden_states, (info.layers + 1) * count * info.width, "hidden_states")
     c.attentions = _floats(item.attentions, 0 if item.attentions is None else item.attentions.size, "attentions")

@@ -28,6 +28,7 @@ from fastlm.arch.spec import (
     Norm,
     NormKind,
     NormSpan,
+    Pool,
     RelativeBias,
     Rope,
     Source,
@@ -43,7 +44,7 @@ Ids = Sequence[int]
 class Result:
     """What `forward` returns; T counts the tokens of the decoder if there is one, else of the encoder."""
 
-    logits: Array | None  # (T, V); None without a head
+    logits: Array | None  # (T, V), or (1, labels) of a head that reads one row; None without a head
     hidden: Array  # (T, D), after the final norm
     attentions: list[Array]  # if asked for: per layer (H, T, T), the probabilities of its self-attention
     hidden_states: list[Array]  # if asked for: (T, D) of the embedding, then of every layer, at last normed
@@ -154,7 +155,7 @@ def attend(x: Array, a: Attention, slot: str, run: _Pass) -> Array:
     if a.causal:
         scores = np.where(distance < 0, -np.inf, scores)
     if a.window:
-        scores = np.where(distance >= a.window, -np.inf, scores)
+        scores = np.where(np.abs(distance) >= a.window, -np.inf, scores)
     p = softmax(scores)
     if a.source is Source.SELF:
         run.attentions.append(p)
@@ -217,7 +218,8 @@ def run_stack(x: Array, stack: Stack, name: str, run: _Pass) -> list[Array]:
     """The embedding x, then every layer's output; the last one is the stack's, after its final norm."""
     states = [x]
     for i, layer in enumerate(stack.layers):
-        states.append(run_layer(states[-1], layer, f"{name}.{i}", run))
+        first = layer.repeats - 1 if layer.repeats else i
+        states.append(run_layer(states[-1], stack.layers[first], f"{name}.{first}", run))
     states[-1] = normalize(states[-1], stack.norm, run.weights, f"{name}.norm")
     return states
 
@@ -226,17 +228,26 @@ def embed(spec: ModelSpec, stack: Stack, name: str, weights: Weights, ids: Ids, 
     """What the stack reads, (T, D)."""
     e, slot = stack.embed, f"{name}.embed"
     x = e.scale * weights["embed.tokens"][list(ids)]
-    if spec.width not in (0, spec.hidden):
+    if spec.width not in (0, spec.hidden) and not e.narrow:
         x = linear(x, weights, f"{slot}.project")
     if e.positions:
         x = x + weights[f"{slot}.positions"][: len(ids)]
     if e.types:
         x = x + weights[f"{slot}.types"][list(types) if types is not None else [0] * len(ids)]
-    return normalize(x, e.norm, weights, f"{slot}.norm")
+    x = normalize(x, e.norm, weights, f"{slot}.norm")
+    return linear(x, weights, f"{slot}.project", bias=True) if e.narrow else x
+
+
+def pool(x: Array, kind: Pool) -> Array:
+    """The rows of hidden (T, D) that the head reads: all T, or one."""
+    if kind is Pool.MEAN:
+        return np.asarray(x.mean(axis=0, keepdims=True))
+    return {Pool.FIRST: x[:1], Pool.LAST: x[-1:]}.get(kind, x)
 
 
 def read_out(x: Array, spec: ModelSpec, weights: Weights) -> Array:
-    """Hidden (T, D) -> logits (T, V), step by step of the head."""
+    """Hidden (T, D) -> logits (rows, outputs), step by step of the head."""
+    x = pool(x, spec.pool)
     for i, step in enumerate(spec.head):
         if isinstance(step, Dense):
             x = linear(x, weights, f"head.{i}", step.bias)
@@ -247,7 +258,7 @@ def read_out(x: Array, spec: ModelSpec, weights: Weights) -> Array:
         else:
             x = x @ weights["embed.tokens" if step.tied else "head.weight"].T
             x = softcap(step.scale * (x + weights["head.bias"] if step.bias else x), step.softcap)
-    return x
+    return pool(x, Pool.MEAN) if spec.pool is Pool.LATE else x
 
 
 def forward(
@@ -284,17 +295,3 @@ def forward(
         attentions=run.attentions if attentions else [],
         hidden_states=states if hidden_states else [],
     )
-
-
-def greedy(
-    spec: ModelSpec, weights: Weights, ids: Ids, n: int, *, decoder_ids: Ids | None = None, long_rope: bool = False
-) -> list[int]:
-    """The n most probable next tokens, one after the other, without regard to end tokens."""
-    written: list[int] = []
-    for _ in range(n):
-        read, text = (ids, [*(decoder_ids or ()), *written]) if spec.encoder else ([*ids, *written], None)
-        logits = forward(spec, weights, read, decoder_ids=text, long_rope=long_rope).logits
-        if logits is None:
-            raise ValueError("a model without a head writes no tokens")
-        written.append(int(np.argmax(logits[-1])))
-    return written

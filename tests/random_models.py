@@ -115,7 +115,7 @@ def run(model: _core.Model, work: list[tuple[_core.Session, np.ndarray, int]], v
     """One ragged call; work: (session, tokens, rows: 0 none, 1 last, 2 all). The logits of each."""
     found = [np.empty(((0, 1, len(ids))[rows], vocab), np.float32) for _, ids, rows in work]
     items = [
-        _core.Item(s, ids, rows=rows or 1, logits=logits if rows else None)
+        _core.Item(s, ids, rows=("last", "last", "all")[rows], logits=logits if rows else None)
         for (s, ids, rows), logits in zip(work, found, strict=True)
     ]
     _core.forward(model, items)

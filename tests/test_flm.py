@@ -19,7 +19,7 @@ from refusals import refused
 
 import fastlm
 from fastlm import _core
-from fastlm.arch.spec import Activate, Activation, Dense, Logits, decode, encode
+from fastlm.arch.spec import Dense, Logits, decode, encode
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError
 from fastlm.saving import save
 from fastlm.weights import container
@@ -244,31 +244,6 @@ def test_formats_are_chosen_before_rows_are_loaded() -> None:
 
 
 # ---- heads ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "head",
-    [
-        (Dense(64), Activate(Activation.GELU), Logits(tied=True)),
-        (Dense(64), Dense(64), Logits(tied=True)),
-        (Logits(tied=False, outputs=3),),
-    ],
-)
-@pytest.mark.parametrize("encoder", [False, True])
-def test_heads_that_are_not_computed_are_refused(head: Any, encoder: bool) -> None:
-    spec = replace(plain_spec(64), head=head)
-    if encoder:
-        spec = replace(spec, encoder=spec.decoder, decoder=None)
-    model = create(_core.Context(1), spec, "float32")
-    fill_ones(model)
-    with pytest.raises(UnsupportedError, match="head: this library computes the logits of decoders"):
-        model.finish()
-
-
-def test_activations_that_are_not_computed_are_refused() -> None:
-    spec = replace(plain_spec(64), head=(Activate(Activation.TANH), Logits(tied=True)))
-    with pytest.raises(UnsupportedError, match="head step 0: activation 5 is not one that this library computes"):
-        create(_core.Context(1), spec, "float32")
 
 
 def test_a_dense_step_with_a_bias() -> None:

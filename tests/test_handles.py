@@ -124,7 +124,7 @@ def session_closed_in_a_step(model: _core.Model) -> None:
 
             return run
 
-        step = quietly(lambda s=session, ids=ids: _core.forward(model, [_core.Item(s, ids, rows=0)]))
+        step = quietly(lambda s=session, ids=ids: _core.forward(model, [_core.Item(s, ids, rows="none")]))
         together(step, quietly(session.fork), quietly(lambda s=session: s.length), session.close, session.close)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from greedy import write_greedily
 from numpy.typing import NDArray
 
 from fastlm import reference
@@ -366,12 +367,12 @@ def test_greedy_takes_the_best_token_each_time() -> None:
         logits = reference.forward(spec, w, text, long_rope=True).logits
         assert logits is not None
         text.append(int(logits[-1].argmax()))
-    assert reference.greedy(spec, w, IDS, 4, long_rope=True) == text[-4:]
+    assert write_greedily(spec, w, IDS, 4, long_rope=True) == text[-4:]
     both = encoder_decoder()
     w = weights(both)
     first = reference.forward(both, w, IDS, decoder_ids=[0]).logits
     assert first is not None
-    assert reference.greedy(both, w, IDS, 3, decoder_ids=[0])[0] == first[-1].argmax()
+    assert write_greedily(both, w, IDS, 3, decoder_ids=[0])[0] == first[-1].argmax()
     headless = replace(spec, head=())
     with pytest.raises(ValueError, match="without a head"):
-        reference.greedy(headless, weights(headless), IDS, 1)
+        write_greedily(headless, weights(headless), IDS, 1)

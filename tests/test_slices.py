@@ -61,7 +61,7 @@ def everything(
         if first:
             run(model, [(session, ids[:first], 0)], spec.vocab)
         wanted.append(captures(spec, ids[first:], 0 if first else heads))
-        items.append(_core.Item(session, ids[first:], rows=2, **wanted[-1]))
+        items.append(_core.Item(session, ids[first:], rows="all", **wanted[-1]))
     _core.forward(model, items)
     return wanted
 

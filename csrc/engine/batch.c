@@ -10,7 +10,27 @@
 
 static int captures(const flm_item *item) { return item->hidden || item->hidden_states || item->attentions; }
 
-static flm_rows rows_of(const flm_item *item) { return item->logits ? item->rows : FLM_ROWS_NONE; }
+flm_rows flm_batch_rows(const flm_item *item) { return item->logits ? item->rows : FLM_ROWS_NONE; }
+
+/* A head that ends in logits has looked at them already. */
+static int is_finite(const flm_model *model, const flm_step *step, size_t row, const float *values) {
+    const flm_spec *spec = &model->spec;
+    if (spec->n_head && spec->head[spec->n_head - 1].kind == FLM_HEAD_LOGITS) return step->row_max[row].finite;
+    float largest;
+    return model->kernels->finite_largest(values, spec->outputs, &largest);
+}
+
+flm_status flm_batch_report(const flm_model *model, const flm_step *step, size_t row, const flm_row_item *entry,
+                            float *to, flm_error *error) {
+    const size_t outputs = model->spec.outputs, end = row + flm_item_rows(entry);
+    for (; row < end; row++, to += outputs) {
+        const float *values = step->logits + row * step->logits_stride;
+        if (!is_finite(model, step, row, values))
+            return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
+        memcpy(to, values, outputs * sizeof *to);
+    }
+    return FLM_OK;
+}
 
 void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index) {
     const flm_item *item = part->item;
@@ -67,25 +87,40 @@ static void clear_attentions(const flm_part *part) {
     memset(part->item->attentions, 0, heads * part->item->n_tokens * part->end * sizeof(float));
 }
 
-static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
-    if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
-    if (item->rows > FLM_ROWS_ALL) return flm_fail(error, FLM_ERR_ARGUMENT, "an item's rows is not an flm_rows");
-    if (item->attentions && !flm_spec_heads(flm_spec_main(&m->spec)))
-        return flm_fail(error, FLM_ERR_UNSUPPORTED, "attentions: the layers of this model differ in their heads");
-    flm_status status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
-    if (status || m->decoder_plan) {
-        if (!status && m->engine->cross && item->session->n_cross == 0)
-            status =
-                flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
-        return status;
-    }
-    if (rows_of(item)) return flm_fail(error, FLM_ERR_UNSUPPORTED, "an encoder has no logits: ask for hidden");
+/* Listed tokens ascend, so that none is there twice. */
+static flm_status check_rows(const flm_model *m, const flm_item *item, flm_error *error) {
+    if (item->rows > FLM_ROWS_LISTED) return flm_fail(error, FLM_ERR_ARGUMENT, "an item's rows is not an flm_rows");
+    if (m->decoder_plan && item->rows > FLM_ROWS_ALL)
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "a decoder gives logits for the last token, or for all");
+    if (item->rows != FLM_ROWS_LISTED) return FLM_OK;
+    if (!item->listed || item->n_listed == 0 || item->n_listed > item->n_tokens)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "an item lists no tokens, or more than it has");
+    for (size_t i = 0; i < item->n_listed; i++)
+        if (item->listed[i] >= item->n_tokens || (i && item->listed[i] <= item->listed[i - 1]))
+            return flm_fail(error, FLM_ERR_ARGUMENT, "listed[%zu] is not above the one before it and below %zu", i,
+                            item->n_tokens);
+    return FLM_OK;
+}
+
+static flm_status check_types(const flm_model *m, const flm_item *item, flm_error *error) {
     const uint32_t n_types = m->spec.encoder.embed.types;
     for (size_t i = 0; item->types && i < item->n_tokens; i++)
         if (item->types[i] < 0 || (uint32_t)item->types[i] >= (n_types ? n_types : 1))
             return flm_fail(error, FLM_ERR_ARGUMENT, "types[%zu] is %d, but the model has %u token types", i,
                             (int)item->types[i], (unsigned)n_types);
     return FLM_OK;
+}
+
+static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
+    if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
+    if (item->attentions && !flm_spec_heads(flm_spec_main(&m->spec)))
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "attentions: the layers of this model differ in their heads");
+    flm_status status = check_rows(m, item, error);
+    if (!status) status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
+    if (!status && !m->decoder_plan) status = check_types(m, item, error);
+    if (!status && m->decoder_plan && m->engine->cross && item->session->n_cross == 0)
+        status = flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
+    return status;
 }
 
 /* A decoder's: lay the tokens behind the old ones, where they count only when all went well, and have pages promised.
@@ -95,7 +130,7 @@ static flm_status admit_part(flm_part *part, flm_error *error) {
     const flm_item *item = part->item;
     part->length = s->n_tokens;
     part->end += s->n_tokens;
-    part->reports_all = captures(item) || rows_of(item) == FLM_ROWS_ALL;
+    part->reports_all = captures(item) || flm_batch_rows(item) == FLM_ROWS_ALL;
     flm_status status = flm_session_grow(s, part->end, error);
     if (status) return status;
     memcpy(s->tokens + s->n_tokens, item->tokens, item->n_tokens * sizeof *item->tokens);
@@ -157,14 +192,14 @@ static size_t take(const flm_part *part, size_t n_tokens, size_t n_rows) {
     if (n > n_tokens) n = n_tokens;
     if (part->reports_all && part->done < part->length) /* what comes before the item is in a chunk of its own */
         return n < part->length - part->done ? n : part->length - part->done;
-    if (rows_of(part->item) == FLM_ROWS_ALL && n > n_rows) n = n_rows;
-    if (rows_of(part->item) == FLM_ROWS_LAST && part->done + n == part->end && n_rows == 0) n--;
+    if (flm_batch_rows(part->item) == FLM_ROWS_ALL && n > n_rows) n = n_rows;
+    if (flm_batch_rows(part->item) == FLM_ROWS_LAST && part->done + n == part->end && n_rows == 0) n--;
     return n;
 }
 
 static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t n, flm_error *error) {
     flm_session *s = part->session;
-    flm_rows rows = rows_of(part->item);
+    flm_rows rows = flm_batch_rows(part->item);
     if (rows == FLM_ROWS_ALL ? part->done < part->length : part->done + n < part->end) rows = FLM_ROWS_NONE;
     flm_status status = flm_session_reserve(s, part->done, part->done + n, error);
     if (status) return status;
@@ -176,23 +211,12 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
                           .tokens = s->tokens + part->done,
                           .n_tokens = (uint32_t)n,
                           .start = (uint32_t)part->done,
+                          .n_keys = (uint32_t)(part->done + n),
                           .long_rope = s->long_rope,
                           .rows = rows};
     if (part->done >= part->length && captures(part->item)) flm_batch_capture(part, row, part->done - part->length);
     step->n_tokens += (uint32_t)n;
-    step->n_logit_rows += rows == FLM_ROWS_ALL ? (uint32_t)n : rows == FLM_ROWS_LAST;
-    return FLM_OK;
-}
-
-/* Copy the step's n rows of logits from `row` on, of a part's tokens from `done` on, to its owner. */
-static flm_status report(const flm_step *step, size_t row, size_t n, const flm_part *part, size_t vocab,
-                         flm_error *error) {
-    float *out = part->item->logits + (part->row->rows == FLM_ROWS_ALL ? (part->done - part->length) * vocab : 0);
-    for (; n > 0; n--, row++, out += vocab) {
-        if (!step->row_max[row].finite)
-            return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits are NaN or infinite");
-        memcpy(out, step->logits + row * step->logits_stride, vocab * sizeof *out);
-    }
+    step->n_logit_rows += flm_item_rows(row);
     return FLM_OK;
 }
 
@@ -216,9 +240,10 @@ static flm_status step_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm
     for (size_t i = 0; i < n_parts && !status; i++) {
         flm_part *part = &parts[i];
         if (!part->row) continue;
-        size_t n_rows = part->row->rows == FLM_ROWS_ALL ? part->row->n_tokens : part->row->rows == FLM_ROWS_LAST;
-        if (n_rows) status = report(&step, row, n_rows, part, e->model->spec.vocab, error);
-        row += n_rows;
+        const size_t past = part->row->rows == FLM_ROWS_ALL ? part->done - part->length : 0;
+        float *to = part->item->logits + past * e->model->spec.outputs;
+        status = flm_batch_report(e->model, &step, row, part->row, to, error);
+        row += flm_item_rows(part->row);
         part->done += part->row->n_tokens;
         part->session->n_computed = part->done;
     }

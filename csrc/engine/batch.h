@@ -39,6 +39,11 @@ flm_status flm_batch_pause(flm_engine *engine, flm_watch *watch, flm_error *erro
  * process. */
 int flm_batch_inside(const flm_watch *watch, flm_status status);
 void flm_batch_leave(flm_engine *engine, const flm_watch *watch);
+/* What the head reads for an item; nothing where nobody takes what it gives. */
+flm_rows flm_batch_rows(const flm_item *item);
+/* Copy what the head gave for an entry, from the step's row `row` on, to where its item wants it. */
+flm_status flm_batch_report(const flm_model *model, const flm_step *step, size_t row, const flm_row_item *entry,
+                            float *to, flm_error *error);
 /* Where the captures of a part's tokens from `index` of its item on go. */
 void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index);
 

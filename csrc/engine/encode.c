@@ -19,27 +19,52 @@ static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, fl
                           .tokens = part->tokens,
                           .types = part->types,
                           .n_tokens = (uint32_t)part->end,
+                          .n_keys = (uint32_t)part->end,
                           .long_rope = e->long_from > 0 && part->end > e->long_from};
-    if (part->item) flm_batch_capture(part, row, 0);
+    if (part->item) {
+        flm_batch_capture(part, row, 0);
+        row->rows = flm_batch_rows(part->item);
+        row->listed = part->item->listed;
+        row->n_listed = (uint32_t)part->item->n_listed;
+    }
     step->n_tokens += (uint32_t)part->end;
+    step->n_logit_rows += flm_item_rows(row);
     return FLM_OK;
+}
+
+/* Rows that the head reads of a part that is not in a step yet. */
+static uint32_t part_rows(const flm_part *part) {
+    if (!part->item) return 0;
+    return flm_item_rows(&(flm_row_item){.rows = flm_batch_rows(part->item),
+                                         .n_tokens = (uint32_t)part->end,
+                                         .n_listed = (uint32_t)part->item->n_listed});
 }
 
 /* Does another sequence fit a step that is not empty? */
 static int fits(const flm_engine *e, const flm_step *step, const flm_part *part) {
     size_t pages = (part->end + FLM_PAGE - 1) / FLM_PAGE;
     return step->n_items < e->max_items && step->n_tokens + part->end <= e->chunk &&
+           step->n_logit_rows + part_rows(part) <= e->logit_chunk &&
            (!e->encoder_pool || pages <= flm_kv_pool_free_pages(e->encoder_pool));
 }
 
-/* What is to be reported of a sequence holds numbers only. */
-static flm_status check_output(const flm_part *part, flm_error *error) {
-    const float *hidden = part->item ? part->item->hidden : NULL;
-    const size_t n = hidden ? part->end * part->session->model->spec.hidden : 0;
+/* What is to be reported of a sequence holds numbers only. row: its first in the step. */
+static flm_status report(const flm_engine *e, const flm_step *step, size_t row, const flm_row_item *entry,
+                         const flm_item *item, flm_error *error) {
+    const size_t n = item->hidden ? item->n_tokens * e->model->spec.hidden : 0;
     for (size_t i = 0; i < n; i++)
-        if (!isfinite(hidden[i]))
+        if (!isfinite(item->hidden[i]))
             return flm_fail(error, FLM_ERR_NUMERIC, "the model's hidden states are NaN or infinite");
-    return FLM_OK;
+    return flm_batch_report(e->model, step, row, entry, item->logits, error);
+}
+
+static flm_status report_all(const flm_engine *e, const flm_step *step, const flm_part *parts, flm_error *error) {
+    flm_status status = FLM_OK;
+    for (uint32_t i = 0, row = 0; i < step->n_items && !status; i++) {
+        if (parts[i].item) status = report(e, step, row, &e->items[i], parts[i].item, error);
+        row += flm_item_rows(&e->items[i]);
+    }
+    return status;
 }
 
 flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
@@ -49,7 +74,7 @@ flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
         for (last = first; last < n_parts && !status && (last == first || fits(e, &step, &parts[last])); last++)
             status = add_sequence(e, &step, &parts[last], error);
         if (!status) status = flm_batch_run(e, 1, &step, watch, error);
-        for (size_t i = first; i < last && !status; i++) status = check_output(&parts[i], error);
+        if (!status) status = report_all(e, &step, parts + first, error);
         for (size_t i = first; i < last && e->encoder_pool; i++)
             flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
         if (!status && last < n_parts) status = flm_batch_pause(e, watch, error);

@@ -194,6 +194,12 @@ void flm_model_destroy(flm_model *model) {
     flm_model_free(model);
 }
 
+static const flm_rows pooled_rows[FLM_POOL_COUNT] = {[FLM_POOL_NONE] = FLM_ROWS_ALL,
+                                                     [FLM_POOL_FIRST] = FLM_ROWS_FIRST,
+                                                     [FLM_POOL_LAST] = FLM_ROWS_LAST,
+                                                     [FLM_POOL_MEAN] = FLM_ROWS_MEAN,
+                                                     [FLM_POOL_LATE] = FLM_ROWS_ALL};
+
 /* Inside the gate, since finishing a model changes it. */
 static void read_info(const flm_model *model, flm_model_info *info) {
     const flm_spec *s = &model->spec;
@@ -209,7 +215,9 @@ static void read_info(const flm_model *model, flm_model_info *info) {
                              .kv_dtype = model->kv_dtype,
                              .bos = model->vocabulary.bos,
                              .decoder_start = model->vocabulary.decoder_start,
-                             .weight_bytes = flm_model_weight_bytes(model)};
+                             .weight_bytes = flm_model_weight_bytes(model),
+                             .outputs = s->outputs,
+                             .rows = pooled_rows[s->pool]};
     for (size_t i = 0; i < model->n_slots; i++)
         info->parameters += (uint64_t)model->slots[i].rows * model->slots[i].cols;
     if (!model->finished) return;

@@ -9,7 +9,7 @@
 
 static flm_status check_request(const flm_session *s, const int32_t *prompt, size_t n_prompt, flm_error *error) {
     const flm_model *m = s->model;
-    if (!m->decoder_plan || !m->spec.n_head)
+    if (!m->decoder_plan || !flm_spec_gives_words(&m->spec))
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "this model writes no text: it has no decoder with a head");
     if (s->n_tokens + n_prompt == 0)
         return flm_fail(error, FLM_ERR_ARGUMENT, "the prompt is empty: begin with at least one token");

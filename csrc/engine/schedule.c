@@ -172,6 +172,7 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
                                              .tokens = s->tokens + start,
                                              .n_tokens = n,
                                              .start = (uint32_t)start,
+                                             .n_keys = (uint32_t)start + n,
                                              .long_rope = s->long_rope,
                                              .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
     e->queue.batch[step->n_items++] = r;

@@ -1,4 +1,4 @@
-/* The activation functions of feed-forward layers. The numbers are those of the spec's blob. */
+/* The activation functions of feed-forward layers and heads. The numbers are those of the spec's blob. */
 #ifndef FLM_ACTIVATION_H
 #define FLM_ACTIVATION_H
 
@@ -7,7 +7,8 @@ typedef enum flm_activation {
     FLM_ACT_GELU = 2,
     FLM_ACT_GELU_TANH = 3,
     FLM_ACT_SILU = 4,
-    FLM_ACT_COUNT = 5
+    FLM_ACT_TANH = 5,
+    FLM_ACT_COUNT = 6
 } flm_activation;
 
 #endif

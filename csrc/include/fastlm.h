@@ -27,7 +27,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 3 /* may change until 1.0 */
+#define FLM_ABI_VERSION 4 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
@@ -167,6 +167,17 @@ FLM_API flm_status flm_model_open(flm_context *context, const char *path, const 
                                   flm_model **model, flm_error *error);
 FLM_API void flm_model_destroy(flm_model *model);
 
+/* What the head reads, one row of hidden states (after the final norm) for each row of its output. Only an encoder
+ * gives those from FLM_ROWS_FIRST on. */
+typedef enum flm_rows {
+    FLM_ROWS_NONE = 0,
+    FLM_ROWS_LAST = 1,  /* the last token's */
+    FLM_ROWS_ALL = 2,   /* every token's */
+    FLM_ROWS_FIRST = 3, /* the first token's */
+    FLM_ROWS_MEAN = 4,  /* the mean of all tokens' */
+    FLM_ROWS_LISTED = 5 /* those of the tokens in flm_item.listed */
+} flm_rows;
+
 typedef struct flm_model_info {
     flm_kind kind;
     uint32_t vocab, width, layers, context;
@@ -175,6 +186,8 @@ typedef struct flm_model_info {
     flm_dtype kv_dtype;
     int32_t bos, decoder_start; /* -1: none */
     uint64_t parameters, weight_bytes, kv_bytes_per_token, kv_bytes, scratch_bytes;
+    uint32_t outputs; /* numbers in a row of flm_item.logits: vocab, labels, or the width of an embedding */
+    flm_rows rows;    /* what the head of this model was made to read: FLM_ROWS_ALL unless it reads one row */
 } flm_model_info;
 FLM_API void flm_model_info_get(const flm_model *model, flm_model_info *info);
 
@@ -221,15 +234,13 @@ FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *token
 
 /* ---- the one step function ---------------------------------------------------------------------- */
 
-typedef enum flm_rows { FLM_ROWS_NONE = 0, FLM_ROWS_LAST = 1, FLM_ROWS_ALL = 2 } flm_rows;
-
 typedef struct flm_item {
     flm_session *session; /* the tokens are appended to it (an encoder's stays empty); at most once in a call */
     const int32_t *tokens;
     size_t n_tokens;
     const int32_t *types; /* token types [n_tokens] of an encoder, or NULL: all 0 */
-    flm_rows rows;        /* which tokens to give logits for (an encoder has none) */
-    float *logits;        /* [rows, vocab] */
+    flm_rows rows;        /* counts if logits is not NULL */
+    float *logits;        /* [rows, outputs]: what the head gives, or without a head what it would read */
     float *hidden;        /* [n_tokens, width] after the final norm, or NULL */
     /* [layers + 1, n_tokens, width]: the embedding, then each layer's output, the last after the final
      * norm; or NULL */
@@ -238,6 +249,8 @@ typedef struct flm_item {
     float *attentions;
     size_t n_whole; /* LongRoPE goes by the length of the sequence: that of the whole, of which this is a beginning; 0:
                        what the session will have */
+    const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED: ascending, each below n_tokens */
+    size_t n_listed;
 } flm_item;
 
 /* Runs a ragged batch. Prompts are cut into chunks; the bits of the results do not depend on how, nor on

@@ -54,7 +54,7 @@ typedef struct flm_product {
 /* Attention of n_tokens consecutive queries of one sequence, with the `group` query heads that share one K/V head.
  * For each (token t at position first + t, head g):
  *   s_j = softcap(scale * <q, K_j>) + bias_j for visible keys j;  out = sum over j of softmax(s)_j * V_j
- * Visible: j in [0, n_keys); if causal, j <= position; with a window w > 0, also j > position - w.
+ * Visible: j in [0, n_keys); if causal, j <= position; with a window w > 0, also |j - position| < w.
  *
  * Order of summation: keys are folded in splits of FLM_SPLIT at fixed absolute positions. Each split has a maximum
  * and a sum of its own, and splits are combined in ascending order (online softmax). Splits without a visible key

@@ -4,11 +4,12 @@
 #include "mixers.h"
 
 static void add_embed(flm_slots *b, const flm_embed_spec *e) {
-    const size_t hidden = flm_slots_hidden(b), width = b->model->spec.width;
+    const size_t hidden = flm_slots_hidden(b), width = b->model->spec.width, wide = e->narrow ? width : hidden;
     if (width != hidden) flm_slots_matrix(b, "project", hidden, width, FLM_ALONE);
-    if (e->positions) flm_slots_matrix(b, "positions", e->positions, hidden, FLM_ALONE);
-    if (e->types) flm_slots_matrix(b, "types", e->types, hidden, FLM_ALONE);
-    flm_slots_norm(b, "norm", &e->norm, hidden);
+    if (e->narrow) flm_slots_vector(b, "project.bias", hidden);
+    if (e->positions) flm_slots_matrix(b, "positions", e->positions, wide, FLM_ALONE);
+    if (e->types) flm_slots_matrix(b, "types", e->types, wide, FLM_ALONE);
+    flm_slots_norm(b, "norm", &e->norm, wide);
 }
 
 static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *name) {
@@ -17,6 +18,7 @@ static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *nam
     snprintf(b->prefix, sizeof b->prefix, "%s.embed.", name);
     add_embed(b, &stack->embed);
     for (unsigned i = 0; i < stack->n_layers; i++) {
+        if (stack->layers[i].weights_of != i) continue;
         for (unsigned j = 0; j < stack->layers[i].n_sublayers && b->status == FLM_OK; j++) {
             const flm_sublayer_spec *s = &stack->layers[i].sublayers[j];
             snprintf(b->prefix, sizeof b->prefix, "%s.%u.%u.", name, i, j);

@@ -29,19 +29,32 @@ static void read_sublayer(flm_reader *r, flm_sublayer_spec *s) {
     flm_read_close(r, sublayer);
 }
 
-static void read_layer(flm_reader *r, flm_layer_spec *layer) {
+/* A layer without sublayers is an earlier one, which has some, once more. */
+static void repeat_layer(flm_reader *r, flm_layer_spec *layers, uint32_t i, uint32_t repeats) {
+    const int has_sublayers = layers[i].n_sublayers > 0;
+    if ((repeats > 0) == has_sublayers || repeats > i || (repeats && layers[i].parallel))
+        flm_read_bad(r, "repeats", "is not an earlier layer, or stands beside sublayers");
+    else if (repeats && layers[repeats - 1].weights_of != repeats - 1)
+        flm_read_bad(r, "repeats", "is not an earlier layer with sublayers");
+    layers[i].weights_of = i;
+    if (repeats && r->status == FLM_OK) layers[i] = layers[repeats - 1];
+}
+
+static void read_layer(flm_reader *r, flm_layer_spec *layers, uint32_t i) {
     flm_record record;
+    flm_layer_spec *layer = &layers[i];
     if (!flm_read_open(r, "layer", &record)) {
         flm_read_bad(r, "layer", "is missing");
         return;
     }
     layer->sublayers =
-        flm_read_list(r, "sublayers", &layer->n_sublayers, 1, FLM_MAX_SUBLAYERS, sizeof *layer->sublayers);
+        flm_read_list(r, "sublayers", &layer->n_sublayers, 0, FLM_MAX_SUBLAYERS, sizeof *layer->sublayers);
     for (uint32_t j = 0; j < layer->n_sublayers && r->status == FLM_OK; j++) read_sublayer(r, &layer->sublayers[j]);
     layer->parallel = flm_read_flag(r, "parallel");
     for (uint32_t j = 0; j < layer->n_sublayers; j++)
         if (layer->parallel && layer->sublayers[j].residual_norm.kind)
             flm_read_bad(r, "residual_norm", "is in a parallel layer");
+    repeat_layer(r, layers, i, flm_read_int(r, "repeats", 0, FLM_MAX_LAYERS));
     flm_read_close(r, record);
 }
 
@@ -69,7 +82,9 @@ static void read_embed(flm_reader *r, flm_embed_spec *embed, uint32_t context) {
     embed->positions = flm_read_int(r, "positions", 0, FLM_MAX_CONTEXT);
     embed->types = flm_read_int(r, "types", 0, FLM_MAX_VOCAB);
     flm_read_norm(r, &embed->norm, "embed norm");
+    embed->narrow = flm_read_flag(r, "narrow");
     flm_read_close(r, record);
+    if (embed->narrow && r->spec->width == r->spec->hidden) flm_read_bad(r, "narrow", "has no projection behind it");
     if (embed->positions && embed->positions < context) flm_read_bad(r, "positions", "are fewer than the context");
 }
 
@@ -99,7 +114,7 @@ static void read_stack(flm_reader *r, flm_stack_spec *stack, const char *name, i
     stack->layers = flm_read_list(r, "layers", &stack->n_layers, 1, FLM_MAX_LAYERS, sizeof *stack->layers);
     for (uint32_t i = 0; i < stack->n_layers && r->status == FLM_OK; i++) {
         r->index = i;
-        read_layer(r, &stack->layers[i]);
+        read_layer(r, stack->layers, i);
     }
     flm_read_norm(r, &stack->norm, "final norm");
     read_relative(r, stack);
@@ -117,7 +132,8 @@ static void read_logits(flm_reader *r, flm_logits_spec *logits, uint32_t inputs)
     if (logits->softcap < 0.0f) flm_read_bad(r, "softcap", "is negative");
     if (logits->tied && inputs != r->spec->width) flm_read_bad(r, "width", "differs from the tied table's");
     if (logits->tied && logits->outputs) flm_read_bad(r, "outputs", "are those of the tied table");
-    if (logits->outputs == 0) logits->outputs = r->spec->vocab;
+    logits->of_words = logits->outputs == 0;
+    if (logits->of_words) logits->outputs = r->spec->vocab;
 }
 
 static void read_head_step(flm_reader *r, flm_head_spec *step) {
@@ -139,7 +155,16 @@ static void read_head_step(flm_reader *r, flm_head_spec *step) {
     flm_read_close(r, record);
 }
 
-/* Every step's inputs are the width of the step before it. Exactly the last step makes logits. */
+/* A product computes the norm before it and the activation behind it, too. */
+static void check_head_step(flm_reader *r, const flm_spec *spec, uint32_t i) {
+    const flm_head_kind kind = spec->head[i].kind, before = i ? spec->head[i - 1].kind : FLM_HEAD_ACTIVATE;
+    if (kind == FLM_HEAD_ACTIVATE && before != FLM_HEAD_DENSE) flm_read_bad(r, "activation", "follows no dense step");
+    if (kind == FLM_HEAD_NORM && (before == FLM_HEAD_NORM || i + 1 == spec->n_head))
+        flm_read_bad(r, "norm", "has no product behind it");
+    if (kind == FLM_HEAD_LOGITS && i + 1 < spec->n_head) flm_read_bad(r, "logits", "must be last");
+}
+
+/* Every step's inputs are the width of the step before it. */
 static void read_head(flm_reader *r, flm_spec *spec) {
     uint32_t width = spec->hidden;
     r->part = "head step";
@@ -150,9 +175,11 @@ static void read_head(flm_reader *r, flm_spec *spec) {
         r->index = i;
         step->inputs = width;
         read_head_step(r, step);
+        check_head_step(r, spec, i);
         if (step->kind == FLM_HEAD_DENSE) width = step->as.dense.width;
-        if ((step->kind == FLM_HEAD_LOGITS) != (i + 1 == spec->n_head)) flm_read_bad(r, "logits", "must be last");
+        if (step->kind == FLM_HEAD_LOGITS) width = step->as.logits.outputs;
     }
+    spec->outputs = width;
 }
 
 static void read_model(flm_reader *r, flm_spec *spec) {
@@ -164,6 +191,7 @@ static void read_model(flm_reader *r, flm_spec *spec) {
     read_stack(r, &spec->encoder, "encoder layer", 0);
     read_stack(r, &spec->decoder, "decoder layer", spec->encoder.n_layers > 0);
     read_head(r, spec);
+    spec->pool = (flm_pool_kind)flm_read_int(r, "pool", 0, FLM_POOL_COUNT - 1);
     if (!spec->encoder.n_layers && !spec->decoder.n_layers) flm_read_bad(r, "spec", "has neither encoder nor decoder");
     if (spec->decoder.n_layers && !spec->n_head) flm_read_bad(r, "decoder", "has no head");
 }

@@ -63,7 +63,7 @@ typedef struct flm_sublayer_spec {
 } flm_sublayer_spec;
 
 typedef struct flm_layer_spec {
-    uint32_t n_sublayers;
+    uint32_t n_sublayers, weights_of; /* weights_of: the layer whose weights it has, itself or an earlier one */
     int parallel;
     flm_sublayer_spec *sublayers;
 } flm_layer_spec;
@@ -71,6 +71,7 @@ typedef struct flm_layer_spec {
 typedef struct flm_embed_spec {
     float scale;
     uint32_t positions, types; /* rows of the tables; 0: none */
+    int narrow;                /* 1: positions, types and norm come before the projection, which has a bias */
     flm_norm_spec norm;
 } flm_embed_spec;
 
@@ -98,6 +99,7 @@ typedef struct flm_dense_spec {
 
 typedef struct flm_logits_spec {
     uint32_t outputs; /* never 0: the vocabulary's size is filled in */
+    int of_words;     /* 1: a number for each token of the vocabulary; 0: labels */
     int tied, bias;
     float scale, softcap;
 } flm_logits_spec;
@@ -113,11 +115,22 @@ typedef struct flm_head_spec { /* a step of the head */
     } as;
 } flm_head_spec;
 
+typedef enum flm_pool_kind {                    /* which hidden states the head reads */
+                             FLM_POOL_NONE = 0, /* each of them */
+                             FLM_POOL_FIRST = 1,
+                             FLM_POOL_LAST = 2,
+                             FLM_POOL_MEAN = 3,
+                             FLM_POOL_LATE = 4, /* each of them; the caller takes the mean of what the head gives */
+                             FLM_POOL_COUNT = 5
+} flm_pool_kind;
+
 typedef struct flm_spec {
     uint32_t vocab, hidden, context, width; /* width: of the token table, never 0 */
     flm_stack_spec encoder, decoder;
-    uint32_t n_head; /* 0: no head; else its last step makes logits, and no other does */
+    uint32_t n_head, outputs; /* n_head = 0: no head; outputs: numbers in a row of what the head (or else the final
+                                 norm) gives, never 0 */
     flm_head_spec *head;
+    flm_pool_kind pool;
     void *arena; /* memory of this spec's lists, freed by flm_spec_destroy */
 } flm_spec;
 
@@ -129,6 +142,12 @@ void flm_spec_destroy(flm_spec *spec);
 /* The stack whose output is the model's: the decoder, or an encoder alone. */
 static inline const flm_stack_spec *flm_spec_main(const flm_spec *spec) {
     return spec->decoder.n_layers ? &spec->decoder : &spec->encoder;
+}
+
+/* 1: its head gives a logit for each token of the vocabulary. */
+static inline int flm_spec_gives_words(const flm_spec *spec) {
+    const flm_head_spec *last = spec->n_head ? &spec->head[spec->n_head - 1] : NULL;
+    return last && last->kind == FLM_HEAD_LOGITS && last->as.logits.of_words;
 }
 
 /* Query heads of self-attention in each layer of a stack; 0: the layers differ. */

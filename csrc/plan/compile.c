@@ -80,7 +80,7 @@ const float *flm_compile_vector(flm_compiler *c, const char *name) {
 
 flm_linear flm_compile_linear(flm_compiler *c, const char *part) {
     char name[NAME_BYTES];
-    snprintf(name, sizeof name, "%s.%u.%u.%s", c->name, (unsigned)c->layer, (unsigned)c->sublayer, part);
+    snprintf(name, sizeof name, "%s.%u.%u.%s", c->name, (unsigned)c->weights_of, (unsigned)c->sublayer, part);
     flm_linear linear = flm_compile_matrix(c, name);
     strncat(name, ".bias", sizeof name - strlen(name) - 1);
     linear.bias = flm_compile_vector(c, name);
@@ -103,7 +103,7 @@ flm_norm flm_compile_bind_norm(flm_compiler *c, const flm_norm_spec *spec, const
 
 flm_norm flm_compile_norm(flm_compiler *c, const flm_norm_spec *spec, const char *part, size_t width) {
     char prefix[NAME_BYTES - 16];
-    snprintf(prefix, sizeof prefix, "%s.%u.%u.%s", c->name, (unsigned)c->layer, (unsigned)c->sublayer, part);
+    snprintf(prefix, sizeof prefix, "%s.%u.%u.%s", c->name, (unsigned)c->weights_of, (unsigned)c->sublayer, part);
     if (spec->kind) flm_compile_use(c, FLM_BUF_NORMED, width);
     return flm_compile_bind_norm(c, spec, prefix, width);
 }

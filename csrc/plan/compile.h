@@ -1,7 +1,7 @@
 /* The inside of plan/: what the compilers of a stack's parts share. compile.c binds weights and emits operations;
- * compile_stack.c walks the stack; compile_attention.c, compile_ffn.c and compile_moe.c compile one mixer each. The
- * compiler keeps the first error. Calls after it are harmless (flm_compile_op returns a dummy), so nothing needs to
- * be checked in between. */
+ * compile_stack.c walks the stack; compile_attention.c, compile_ffn.c and compile_moe.c compile one mixer each;
+ * compile_head.c compiles the head. The compiler keeps the first error. Calls after it are harmless (flm_compile_op
+ * returns a dummy), so nothing needs to be checked in between. */
 #ifndef FLM_COMPILE_H
 #define FLM_COMPILE_H
 
@@ -15,6 +15,7 @@ typedef struct flm_compiler {
     const char *part; /* flm_op.part of the operations emitted now */
     int in_layer;     /* 1: the operations emitted now belong to this sublayer: */
     uint32_t layer, sublayer;
+    uint32_t weights_of;                /* the layer whose weights it has */
     flm_buffer residual, residual_next; /* of the layer being compiled; equal unless it is parallel */
     flm_status status;
     flm_error *error;
@@ -44,6 +45,10 @@ void flm_compile_join(flm_compiler *c, const flm_sublayer_spec *s); /* BRANCH jo
 void flm_compile_relative(flm_compiler *c); /* the stack's relative-position bias */
 void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *s);
 void flm_compile_source_kv(flm_compiler *c); /* an encoder's end: keys and values of every cross-attention */
+
+/* ---- compile_head.c ---- */
+
+void flm_compile_head(flm_compiler *c);
 
 /* ---- compile_ffn.c, compile_moe.c ---- */
 

@@ -170,6 +170,7 @@ void flm_compile_source_kv(flm_compiler *c) {
     for (c->layer = 0; c->layer < decoder->n_layers; c->layer++)
         for (c->sublayer = 0; c->sublayer < decoder->layers[c->layer].n_sublayers; c->sublayer++) {
             const flm_sublayer_spec *sub = &decoder->layers[c->layer].sublayers[c->sublayer];
+            c->weights_of = decoder->layers[c->layer].weights_of;
             if (sub->kind == FLM_MIXER_ATTENTION && sub->mixer.attention.cross) compile_source_kv(c, sub);
         }
 }

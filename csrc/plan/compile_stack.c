@@ -18,6 +18,7 @@ static void compile_layers(flm_compiler *c) {
     c->in_layer = 1;
     for (c->layer = 0; c->layer < c->stack->n_layers && c->status == FLM_OK; c->layer++) {
         const flm_layer_spec *layer = &c->stack->layers[c->layer];
+        c->weights_of = layer->weights_of;
         c->residual_next = c->residual;
         /* The sublayers of a parallel layer all read the layer's input, so their sum goes to the other residual
          * buffer. */
@@ -47,45 +48,62 @@ static flm_linear stack_matrix(flm_compiler *c, const char *part) {
     return flm_compile_matrix(c, name);
 }
 
+static const float *stack_vector(flm_compiler *c, const char *part) {
+    char name[STACK_NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%s", c->name, part);
+    return flm_compile_vector(c, name);
+}
+
 static flm_norm stack_norm(flm_compiler *c, const flm_norm_spec *spec, const char *part) {
     char name[STACK_NAME_BYTES];
     snprintf(name, sizeof name, "%s.%s", c->name, part);
     return flm_compile_bind_norm(c, spec, name, c->model->spec.hidden);
 }
 
+/* The projection of a token table that is narrower than the stack. */
+static void compile_project(flm_compiler *c) {
+    flm_linear project = stack_matrix(c, "embed.project");
+    project.bias = stack_vector(c, "embed.project.bias");
+    flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {project},
+                                                                  .n_linears = 1,
+                                                                  .from = FLM_BUF_TOKENS,
+                                                                  .to = {FLM_BUF_RESIDUAL},
+                                                                  .epilogue = FLM_EPILOGUE_STORE};
+}
+
+/* Without a projection one operation looks tokens up and finishes their rows; a narrow embedding is finished before its
+ * projection, any other one behind it. */
 static void compile_embed(flm_compiler *c) {
     const flm_spec *spec = &c->model->spec;
     const flm_embed_spec *embed = &c->stack->embed;
-    /* A token table narrower than the stack: look-up, projection, then the rest of the embedding. */
     const int project = spec->width != spec->hidden;
+    const flm_buffer first = project ? FLM_BUF_TOKENS : FLM_BUF_RESIDUAL;
     flm_embed_op lookup = {.tokens = flm_compile_matrix(c, "embed.tokens").w,
                            .scale = embed->scale,
                            .lookup = 1,
-                           .to = project ? FLM_BUF_TOKENS : FLM_BUF_RESIDUAL};
+                           .to = first};
     flm_embed_op finish = {.finish = 1,
-                           .to = FLM_BUF_RESIDUAL,
+                           .to = embed->narrow ? first : FLM_BUF_RESIDUAL,
                            .positions = stack_matrix(c, "embed.positions").w,
                            .types = stack_matrix(c, "embed.types").w,
                            .norm = stack_norm(c, &embed->norm, "embed.norm")};
+    if (embed->narrow) finish.norm.width = spec->width;
     c->part = "embed";
     flm_compile_use(c, FLM_BUF_RESIDUAL, spec->hidden);
-    flm_compile_use(c, FLM_BUF_BRANCH, spec->hidden);
+    flm_compile_use(c, FLM_BUF_BRANCH, embed->narrow && spec->width > spec->hidden ? spec->width : spec->hidden);
     flm_compile_use(c, FLM_BUF_NORMED, spec->hidden);
+    if (project) flm_compile_use(c, FLM_BUF_TOKENS, spec->width);
     c->residual = FLM_BUF_RESIDUAL;
-    if (project) {
-        flm_compile_use(c, FLM_BUF_TOKENS, spec->width);
-        flm_compile_op(c, FLM_OP_EMBED)->as.embed = lookup;
-        flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {stack_matrix(c, "embed.project")},
-                                                                      .n_linears = 1,
-                                                                      .from = FLM_BUF_TOKENS,
-                                                                      .to = {FLM_BUF_RESIDUAL},
-                                                                      .epilogue = FLM_EPILOGUE_STORE};
-    } else {
+    if (!project || embed->narrow) {
         finish.tokens = lookup.tokens;
         finish.scale = lookup.scale;
         finish.lookup = 1;
+    } else {
+        flm_compile_op(c, FLM_OP_EMBED)->as.embed = lookup;
+        compile_project(c);
     }
     flm_compile_op(c, FLM_OP_EMBED)->as.embed = finish;
+    if (embed->narrow) compile_project(c);
     mark_state(c, 0);
 }
 
@@ -95,47 +113,6 @@ static void compile_output(flm_compiler *c, int keep_all) {
                                                                   .from = c->residual,
                                                                   .keep_all = keep_all,
                                                                   .hidden_state = c->stack->n_layers};
-}
-
-/* Logits behind at most one dense step. Other heads are not computed yet. */
-static void compile_head(flm_compiler *c) {
-    const flm_spec *spec = &c->model->spec;
-    const flm_head_spec *last = &spec->head[spec->n_head - 1];
-    const int dense = spec->n_head == 2 && spec->head[0].kind == FLM_HEAD_DENSE;
-    if ((spec->n_head != 1 && !dense) || c->stack != &spec->decoder || last->as.logits.outputs != spec->vocab) {
-        c->status = c->status
-                        ? c->status
-                        : flm_fail(c->error, FLM_ERR_UNSUPPORTED,
-                                   "head: this library computes the logits of decoders, behind at most one dense step");
-        return;
-    }
-    flm_buffer from = FLM_BUF_HEAD;
-    c->part = "head";
-    flm_compile_use(c, FLM_BUF_HEAD, spec->hidden);
-    if (dense) {
-        from = FLM_BUF_HEAD2;
-        flm_compile_use(c, from, last->inputs);
-        flm_linear first = flm_compile_matrix(c, "head.0");
-        first.bias = flm_compile_vector(c, "head.0.bias");
-        flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {first},
-                                                                      .n_linears = 1,
-                                                                      .from = FLM_BUF_HEAD,
-                                                                      .to = {from},
-                                                                      .epilogue = FLM_EPILOGUE_STORE,
-                                                                      .logit_rows = 1};
-    }
-    flm_compile_use(c, FLM_BUF_LOGITS, spec->vocab);
-    flm_linear logits = flm_compile_matrix(c, last->as.logits.tied ? "embed.tokens" : "head.weight");
-    logits.bias = flm_compile_vector(c, "head.bias");
-    c->plan->head_flops = 2.0 * logits.w.rows * logits.w.cols;
-    flm_compile_op(c, FLM_OP_LINEAR)->as.linear = (flm_linear_op){.linear = {logits},
-                                                                  .n_linears = 1,
-                                                                  .from = from,
-                                                                  .to = {FLM_BUF_LOGITS},
-                                                                  .epilogue = FLM_EPILOGUE_LOGITS,
-                                                                  .scale = last->as.logits.scale,
-                                                                  .softcap = last->as.logits.softcap,
-                                                                  .logit_rows = 1};
 }
 
 /* What follows from all operations together. The products of q, k and v stand directly before each operation that
@@ -170,7 +147,7 @@ flm_status flm_plan_create(flm_model *model, int encoder, flm_plan **plan, flm_e
     compile_embed(&c);
     compile_layers(&c);
     compile_output(&c, feeds_decoder);
-    if (spec->n_head && c.stack == flm_spec_main(spec)) compile_head(&c);
+    if (c.stack == flm_spec_main(spec)) flm_compile_head(&c);
     if (feeds_decoder) flm_compile_source_kv(&c);
     if (c.status == FLM_OK) summarize(c.plan);
     return c.status;

@@ -26,8 +26,8 @@ typedef enum flm_buffer {
     FLM_BUF_EXPERT_OUT, /* experts: outputs by pair */
     FLM_BUF_ROUTES,     /* experts: probabilities, one row per token */
     FLM_BUF_HEAD,       /* one row for each row of logits: the final norm's output */
-    FLM_BUF_HEAD2,      /* the same after a dense step of the head */
-    FLM_BUF_LOGITS,
+    FLM_BUF_HEAD2,      /* the same after a dense step of the head; after two of them, HEAD again */
+    FLM_BUF_LOGITS,     /* what the last step of the head gives */
     FLM_BUF_COUNT
 } flm_buffer;
 

@@ -43,7 +43,7 @@ static const char *const kind_names[FLM_OP_COUNT] = {
 };
 
 static const char *const format_names[] = {"", "float32", "float16", "bfloat16", "int8", "int4"};
-static const char *const activation_names[FLM_ACT_COUNT] = {"", "relu", "gelu", "gelu_tanh", "silu"};
+static const char *const activation_names[FLM_ACT_COUNT] = {"", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
 static const char *const norm_names[] = {"", "rms_norm", "layer_norm"};
 
 /* As snprintf does, text that does not fit is counted, but not written. */

@@ -107,7 +107,7 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .group = group,
         .head_dim = s->head_dim,
         .first = item->start + index,
-        .n_keys = s->cross ? item->n_cross : item->start + item->n_tokens,
+        .n_keys = s->cross ? item->n_cross : item->n_keys,
         .window = s->window,
         .causal = s->causal,
         .scale = s->scale,

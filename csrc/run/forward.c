@@ -50,10 +50,17 @@ static void capture_state(const flm_run *run, const flm_op *op, unsigned thread,
     }
 }
 
-/* The output tokens of an entry: those at its end of which more is wanted than keys and values. */
+/* The output tokens of an entry: those of which more is wanted than keys and values. All, none, or the one at an
+ * end. */
 static uint32_t output_tokens(const flm_row_item *item) {
-    if (item->rows == FLM_ROWS_ALL || item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
-    return item->rows == FLM_ROWS_LAST;
+    if (item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
+    if (item->rows == FLM_ROWS_LAST || item->rows == FLM_ROWS_FIRST) return 1;
+    return item->rows == FLM_ROWS_NONE ? 0 : item->n_tokens;
+}
+
+/* The first output token. */
+static uint32_t first_output(const flm_row_item *item, uint32_t n) {
+    return item->rows == FLM_ROWS_FIRST ? 0 : item->n_tokens - n;
 }
 
 /* A step of the output tokens only; its entries are written to `items`. */
@@ -65,7 +72,7 @@ static flm_step output_step(const flm_step *step, size_t hidden, flm_row_item *i
         const flm_row_item *item = &step->items[i];
         const uint32_t n = output_tokens(item);
         if (n == 0) continue;
-        items[output.n_items++] = flm_item_part(item, item->n_tokens - n, n, hidden);
+        items[output.n_items++] = flm_item_part(item, first_output(item, n), n, hidden);
         output.n_tokens += n;
     }
     return output;
@@ -75,13 +82,14 @@ static flm_step output_step(const flm_step *step, size_t hidden, flm_row_item *i
  * stored. */
 static void keep_output_rows(const flm_run *run) {
     static const flm_buffer live[] = {FLM_BUF_RESIDUAL, FLM_BUF_RESIDUAL2, FLM_BUF_Q};
-    for (size_t i = 0, end = 0, to = 0; i < run->step->n_items; i++) {
-        const size_t n = output_tokens(&run->step->items[i]);
-        end += run->step->items[i].n_tokens;
+    for (size_t i = 0, begin = 0, to = 0; i < run->step->n_items; i++) {
+        const flm_row_item *item = &run->step->items[i];
+        const size_t n = output_tokens(item), from = begin + first_output(item, (uint32_t)n);
         for (size_t b = 0; b < sizeof live / sizeof *live; b++)
             if (n && flm_stride(run, live[b]))
-                memmove(flm_row(run, live[b], to), flm_row(run, live[b], end - n),
+                memmove(flm_row(run, live[b], to), flm_row(run, live[b], from),
                         n * flm_stride(run, live[b]) * sizeof(float));
+        begin += item->n_tokens;
         to += n;
     }
 }
@@ -271,8 +279,9 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .captures_states = captures_states(step),
                    .scratch = scratch,
                    .abandon = &abandon};
-    /* An encoder's tokens all go on: its last operation may store keys and values for a decoder. */
-    flm_step tail = encoder ? *step : output_step(step, model->spec.hidden, scratch->output_items);
+    /* A decoder attends to all of its encoder's tokens. */
+    const int all_go_on = encoder && model->decoder_plan;
+    flm_step tail = all_go_on ? *step : output_step(step, model->spec.hidden, scratch->output_items);
     flm_run output = run;
     output.step = &tail;
     output.n_tokens = tail.n_tokens;
@@ -285,8 +294,8 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     const int done = abandon.after == UINT32_MAX;
     count(&run, flm_pool_threads(step->pool), done);
     if (!done) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
-    step->logits = scratch->buffer[FLM_BUF_LOGITS];
-    step->logits_stride = scratch->stride[FLM_BUF_LOGITS];
+    step->logits = scratch->buffer[plan->output];
+    step->logits_stride = scratch->stride[plan->output];
     step->row_max = scratch->row_max;
     return FLM_OK;
 }

@@ -99,10 +99,28 @@ static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int
     }
 }
 
+/* The mean of an item's rows after the final norm, in the order of its tokens. BRANCH is free: no sublayer follows. */
+static void mean_row(const flm_run *run, const flm_output_op *s, size_t first, size_t logit_row) {
+    const size_t n = run->step->items[run->scratch->item_of[first]].n_tokens;
+    float *mean = flm_row(run, FLM_BUF_HEAD, logit_row);
+    flm_norm_row(run->kernels, &s->norm, mean, flm_row(run, s->from, first));
+    for (size_t t = first + 1; t < first + n; t++) {
+        float *normed = flm_row(run, FLM_BUF_BRANCH, t);
+        flm_norm_row(run->kernels, &s->norm, normed, flm_row(run, s->from, t));
+        run->kernels->add(mean, normed, s->norm.width);
+    }
+    run->kernels->scale(mean, 1.0f / (float)n, s->norm.width);
+}
+
 void flm_run_output(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_output_op *s = &op->as.output;
     size_t rows = run->step->n_logit_rows, n = run->n_tokens;
     for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) output_row(run, s, t, -1);
-    for (size_t r = flm_share_begin(share, rows); r < flm_share_end(share, rows); r++)
-        output_row(run, s, run->scratch->row_of_logit[r], (int64_t)r);
+    for (size_t r = flm_share_begin(share, rows); r < flm_share_end(share, rows); r++) {
+        const size_t t = run->scratch->row_of_logit[r];
+        if (run->step->items[run->scratch->item_of[t]].rows == FLM_ROWS_MEAN)
+            mean_row(run, s, t, r);
+        else
+            output_row(run, s, t, (int64_t)r);
+    }
 }

@@ -120,8 +120,8 @@ void flm_lay_out_rows(const flm_step *step, const flm_scratch *s) {
         for (uint32_t t = 0; t < item->n_tokens; t++, token++) {
             s->item_of[token] = i;
             s->position[token] = item->start + t;
-            if (item->rows == FLM_ROWS_ALL || (item->rows == FLM_ROWS_LAST && t + 1 == item->n_tokens))
-                s->row_of_logit[row++] = token;
         }
+        for (uint32_t r = 0, n = flm_item_rows(item); r < n; r++)
+            s->row_of_logit[row++] = token - item->n_tokens + flm_item_row(item, r);
     }
 }

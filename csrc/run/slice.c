@@ -75,6 +75,7 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
         const uint32_t from = begin > first ? begin : first, to = end < next ? end : next;
         if (from >= to) continue;
         items[part.n_items] = flm_item_part(item, from - first, to - from, run->model->spec.hidden);
+        items[part.n_items].n_keys = items[part.n_items].start + items[part.n_items].n_tokens;
         items[part.n_items++].rows = FLM_ROWS_NONE; /* slices end before the logits */
     }
     return part;
@@ -83,7 +84,7 @@ static flm_step step_between(const flm_run *run, uint32_t begin, uint32_t end, f
 /* How many tokens at the start of [begin, end) are not output tokens and can be cut off quantised inputs. Not
  * computed where sequences are mixed: then 0. */
 static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t end) {
-    if (!whole->output || whole->step->n_items > 1) return 0;
+    if (!whole->output || whole->step->n_items > 1 || whole->step->items[0].rows == FLM_ROWS_FIRST) return 0;
     const uint32_t first = whole->n_tokens - whole->output->n_tokens; /* output token */
     const uint32_t n = first <= begin ? 0 : (first < end ? first : end) - begin, rows = whole->plan->input_rows;
     return n == end - begin ? n : rows ? n / rows * rows : 0;

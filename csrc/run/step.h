@@ -23,8 +23,11 @@ typedef struct flm_row_item {
     const int32_t *tokens;          /* validated: 0 <= id < vocab */
     const int32_t *types;           /* or NULL */
     uint32_t n_tokens, start;       /* start: position of tokens[0] */
-    int long_rope;                  /* use the long twins of ropes that have them */
-    flm_rows rows;                  /* which tokens get logits */
+    uint32_t n_keys;        /* positions that its tokens may see: those of the sequence, these tokens included */
+    int long_rope;          /* use the long twins of ropes that have them */
+    flm_rows rows;          /* what the head reads */
+    const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED */
+    uint32_t n_listed;
     /* Captures; NULL: not wanted. Row i is token i of this entry. Strides in floats. */
     float *hidden;        /* [n_tokens, hidden] after the final norm */
     float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */
@@ -48,8 +51,28 @@ typedef struct flm_step {
     void *stop_user;
     float *logits; /* out: [n_logit_rows, logits_stride] in item order, inside the scratch, until the next step */
     size_t logits_stride;
-    const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime */
+    const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime; of a head that ends in logits */
 } flm_step;
+
+/* How many rows an entry's head reads. */
+static inline uint32_t flm_item_rows(const flm_row_item *item) {
+    switch (item->rows) {
+    case FLM_ROWS_NONE: return 0;
+    case FLM_ROWS_ALL: return item->n_tokens;
+    case FLM_ROWS_LISTED: return item->n_listed;
+    default: return 1;
+    }
+}
+
+/* The token of the entry that its row r is of; of a mean, the first one. */
+static inline uint32_t flm_item_row(const flm_row_item *item, uint32_t r) {
+    switch (item->rows) {
+    case FLM_ROWS_LAST: return item->n_tokens - 1;
+    case FLM_ROWS_ALL: return r;
+    case FLM_ROWS_LISTED: return item->listed[r];
+    default: return 0;
+    }
+}
 
 /* Zero the keys and values of positions [from, to) of a decoder's page, as in a page that is new. Attention reads whole
  * steps of positions and gives those past the end the weight 0: it must not meet a stale NaN there, for 0 * NaN is NaN.

@@ -57,13 +57,16 @@ def _slots(spec: ModelSpec) -> Iterator[Slot]:
 
 def _embed(name: str, stack: Stack, spec: ModelSpec) -> Iterator[Slot]:
     e, hidden = stack.embed, spec.hidden
+    width = spec.width if e.narrow else hidden
     if spec.width not in (0, hidden):
         yield Slot(name + ".project", hidden, spec.width, True)
+    if e.narrow:
+        yield _vector(name + ".project.bias", hidden)
     if e.positions:
-        yield Slot(name + ".positions", e.positions, hidden, True)
+        yield Slot(name + ".positions", e.positions, width, True)
     if e.types:
-        yield Slot(name + ".types", e.types, hidden, True)
-    yield from _norm(name + ".norm", e.norm, hidden)
+        yield Slot(name + ".types", e.types, width, True)
+    yield from _norm(name + ".norm", e.norm, width)
 
 
 def _stack(name: str, stack: Stack | None, spec: ModelSpec) -> Iterator[Slot]:

@@ -7,12 +7,13 @@ The order of a class's fields is their order in the blob (blob.py): new ones go 
 The computation, for a residual stream x of shape (tokens, hidden)::
 
     e = stack.embed
-    x = e.scale * tokens[ids] (@ project) + positions[p] + types[t];  x = e.norm(x)
+    x = e.scale * tokens[ids] (@ project) + positions[p] + types[t];  x = e.norm(x) (@ project, if narrow)
     for layer in stack.layers:
         for s in layer.sublayers:                          # parallel: every s reads the layer's input
             y = s.branch_norm(s.mixer(s.pre_norm(x)))
             x = s.residual_norm(x + s.residual_scale * y)
     x = stack.norm(x)
+    x = pool(x)
     for step in head:                                      # of the decoder, or of an encoder alone
         x = step(x)
 """
@@ -42,7 +43,7 @@ class Activation(IntEnum):
     GELU = 2  # x * Phi(x), by erf
     GELU_TANH = 3  # its tanh approximation ("gelu_new", "gelu_pytorch_tanh")
     SILU = 4  # x * sigmoid(x)
-    TANH = 5  # of heads
+    TANH = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Attention(Record):
     scale: float
     rope: Rope | None = None
     causal: bool = True
-    window: int = 0  # 0: unlimited; w: a token sees itself and the w - 1 before it
+    window: int = 0  # 0: unlimited; w: a token sees itself, the w - 1 before it and, unless causal, the w - 1 behind it
     softcap: float = 0.0  # 0: none; c: c * tanh(s / c)
     qkv_bias: bool = False
     out_bias: bool = False
@@ -143,8 +144,9 @@ class Sublayer(Record):
 
 @dataclass(frozen=True, slots=True)
 class Layer(Record):
-    sublayers: tuple[Sublayer, ...]
+    sublayers: tuple[Sublayer, ...] = ()
     parallel: bool = False
+    repeats: int = 0  # n > 0: layer n - 1 of the stack, which has sublayers, once more: with its weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class Embed(Record):
     positions: int = 0  # rows of the learned position table; 0: none
     types: int = 0  # rows of the token-type table; 0: none
     norm: Norm | None = None
+    narrow: bool = False  # positions, types and norm come before the projection (which has a bias), as wide as tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +202,17 @@ class Logits(Record):
     softcap: float = 0.0
 
 
-HeadStep = Dense | Activate | Norm | Logits
+HeadStep = Dense | Activate | Norm | Logits  # an activation follows a dense step; a dense step or logits, a norm
+
+
+class Pool(IntEnum):
+    """Which hidden states the head reads."""
+
+    NONE = 0  # each: a row of outputs for every token
+    FIRST = 1  # one for the sequence: the first token's,
+    LAST = 2  # the last token's,
+    MEAN = 3  # or the mean of all tokens'
+    LATE = 4  # each; the output of the sequence is the mean of all rows of outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +224,7 @@ class ModelSpec(Record):
     encoder: Stack | None = None
     decoder: Stack | None = None
     head: tuple[HeadStep, ...] = ()
+    pool: Pool = Pool.NONE
 
     @property
     def kind(self) -> str:
@@ -235,6 +249,13 @@ class ModelSpec(Record):
     def tied(self) -> bool:
         """Whether logits are made with the token table."""
         return self.logits is not None and self.logits.tied
+
+    @property
+    def outputs(self) -> int:
+        """Numbers in a row of what the head gives; without a head, of the hidden states."""
+        if self.logits is not None:
+            return self.logits.outputs or self.vocab
+        return next((step.width for step in reversed(self.head) if isinstance(step, Dense)), self.hidden)
 
     def with_logits(self, logits: Logits) -> ModelSpec:
         """The same model with another last step of the head."""

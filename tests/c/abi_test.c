@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(FLM_ABI_VERSION == 3, "a new ABI needs new figures here");
+_Static_assert(FLM_ABI_VERSION == 4, "a new ABI needs new figures here");
 
 _Static_assert(FLM_OK == 0 && FLM_ERR_ARGUMENT == 10 && FLM_ERR_FORMAT == 20 && FLM_ERR_UNSUPPORTED == 30, "status");
 _Static_assert(FLM_ERR_CONTEXT_LENGTH == 40 && FLM_ERR_MEMORY == 50 && FLM_ERR_IO == 60, "status");
@@ -12,6 +12,7 @@ _Static_assert(FLM_FORMAT_F32 == 1 && FLM_FORMAT_F16 == 2 && FLM_FORMAT_BF16 == 
 _Static_assert(FLM_DTYPE_F32 == 1 && FLM_DTYPE_F16 == 2 && FLM_DTYPE_BF16 == 3, "dtype");
 _Static_assert(FLM_KIND_DECODER == 1 && FLM_KIND_ENCODER == 2 && FLM_KIND_ENCODER_DECODER == 3, "kind");
 _Static_assert(FLM_ROWS_NONE == 0 && FLM_ROWS_LAST == 1 && FLM_ROWS_ALL == 2, "rows");
+_Static_assert(FLM_ROWS_FIRST == 3 && FLM_ROWS_MEAN == 4 && FLM_ROWS_LISTED == 5, "rows");
 _Static_assert(FLM_FINISH_NONE == 0 && FLM_FINISH_STOP == 1 && FLM_FINISH_LENGTH == 2, "finish");
 _Static_assert(FLM_FINISH_CANCELLED == 3 && FLM_MAX_THREADS == 256, "finish and threads");
 
@@ -22,9 +23,9 @@ _Static_assert(sizeof(flm_context_options) == 32, "flm_context_options");
 _Static_assert(sizeof(flm_counters) == 40 + 8 * 256, "flm_counters");
 _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");
-_Static_assert(sizeof(flm_model_info) == 80, "flm_model_info");
+_Static_assert(sizeof(flm_model_info) == 88, "flm_model_info");
 _Static_assert(sizeof(flm_vocabulary) == 72, "flm_vocabulary");
-_Static_assert(sizeof(flm_item) == 80, "flm_item");
+_Static_assert(sizeof(flm_item) == 96, "flm_item");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
 _Static_assert(sizeof(flm_sampling) == 120, "flm_sampling");

@@ -170,7 +170,10 @@ static flm_model *new_model(flm_context *c, uint64_t kv_pages, int prefix) {
     m->kernels = c->kernels;
     m->spec.vocab = VOCAB;
     m->spec.hidden = 1;
+    m->spec.outputs = VOCAB;
     m->spec.n_head = 1;
+    static flm_head_spec words = {.kind = FLM_HEAD_LOGITS, .inputs = 1, .as.logits = {VOCAB, .of_words = 1}};
+    m->spec.head = &words;
     m->max_context = CONTEXT;
     m->kv_bytes_cap = kv_pages * FLM_PAGE * sizeof(uint64_t);
     m->prefix_cache = prefix;

@@ -17,12 +17,13 @@ static float room[2 * LONGEST * 40];
 /* ---- flm_forward: two items, of which the second is bad --------------------------------------------------------- */
 
 enum forward_way { NO_MODEL, NO_ITEMS, ZERO_ITEMS, NO_SESSION, FOREIGN, TWICE, BUSY, NO_TOKENS, ZERO_TOKENS };
-enum { NEGATIVE = ZERO_TOKENS + 1, PAST_VOCAB, TOO_LONG, ODD_ROWS, LOGITS, ODD_TYPE, NO_SOURCE };
+enum { NEGATIVE = ZERO_TOKENS + 1, PAST_VOCAB, TOO_LONG, ODD_ROWS, FIRST_ROW, ODD_LIST, ODD_TYPE, NO_SOURCE };
 
 static flm_status forward(stage *s, int way, flm_error *error) {
     flm_session *fresh;
     CHECK(flm_session_create(s->model, &fresh, NULL) == FLM_OK);
     const int32_t types[N] = {0, 1, 0, 1, 2};
+    const uint32_t twice_listed[2] = {2, 2};
     flm_item items[2] = {{.session = s->session, .tokens = tokens, .n_tokens = N, .hidden = room},
                          {.session = s->other, .tokens = tokens, .n_tokens = N, .hidden = room + N * s->info.width}};
     flm_model *model = way == NO_MODEL ? NULL : s->model, *foreign = NULL;
@@ -37,8 +38,12 @@ static flm_status forward(stage *s, int way, flm_error *error) {
     case NEGATIVE:
     case PAST_VOCAB: items[1].tokens = odd_tokens; break;
     case TOO_LONG: items[1].n_tokens = LONGEST + 1 - flm_session_length(s->other); break;
-    case ODD_ROWS: items[1].rows = (flm_rows)3; break;
-    case LOGITS: items[1].rows = FLM_ROWS_LAST, items[1].logits = room; break;
+    case ODD_ROWS: items[1].rows = (flm_rows)6; break;
+    case FIRST_ROW: items[1].rows = FLM_ROWS_FIRST, items[1].logits = room; break;
+    case ODD_LIST:
+        items[1].rows = FLM_ROWS_LISTED, items[1].logits = room;
+        items[1].listed = twice_listed, items[1].n_listed = 2;
+        break;
     case ODD_TYPE: items[1].types = types; break;
     case NO_SOURCE: items[1].session = fresh; break;
     default: break;
@@ -209,7 +214,8 @@ static const struct refusal {
     {ALL, forward, PAST_VOCAB, FLM_ERR_ARGUMENT},
     {ALL, forward, TOO_LONG, FLM_ERR_CONTEXT_LENGTH},
     {ALL, forward, ODD_ROWS, FLM_ERR_ARGUMENT},
-    {ENCODER, forward, LOGITS, FLM_ERR_UNSUPPORTED},
+    {WRITERS, forward, FIRST_ROW, FLM_ERR_UNSUPPORTED},
+    {ENCODER, forward, ODD_LIST, FLM_ERR_ARGUMENT},
     {ENCODER, forward, ODD_TYPE, FLM_ERR_ARGUMENT},
     {BOTH, forward, NO_SOURCE, FLM_ERR_STATE},
     {ALL, encode, NO_SESSION, FLM_ERR_ARGUMENT},

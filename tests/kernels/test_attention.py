@@ -159,7 +159,7 @@ def oracle(case: Case, rounding: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     if case.causal:
         visible &= distance <= 0
     if case.window:
-        visible &= distance > -case.window
+        visible &= abs(distance) < case.window
     error = np.where(visible, error + 8 * EPS * (abs(s) + case.softcap), 0).max(-1, keepdims=True, initial=0)
     s = np.where(visible, s, -np.inf)
     with np.errstate(invalid="ignore"):
@@ -192,6 +192,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"reach": 5},
     {"reach": 700},
     {"causal": False},
+    {"causal": False, "window": 1},
+    {"causal": False, "window": 7},
+    {"causal": False, "window": 70},
     {"causal": False, "reach": 9, "softcap": 20.0},
     {"window": 40, "alibi": True, "softcap": 8.0, "reach": 100},
 ]

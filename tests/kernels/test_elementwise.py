@@ -22,6 +22,7 @@ EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "gelu": lambda x: 0.5 * x * _erfc(-x / math.sqrt(2)),
     "gelu_tanh": _gelu_tanh,
     "silu": lambda x: x / (1 + np.exp(-np.maximum(x, -700))),
+    "tanh": np.tanh,
 }
 
 

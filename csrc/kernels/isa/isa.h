@@ -77,8 +77,8 @@ extern const flm_kernels flm_kernels_neondot;
         .add_scaled = add_scaled,                                                                                      \
         .scale = scale,                                                                                                \
         .softcap = softcap,                                                                                            \
-        .activate = {NULL, relu, gelu, gelu_tanh, silu},                                                               \
-        .gate = {NULL, gate_relu, gate_gelu, gate_gelu_tanh, gate_silu},                                               \
+        .activate = {NULL, relu, gelu, gelu_tanh, silu, hyperbolic},                                                   \
+        .gate = {NULL, gate_relu, gate_gelu, gate_gelu_tanh, gate_silu, gate_tanh},                                    \
         .rope = rope,                                                                                                  \
         .kv_store = kv_store,                                                                                          \
         .attention = attention,                                                                                        \
