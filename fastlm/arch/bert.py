@@ -1,20 +1,17 @@
-"""BERT and MiniLM as encoders: token ids to hidden states. A pooler, which these do not need, is left aside."""
+"""BERT and MiniLM: norms after each sum, learned positions, token types."""
 
-from dataclasses import replace
+from collections.abc import Mapping
 
+from fastlm.arch import post_norm
 from fastlm.arch.config import MAX_VOCAB, Config
 from fastlm.arch.family import Family, Rule
+from fastlm.arch.heads import with_head
 from fastlm.arch.skeleton import Shape, grouped, layer_norm, read_shape
-from fastlm.arch.spec import Embed, FeedForward, Layer, ModelSpec, Stack, Sublayer
+from fastlm.arch.spec import Embed
 
 DEFAULT = Shape(vocab=30522, hidden=768, width=3072, layers=12, heads=12, context=512)
-RENAMES = ((r"^bert\.", ""), (r"LayerNorm\.gamma$", "LayerNorm.weight"), (r"LayerNorm\.beta$", "LayerNorm.bias"))
-UNUSED = (r"pooler\..*", r"embeddings\.position_ids")
-WEIGHTS: dict[str, Rule] = {
-    "embed.tokens": "embeddings.word_embeddings",
-    "encoder.embed.positions": "embeddings.position_embeddings",
-    "encoder.embed.types": "embeddings.token_type_embeddings",
-    "encoder.embed.norm": "embeddings.LayerNorm",
+RENAMES = ((r"^bert\.", ""), *post_norm.RENAMES)
+LAYERS: Mapping[str, Rule] = {
     "encoder.{i}.0.q": "encoder.layer.{i}.attention.self.query",
     "encoder.{i}.0.k": "encoder.layer.{i}.attention.self.key",
     "encoder.{i}.0.v": "encoder.layer.{i}.attention.self.value",
@@ -24,19 +21,23 @@ WEIGHTS: dict[str, Rule] = {
     "encoder.{i}.1.down": "encoder.layer.{i}.output.dense",
     "encoder.{i}.1.residual_norm": "encoder.layer.{i}.output.LayerNorm",
 }
+WEIGHTS: Mapping[str, Rule] = {
+    "embed.tokens": "embeddings.word_embeddings",
+    "encoder.embed.positions": "embeddings.position_embeddings",
+    "encoder.embed.types": "embeddings.token_type_embeddings",
+    "encoder.embed.norm": "embeddings.LayerNorm",
+    **LAYERS,
+}
 
 
 def read(config: Config) -> Family:
-    config.only("position_embedding_type", "absolute")
-    config.only("is_decoder", False)
-    config.ignore("directionality", "tie_word_embeddings", "pooler_fc_size", "pooler_num_attention_heads")
+    post_norm.check(config)
+    config.ignore("directionality", "pooler_fc_size", "pooler_num_attention_heads")
     config.ignore("pooler_num_fc_layers", "pooler_size_per_head", "pooler_type")
     shape = read_shape(config, DEFAULT)
     norm = layer_norm(config, "layer_norm_eps", 1e-12)
-    attention = replace(grouped(shape, bias=True), causal=False)
-    ffn = FeedForward(shape.width, config.activation("hidden_act", "gelu"), bias=True, out_bias=True)
-    layer = Layer((Sublayer(attention, residual_norm=norm), Sublayer(ffn, residual_norm=norm)))
+    ffn = post_norm.feed_forward(config, shape)
     types = config.count("type_vocab_size", 2, MAX_VOCAB)
-    embed = Embed(positions=shape.context, types=types, norm=norm)
-    spec = ModelSpec(shape.vocab, shape.hidden, shape.context, encoder=Stack((layer,) * shape.layers, embed=embed))
-    return Family("bert", spec, WEIGHTS, RENAMES, UNUSED)
+    spec = post_norm.encoder(shape, norm, grouped(shape, bias=True), ffn, Embed(positions=shape.context, types=types))
+    family = Family("bert", spec, WEIGHTS, RENAMES, post_norm.UNUSED)
+    return with_head(family, config, post_norm.heads(config, shape, ffn.activation, norm))

@@ -98,6 +98,19 @@ class Config:
                 self._aliases[ours] = theirs
                 self._used.add(ours)
 
+    @property
+    def architecture(self) -> str:
+        """The class that wrote the checkpoint, such as BertForMaskedLM; "" where the file does not say."""
+        names = self.items("architectures", str)
+        return names[0] if names else ""
+
+    def n_labels(self) -> int:
+        """How many labels the classes of the file's model have; transformers' classes have two unless told."""
+        named = self._take("id2label", None)
+        if isinstance(named, Mapping) and named:
+            return len(named)
+        return self.count_or_none("num_labels", 2, MAX_VOCAB) or 2
+
     def name(self, key: str) -> str:
         """How the file writes `key`."""
         return self._aliases.get(key, key)

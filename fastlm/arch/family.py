@@ -8,9 +8,9 @@ without either (`decoder.0.0.q`) means the module's `.weight`. `{i}` stands for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from fastlm.arch.spec import ModelSpec
+from fastlm.arch.spec import ModelSpec, Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class Take:
     add: float = 0.0
 
 
-# A tuple of module stems: the first that the checkpoint has; further ones must hold the same values.
-Rule = str | Take | tuple[str, ...]
+# A tuple: the first that the checkpoint has; further ones must hold the same values.
+Rule = str | Take | tuple[str | Take, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +45,8 @@ class Family:
     renames: tuple[tuple[str, str], ...] = ()  # regular expression -> replacement, applied in order
     ignored: tuple[str, ...] = ()  # regular expressions of canonical names (fullmatch) that may be left over
     tie_when_missing: bool = False  # an untied head that the checkpoint lacks is tied instead of an error
+    task: str = ""  # what its head is for, unless that is writing: the method of Model (heads.py)
+
+    def bare(self) -> Family:
+        """The family without its head."""
+        return replace(self, spec=replace(self.spec, head=(), pool=Pool.NONE), task="")

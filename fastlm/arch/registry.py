@@ -8,27 +8,41 @@ from pathlib import Path
 
 from fastlm.arch.config import Config, show
 from fastlm.arch.family import Family
+from fastlm.arch.heads import of_decoder
 from fastlm.errors import ModelFormatError, UnsupportedError
 
 FAMILIES = (
+    "albert",
     "bert",
     "bloom",
+    "camembert",
+    "distilbert",
+    "electra",
+    "eurobert",
     "gemma",
     "gemma2",
     "gemma3_text",
     "gpt2",
     "gpt_neox",
+    "gte",
+    "jina_embeddings_v3",
     "llama",
     "mistral",
     "mixtral",
+    "modernbert",
+    "mpnet",
+    "nomic_bert",
     "opt",
     "phi",
     "phi3",
     "qwen2",
     "qwen3",
     "qwen3_moe",
+    "roberta",
     "t5",
+    "xlm-roberta",
 )
+MODULES = {"camembert": "roberta", "xlm-roberta": "roberta"}  # families that are other names of one
 
 
 def read(config: Mapping[str, object], path: str | Path = "config.json") -> Family:
@@ -60,9 +74,9 @@ def read(config: Mapping[str, object], path: str | Path = "config.json") -> Fami
         known = ", ".join(FAMILIES)
         raise UnsupportedError(f"{where}: model_type {name[:64]!r} is not supported{hint} (known: {known})")
     reader = Config(config, where)
-    family: Family = importlib.import_module(f"fastlm.arch.{name}").read(reader)
+    family: Family = importlib.import_module(f"fastlm.arch.{MODULES.get(name, name)}").read(reader)
     reader.finish()
-    return family
+    return of_decoder(family, reader)
 
 
 def _plain(name: str) -> str:

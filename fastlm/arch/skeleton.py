@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastlm.arch.config import MAX_CONTEXT, MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH, Config
 from fastlm.arch.family import Rule
@@ -69,6 +69,14 @@ def read_shape(config: Config, default: Shape) -> Shape:
         head_dim=head_dim,
         tied=config.flag("tie_word_embeddings", default.tied),
     )
+
+
+def after_padding(config: Config, shape: Shape, padding: int) -> Shape:
+    """The shape of a model whose positions begin behind the padding token's row of the table, which is never read."""
+    if shape.context <= padding + 1:
+        why = f"expected more than {padding + 1}: positions begin behind the padding token's, {padding}"
+        raise config.bad("max_position_embeddings", why)
+    return replace(shape, context=shape.context - padding - 1)
 
 
 def rms_norm(config: Config, default: float) -> Norm:

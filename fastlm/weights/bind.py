@@ -134,6 +134,9 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
         differ.
     """
     search = _Search(family, checkpoint)
+    if family.task and family.spec.kind == "encoder" and not search.has_a_head():
+        family = family.bare()  # as sentence-transformers saves models, under the name of the class that had a head
+        search = _Search(family, checkpoint)
     search.refuse_heads()
     spec, logits = family.spec, family.spec.logits
     tied = spec.tied
@@ -183,6 +186,10 @@ class _Search:
     def _has(self, slot: str) -> bool:
         return any(c.tensor in self.names for c in self.candidates(slot))
 
+    def has_a_head(self) -> bool:
+        """Whether the checkpoint has any tensor of the head that the config speaks of."""
+        return any(self._has(slot.name) for slot in slots(self.family.spec) if slot.name.startswith("head."))
+
     def candidates(self, slot: str) -> list[_Candidate]:
         """The tensors that may fill a slot, the preferred one first."""
         stem, _, suffix = slot.rpartition(".")
@@ -190,11 +197,13 @@ class _Search:
             stem, suffix = slot, "weight"
         pattern, layer, expert = _generic(stem)
         rule: Rule = self.family.weights.get(pattern, ())
-        takes = [Take(module) for module in rule] if isinstance(rule, tuple) else [_take(rule)]
+        takes = [_take(one) for one in (rule if isinstance(rule, tuple) else (rule,))]
         return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
 
     def refuse_heads(self) -> None:
         """A checkpoint with a head of another task: without it, the model would do something else in silence."""
+        if self.family.task:
+            return  # it has its head, and what is left over is found later
         heads = [stored for name, stored in self.names.items() if HEADS.fullmatch(name)]
         if not heads:
             return
@@ -213,7 +222,7 @@ class _Search:
             candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
             there = [c for c in candidates if c.tensor in self.names]
             if not there:
-                missing.append(candidates[0].tensor if candidates else slot.name)
+                missing.append(" or ".join(c.tensor for c in candidates) or slot.name)
                 if len(missing) > MANY:
                     break
                 continue

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from fastlm import reference
+from greedy import write_greedily
 
 EXACT = 1e-6  # of the outputs' standard deviation: the reference against the float64 model
 CLOSE = 1e-4  # any float32 computation
@@ -32,14 +31,14 @@ def test_dialects_give_one_spec(golden: Any) -> None:
 
 def test_reference_writes_what_transformers_writes(golden: Any) -> None:
     spec, weights = golden.classic
-    if spec.decoder is None:
-        pytest.skip("an encoder writes nothing")
+    if "greedy" not in golden.expected:
+        pytest.skip("it writes nothing")
     for prompt in golden.prompts:
         greedy = golden.expected["greedy" + prompt].tolist()
         ids = golden.inputs(prompt)["ids"]
         start = golden.inputs(prompt).get("decoder_ids", [])[:1]
         long = prompt == "_long"
-        assert reference.greedy(spec, weights, ids, len(greedy), decoder_ids=start, long_rope=long) == greedy
+        assert write_greedily(spec, weights, ids, len(greedy), decoder_ids=start, long_rope=long) == greedy
         assert len(set(greedy)) >= 6
 
 
@@ -99,7 +98,7 @@ def test_engine_equals_transformers(golden: Any, model: Any) -> None:
 
 
 def test_engine_writes_what_transformers_writes(golden: Any, model: Any) -> None:
-    if golden.output == "hidden":
+    if "greedy" not in golden.expected:
         pytest.skip("an encoder writes nothing")
     for prompt in golden.prompts:
         greedy = golden.expected["greedy" + prompt].tolist()
@@ -132,8 +131,8 @@ def test_long_factors_hold_as_soon_as_a_text_needs_them(named_golden: Any) -> No
     assert len(ids) < original < len(ids) + crossing
     text = list(ids)
     for _ in range(crossing):
-        text += reference.greedy(spec, weights, np.array(text), 1, long_rope=len(text) > original)
+        text += write_greedily(spec, weights, np.array(text), 1, long_rope=len(text) > original)
     greedy = text[len(ids) :]
-    assert greedy not in [reference.greedy(spec, weights, ids, crossing, long_rope=long) for long in (False, True)]
+    assert greedy not in [write_greedily(spec, weights, ids, crossing, long_rope=long) for long in (False, True)]
     with load(golden.folder, "float32") as model:
         assert list(model.generate(ids, temperature=0, max_tokens=crossing, ignore_eos=True).token_ids) == greedy

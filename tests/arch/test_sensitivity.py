@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastlm.arch.spec import (
+    Activate,
     Activation,
     Attention,
     Embed,
@@ -24,6 +25,7 @@ from fastlm.arch.spec import (
     ModelSpec,
     Norm,
     NormKind,
+    Pool,
     RelativeBias,
     Rope,
     Source,
@@ -97,6 +99,7 @@ OTHER_ACTIVATION = {
     Activation.GELU: Activation.GELU_TANH,
     Activation.GELU_TANH: Activation.GELU,
     Activation.SILU: Activation.GELU,
+    Activation.TANH: Activation.RELU,
 }
 
 
@@ -175,6 +178,15 @@ def head(spec: ModelSpec, **changes: Any) -> Twin:
     return spec.with_logits(replace(spec.logits, **changes)) if spec.logits else None
 
 
+def head_steps(spec: ModelSpec, kind: type, change: Callable[[Any], Any]) -> Twin:
+    steps = tuple(change(step) if isinstance(step, kind) else step for step in spec.head)
+    return replace(spec, head=steps)
+
+
+OTHER_POOL = {Pool.NONE: Pool.NONE, Pool.FIRST: Pool.LAST, Pool.LAST: Pool.MEAN, Pool.MEAN: Pool.FIRST}
+OTHER_POOL[Pool.LATE] = Pool.MEAN
+
+
 def token_scale(spec: ModelSpec) -> Twin:
     """Without the factor on embeddings, or with Gemma's where there is none."""
     plain = spec.main.embed.scale == 1.0
@@ -205,6 +217,11 @@ SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
     "softcap of the head": lambda s: head(s, softcap=(s.logits.softcap if s.logits else 0.0) * 1.05),
     "no softcap of the head": lambda s: head(s, softcap=0.0),
     "no scale of the head": lambda s: head(s, scale=1.0),
+    "activation of the head": lambda s: head_steps(
+        s, Activate, lambda step: replace(step, activation=OTHER_ACTIVATION[step.activation])
+    ),
+    "epsilon of the head": lambda s: head_steps(s, Norm, other_eps),
+    "which hidden state the head reads": lambda s: replace(s, pool=OTHER_POOL[s.pool]),
     "scale of the embedding": token_scale,
     "rope base": lambda s: rope(s, lambda r: base(r, 1.1)),
     "rope on one pair less": one_pair_less,

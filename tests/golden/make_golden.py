@@ -44,15 +44,16 @@ class Case:
     long: int = 0  # of a second prompt, beyond original_max_position_embeddings (longrope)
     states: bool = False  # also store attentions and hidden states
     prefix: str = ""  # of transformers' tensor names, which real checkpoints of the family lack
-    head: str = "-"  # beginning of the names of a head that fastlm does not support: it is left out
     residual: float = 0.05  # size of the residual stream: small, so that epsilons show
     gains: tuple[tuple[str, float], ...] = ()  # tensor name -> factor on its size in ROLES
 
 
 # Post-norm layers: the stream is as large as the norms make it, and what reads it makes up for that.
 POST_NORM = (
-    (r"[nN]orm\.(weight|bias)$", 0.1),
+    (r"([nN]orm[12]?|_ln)\.(weight|bias)$", 0.1),
     (r"(query|key|value|[qkv]_proj|fc1|intermediate\.dense)\.weight$", 10.0),
+    (r"([qkv]_lin|attn\.[qkv]|Wqkv|fc1[12]|lin1|up_gate_proj|\.ffn)\.weight$", 10.0),
+    (r"(transform|lm_head|predictions|classifier)\.dense\.weight$", 10.0),
 )
 # Gemma scales the embedding by sqrt(hidden); its norms behind a block set the size of what the block adds.
 GEMMA = ((r"embed_tokens\.weight$", 0.4), (r"model\.norm\.weight$", 10.0))
@@ -62,11 +63,14 @@ QK_NORM = ((r"[qk]_proj\.weight$", 0.05),)
 # Blocks that are not gated add less to the stream.
 PLAIN = ((r"(out_proj|attention\.dense|self_attn\.dense|c_proj|fc2|4h_to_h)\.weight$", 2.0),)
 STRONG = (*PLAIN, (PLAIN[0][0], 1.5))
+# The embedding is normed: small, so that epsilons show. What reads it first has no norm of its own.
+MODERN = ((r"embeddings\.norm\.weight$", 0.05), (r"layers\.0\.attn\.Wqkv", 15.0))
 T5 = ((r"Attention\.[qk]\.weight$", 0.6), (r"decoder\.final_layer_norm\.weight$", 5.0))
 
 CASES = {
     "llama": Case(states=True),
     "llama_odd": Case(tokens=37),
+    "llama_classes": Case(gains=((r"o_proj", 2.0),), tokens=12),
     "llama_linear": Case(),
     "llama_llama3": Case(),
     "mistral": Case(),
@@ -94,7 +98,21 @@ CASES = {
         states=True,
     ),
     "bert": Case(gains=POST_NORM, residual=0.1, states=True),
-    "bert_mlm": Case(gains=POST_NORM, residual=0.1, tokens=35, head="cls."),
+    "bert_mlm": Case(gains=POST_NORM, residual=0.1, tokens=35),
+    "bert_classes": Case(gains=POST_NORM, residual=0.1),
+    "roberta_tags": Case(gains=POST_NORM, residual=0.1, tokens=31),
+    "xlm_roberta": Case(gains=POST_NORM, residual=0.1, states=True),
+    "camembert_mlm": Case(gains=POST_NORM, residual=0.1),
+    "distilbert_answers": Case(gains=POST_NORM, residual=0.1, tokens=29),
+    "mpnet": Case(gains=POST_NORM, residual=0.1, states=True),
+    "electra_classes": Case(gains=(*POST_NORM, (r"[0-9]\.output\.dense\.weight", 4.0)), residual=0.1),
+    "albert_mlm": Case(gains=POST_NORM, residual=0.1),
+    "jina_embeddings_v3": Case(gains=POST_NORM, residual=0.1),
+    "gte_mlm": Case(gains=(*POST_NORM, (r"(up_gate|qkv)_proj", 1.5)), residual=0.1),
+    "nomic_bert": Case(gains=POST_NORM, residual=0.1, states=True),
+    "eurobert_classes": Case(),
+    "modernbert_mlm": Case(gains=(*MODERN, (r"W(qkv|o)", 0.6), (r"head\.dense", 0.7)), tokens=24, states=True),
+    "modernbert_classes": Case(gains=(*MODERN, (r"Wi", 1.5), (r"head\.dense", 2.0)), tokens=33),
     "t5": Case(gains=T5, tokens=30),
     "t5_gated": Case(gains=T5, tokens=33, states=True),
 }
@@ -102,19 +120,28 @@ CASES = {
 # Tensor name -> (kind, size), the first that matches. Matrices are normal with deviation size / sqrt(inputs), tables
 # with deviation size; norm weights are spread around size, the last norm's with random signs (or a tied head would
 # repeat its token for ever). Sizes of "residual" kinds are in units of Case.residual.
-TO_RESIDUAL = r"(o_proj|out_proj|attention\.dense|self_attn\.dense|attention\.output\.dense|attn\.c_proj|\.o"
+HEAD_BIAS = r"(predictions|lm_head|^decoder|\.decoder|classifier|classifier\.out_proj|qa_outputs|projector)\.bias$"
+TO_RESIDUAL = (
+    r"(o_proj|out_proj|attention\.dense|self_attn\.dense|attention\.output\.dense|attn\.c_proj|\.o|out_lin|attn\.Wo"
+)
+FROM_FEED_FORWARD = r"(down_proj|fc2|mlp\.c_proj|4h_to_h|\.wo|\.w2|[0-9]\.output\.dense|lin2|ffn_output|mlp\.Wo)"
+TO_FEED_FORWARD = (
+    r"(up_proj|fc1|c_fc|h_to_4h|intermediate\.dense|gate_proj|\.wi|\.wi_[01]|\.w[13]|lin1|fc1[12]|up_gate_proj|\.ffn)"
+)
 ROLES = (
+    (HEAD_BIAS, "table", 0.02),
     (r"relative_attention_bias\.weight$", "table", 1.0),
-    (r"(embed_tokens|wte|word_embeddings|shared|embed_in)\.weight$", "residual table", 1.0),
+    (r"(tok_embeddings|embed_tokens|wte|word_embeddings|shared|embed_in)\.weight$", "residual table", 1.0),
     (r"(wpe|embed_positions|position_embeddings|token_type_embeddings)\.weight$", "residual table", 0.7),
     (r"^([a-z_]+\.)*(norm|ln_f|final_layer_?norm)\.weight$", "signed norm", 1.0),
-    (r"([nN]orm|ln_[12])\.weight$", "norm", 1.0),
-    (r"([nN]orm|ln_[12f])\.bias$", "table", 0.1),
+    (r"([nN]orm[12]?|ln_[12]|_ln)\.weight$", "norm", 1.0),
+    (r"([nN]orm[12]?|ln_[12f]|_ln)\.bias$", "table", 0.1),
     (TO_RESIDUAL + r")\.weight$", "residual matrix", 0.5),
-    (r"(down_proj|fc2|mlp\.c_proj|4h_to_h|\.wo|\.w2|[0-9]\.output\.dense)\.weight$", "residual matrix", 0.3),
+    (FROM_FEED_FORWARD + r"\.weight$", "residual matrix", 0.3),
+    (r"(out_lin|lin2|ffn_output|\.o|embeddings_project|mapping_in)\.bias$", "residual table", 0.5),
     (r"(o_proj|out_proj|\.dense|c_proj|down_proj|fc2|4h_to_h)\.bias$", "residual table", 0.5),
     (r"\.gate\.weight$", "matrix", 3.0),
-    (r"(up_proj|fc1|c_fc|h_to_4h|intermediate\.dense|gate_proj|\.wi|\.wi_[01]|\.w[13])\.weight$", "matrix", 1.7),
+    (TO_FEED_FORWARD + r"\.weight$", "matrix", 1.7),
     (r"\.weight$", "matrix", 1.1),
     (r"\.bias$", "table", 0.5),
 )
@@ -173,22 +200,28 @@ def inputs(draw: Arrays) -> dict[str, torch.Tensor]:
 
 def output(model: Any, **arguments: Any) -> tuple[str, np.ndarray, Any]:
     """What the model's output is called, its values, and everything else that it returns."""
-    encoder = model.config.model_type == "bert"
-    out = (getattr(model, "bert", model) if encoder else model)(**arguments, use_cache=False)
-    return ("hidden", out.last_hidden_state[0].numpy(), out) if encoder else ("logits", out.logits[0].numpy(), out)
+    if model.config.is_encoder_decoder or model.can_generate():
+        arguments["use_cache"] = False
+    out = model(**arguments)
+    if hasattr(out, "start_logits"):
+        return "logits", torch.stack([out.start_logits[0], out.end_logits[0]], dim=1).numpy(), out
+    if hasattr(out, "logits"):
+        one_row = type(model).__name__.endswith("ForSequenceClassification")
+        return "logits", (out.logits if one_row else out.logits[0]).numpy(), out
+    return "hidden", out.last_hidden_state[0].numpy(), out
 
 
 def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np.random.Generator) -> Arrays:
     """One prompt's inputs and outputs."""
     draw = {"ids": rng.integers(3, config["vocab_size"], n_tokens)}
-    if config["model_type"] == "bert":
+    if config.get("type_vocab_size", 0) > 1:
         draw["token_types"] = np.sort(rng.integers(0, config["type_vocab_size"], n_tokens))
     if config["model_type"] == "t5":
         draw["decoder_ids"] = np.concatenate([[0], rng.integers(3, config["vocab_size"], n_tokens - 4)])
     name, values, out = output(model, **inputs(draw), output_attentions=True, output_hidden_states=True)
     with exact(model) as fine:
         draw |= {name: values, name + "_low": (output(fine, **inputs(draw))[1] - values).astype(np.float32)}
-    if name == "logits":
+    if model.can_generate():
         # No end token, here and in what the model brings along; no cache: it wants equally many layers in both stacks.
         model.generation_config = transformers.GenerationConfig(
             decoder_start_token_id=config.get("decoder_start_token_id"), max_new_tokens=STEPS, use_cache=False
@@ -262,7 +295,7 @@ def make(name: str, case: Case) -> None:
         rng = np.random.default_rng([seed, *name.encode()])
         made = weights(shapes, case, config, rng)
         made |= leftovers(name, made, config)
-        kept = {k.removeprefix(case.prefix): v for k, v in made.items() if not k.startswith(case.head)}
+        kept = {k.removeprefix(case.prefix): v for k, v in made.items()}
         save_file(kept, folder / "model.safetensors")
         model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **experts).eval()
         draw = run(model, config, case.tokens, case.states, rng)
