@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastlm import _core
+from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
 from fastlm.errors import StateError
 from fastlm.generation import Parameters, resolve
@@ -14,6 +15,7 @@ from fastlm.running import Run
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.weights.sentences import Sentences
 from fastlm.weights.source import ModelSource
 
 
@@ -35,6 +37,10 @@ class Engine:
         Text or ids -> checked ids, by the tokenizer.
     templates
         Of conversations.
+    task
+        What the checkpoint's head is for, unless that is writing (arch/heads.py).
+    sentences
+        How vectors of texts are made.
     """
 
     core: _core.Model
@@ -46,6 +52,8 @@ class Engine:
     defaults: Mapping[str, object]
     prompts: Prompts
     templates: ChatTemplates | None
+    task: str = ""
+    sentences: Sentences = Sentences()
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""
@@ -58,6 +66,23 @@ class Engine:
     def kind(self) -> str:
         """Which stacks it has: "decoder", "encoder" or "encoder-decoder"."""
         return self.spec.kind
+
+    @property
+    def writes(self) -> bool:
+        """Whether it has a decoder whose head gives words."""
+        return self.kind != "encoder" and not self.task
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the checkpoint can do: methods of Model."""
+        if self.kind == "encoder-decoder":
+            return ("generate",)
+        if self.task:
+            more = ("rerank",) if self.task == CLASSIFY and self.spec.outputs <= 2 else ()
+            return (self.task, *more, "embed")
+        if self.kind == "encoder":
+            return ("embed",)
+        return ("generate", *(("chat",) if self.templates else ()), "embed")
 
     @property
     def tokenizer(self) -> Tokenizer | None:

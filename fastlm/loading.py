@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlm import _core
+from fastlm.arch.heads import task_of
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
@@ -27,6 +28,7 @@ from fastlm.weights.bind import Binding
 from fastlm.weights.formats import matrix_format
 from fastlm.weights.jsonfile import file_bytes
 from fastlm.weights.locate import locate
+from fastlm.weights.sentences import read_sentences
 from fastlm.weights.source import ModelSource
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
@@ -128,6 +130,8 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             defaults=generation_config,
             prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
             templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
+            task=task_of(config, spec),
+            sentences=read_sentences(source),
         )
     )
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from fastlm.arguments import shown
+from fastlm.encoding import Encoding
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError
 from fastlm.generation import Request
@@ -17,7 +18,7 @@ from fastlm.tasks.forward import Outputs, Wanted, next_tokens, run_forward
 from fastlm.tokenizer.prompts import Prompt
 
 
-class Model:
+class Model(Encoding):
     """A loaded model, from `fastlm.load`. Its methods may be called from several threads at once."""
 
     def __init__(self, engine: Engine) -> None:

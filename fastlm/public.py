@@ -18,7 +18,10 @@ from fastlm.loading import load
 from fastlm.model import Model
 from fastlm.results import Chunk, Completion, TokenLogprob
 from fastlm.session import Session
+from fastlm.tasks.embed import Ranked
 from fastlm.tasks.forward import Outputs
+from fastlm.tasks.labels import Label, Span
+from fastlm.tasks.spans import Filled
 
 __version__ = _version()
 __all__ = [
@@ -27,6 +30,8 @@ __all__ = [
     "Completion",
     "ContextLengthError",
     "FastlmError",
+    "Filled",
+    "Label",
     "Model",
     "ModelFileError",
     "ModelFormatError",
@@ -34,8 +39,10 @@ __all__ = [
     "NumericError",
     "Outputs",
     "ParameterError",
+    "Ranked",
     "Request",
     "Session",
+    "Span",
     "StateError",
     "TokenLogprob",
     "UnsupportedError",

@@ -14,12 +14,14 @@ from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES
 from fastlm.weights.paths import path_of
+from fastlm.weights.sentences import SENTENCE_FILES
 
 KEPT = (
     "config.json",
     "generation_config.json",
     *TOKENIZER_FILES,
     "chat_template.json",
+    *SENTENCE_FILES,
 )
 
 

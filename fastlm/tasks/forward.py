@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.arch.spec import ModelSpec
+from fastlm.arch.spec import ModelSpec, Pool
 from fastlm.arguments import items, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
@@ -25,7 +25,9 @@ class Outputs:
     Attributes
     ----------
     logits
-        float32 (T, V), or (1, V) for the last token alone; None for encoders.
+        float32: (T, V) of a decoder or of a masked-language head, or (1, V) for the last token alone; (1, labels) of a
+        head for sequences, (T, labels) of one for tokens, (T, 2) of start and end for question answering. None without
+        a head.
     hidden
         float32 (T, D), after the final norm.
     attentions
@@ -85,12 +87,21 @@ def run_forward(
         item = _item(session, tokens, spec, int(engine.info["heads"] or 0), wanted, types)
     _core.forward(engine.core, [item])
     assert item.hidden is not None
+    logits = item.logits
+    if logits is not None and spec.pool is Pool.LATE:
+        logits = logits.mean(axis=0, keepdims=True)
     return Outputs(
-        logits=item.logits,
+        logits=logits,
         hidden=item.hidden,
         attentions=None if item.attentions is None else list(item.attentions),
         hidden_states=None if item.hidden_states is None else list(item.hidden_states),
     )
+
+
+def head_rows(spec: ModelSpec, wanted: str = "all") -> str:
+    """What the head reads, as the core calls it; `wanted` counts where it reads every token's hidden state."""
+    pooled = {Pool.FIRST: "first", Pool.LAST: "last", Pool.MEAN: "mean", Pool.LATE: "all"}
+    return pooled.get(spec.pool, wanted)
 
 
 def _types(values: Iterable[int], count: int, spec: ModelSpec) -> list[int]:
@@ -111,14 +122,13 @@ def _item(
     if wanted.attentions and not heads:
         raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
     n, width, layers = len(tokens), spec.hidden, len(spec.main.layers)
-    rows = 2 if wanted.logits == "all" else 1
-    rows = rows if spec.head else 0
+    rows = head_rows(spec, wanted.logits) if spec.head else "none"
     attentions = np.zeros((layers, heads, n, n), np.float32) if wanted.attentions else None
     return _core.Item(
         session,
         np.array(tokens, np.int32),
         rows=rows,
-        logits=np.empty((n if rows == 2 else 1, spec.vocab), np.float32) if rows else None,
+        logits=np.empty((n if rows == "all" else 1, spec.outputs), np.float32) if spec.head else None,
         types=None if types is None else np.array(types, np.int32),
         hidden=np.empty((n, width), np.float32),
         hidden_states=np.empty((layers + 1, n, width), np.float32) if wanted.hidden_states else None,
@@ -129,8 +139,8 @@ def _item(
 def next_tokens(engine: Engine, prompt: Prompt, k: int) -> list[tuple[int, str, float]]:
     """See `Model.next_tokens`."""
     k = whole(k, "k", 1, engine.vocab)
-    if engine.kind != "decoder":
-        raise UnsupportedError(f"next_tokens: this model is an {engine.kind}")
+    if not engine.writes or engine.kind != "decoder":
+        raise UnsupportedError(f"next_tokens: this model can only {', '.join(engine.tasks)}")
     outputs = run_forward(engine, engine.prompts.ids(prompt), None, None, Wanted("last", False, False))
     assert outputs.logits is not None
     x = outputs.logits[-1].astype(np.float64)

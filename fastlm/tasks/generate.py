@@ -108,7 +108,7 @@ def _read(engine: Engine, session: _core.Session, ids: list[int], p: Parameters)
     if p.n == 1:
         return ids
     if len(ids) > 1:
-        _core.forward(engine.core, [_core.Item(session, np.array(ids[:-1], np.int32), rows=0)], p.cancel)
+        _core.forward(engine.core, [_core.Item(session, np.array(ids[:-1], np.int32), rows="none")], p.cancel)
     return ids[-1:]
 
 

@@ -19,15 +19,15 @@ PIECE_VALUES = 1 << 24  # logits in memory at a time: 64 MiB
 
 def _token_logprobs(engine: Engine, ids: list[int]) -> Iterator[NDArray[np.float64]]:
     """Natural log-probabilities of ids[1:], each given all before it, piece by piece."""
-    if engine.kind != "decoder":
-        raise UnsupportedError("scoring a text needs a decoder")
+    if not engine.writes or engine.kind != "decoder":
+        raise UnsupportedError("scoring a text needs a decoder that writes")
     session = engine.core.session()
     size = max(1, min(PIECE_VALUES // engine.vocab, 512))
     logits = np.empty((size, engine.vocab), np.float32)
     for at in range(0, len(ids) - 1, size):
         piece = ids[at : min(at + size, len(ids) - 1)]
         rows = logits[: len(piece)]
-        item = _core.Item(session, np.array(piece, np.int32), rows=2, logits=rows, whole=len(ids))
+        item = _core.Item(session, np.array(piece, np.int32), rows="all", logits=rows, whole=len(ids))
         _core.forward(engine.core, [item])
         x = rows.astype(np.float64)
         top = x.max(axis=1, keepdims=True)

@@ -86,6 +86,10 @@ def _text(options: Mapping[str, Any], name: str, where: str) -> str | None:
     return value
 
 
+# By Recipe.second: whether the first token stands before the second text, too; whether the last one does; its type.
+PAIRS = {"again": (True, False, 1), "typed": (False, False, 1), "doubled": (False, True, 0), "plain": (False, False, 0)}
+
+
 def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, settings: Settings) -> Description:
     """The tokenizer that a class makes of a vocabulary, which is that of a tokenizer.json if there is one.
 
@@ -111,7 +115,8 @@ def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, se
     if file is not None and recipe.around == "file":
         around = given.get("post_processor")
     elif isinstance(recipe.around, tuple):
-        around = _around(made, *(name and settings.name(name) for name in recipe.around))
+        before, after = (name and settings.name(name) for name in recipe.around[:2])
+        around = _around(made, before, after, recipe.around[2])
     else:
         around = flagged(made, settings if file is None else replace(settings, options={}))
     return replace(made, stages={**stages, "post_processor": around})
@@ -125,21 +130,25 @@ def build_as_written(file: Description, settings: Settings) -> Description:
 
 def flagged(made: Description, settings: Settings) -> Part | None:
     """The post-processor that add_bos_token and add_eos_token ask for; None: neither does."""
-    names = [
+    before, after = (
         settings.name(name) if settings.flag(f"add_{name}", False) else None for name in ("bos_token", "eos_token")
-    ]
-    return _around(made, *names) if any(names) else None
+    )
+    return _around(made, before, after) if before or after else None
 
 
-def _around(made: Description, before: str | None, after: str | None) -> Part:
-    pieces: list[Part] = [{"Sequence": {"id": "A", "type_id": 0}}]
-    tokens: dict[str, Part] = {}
-    for content, at in ((before, 0), (after, 2)):
-        if content is not None:
-            pieces.insert(at, {"SpecialToken": {"id": content, "type_id": 0}})
-            tokens[content] = {"id": content, "ids": [made.id_of(content)], "tokens": [content]}
-    pair = [*pieces, {"Sequence": {"id": "B", "type_id": 1}}]
-    return {"type": "TemplateProcessing", "single": pieces, "pair": pair, "special_tokens": tokens}
+def _around(made: Description, before: str | None, after: str | None, second: str = "again") -> Part:
+    """Tokens before and after a text; of a pair, what PAIRS says stands around the second text."""
+
+    def special(content: str | None, kind: int) -> list[Part]:
+        return [] if content is None else [{"SpecialToken": {"id": content, "type_id": kind}}]
+
+    starts, doubles, kind = PAIRS[second]
+    single = [*special(before, 0), {"Sequence": {"id": "A", "type_id": 0}}, *special(after, 0)]
+    pair = [*single, *(special(before, kind) if starts else []), *(special(after, kind) if doubles else [])]
+    pair += [{"Sequence": {"id": "B", "type_id": kind}}, *special(after, kind)]
+    names = [content for content in (before, after) if content is not None]
+    tokens = {name: {"id": name, "ids": [made.id_of(name)], "tokens": [name]} for name in names}
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
 
 
 def _model(recipe: Recipe, subwords: Subwords, settings: Settings, byte_level: bool) -> Subwords:

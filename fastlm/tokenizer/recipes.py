@@ -1,7 +1,4 @@
-"""The classes of tokenizers: what `tokenizer_class` stands for, as transformers 5 builds them.
-
-A class makes the stages around a vocabulary itself, from the options of tokenizer_config.json.
-"""
+"""What `tokenizer_class` stands for, as transformers 5 builds it: the stages around a vocabulary."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ BPE_FILES = ("vocab.json", "merges.txt")
 WORD_PIECE_FILES = ("vocab.txt",)
 
 Stages = dict[str, Part | None]
-Names = tuple[str | None, str | None]
+Names = tuple[str | None, str | None, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +49,8 @@ class Recipe:
     stages
         Normalizer, pre-tokenizer and decoder. It sees those of the tokenizer.json.
     around
-        Names of the tokens around a text; "file": as the post-processor of the tokenizer.json says, or add_bos_token
-        and add_eos_token where there is none; "flags": as these say, whatever the file says.
+        Names of the tokens around a text, and how a second one stands (`classes.PAIRS`); "flags": as add_bos_token and
+        add_eos_token say; "file": as the tokenizer.json's post-processor says, else so.
     replacements, strips
         See `Description`.
     """
@@ -230,19 +227,20 @@ _GEMMA = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
+_MPNET = {**_ROBERTA, "unk_token": "[UNK]"}
 _INFILLING = {f"{name}_token": f"{SPACE}<{name[:3].upper()}>" for name in ("prefix", "middle", "suffix", "eot")}
 _INFILLING |= {"fill_token": "<FILL_ME>"}
 _UNKNOWN = "unk_token"  # an option of the model whose value is the token of this name
 
 _GPT2_CLASS = Recipe(defaults=_END, stages=_gpt2)
-_ROBERTA_CLASS = Recipe(defaults=_ROBERTA, stages=_gpt2, around=("cls_token", "sep_token"))
+_ROBERTA_CLASS = Recipe(defaults=_ROBERTA, stages=_gpt2, around=("cls_token", "sep_token", "doubled"))
 _BERT_CLASS = Recipe(
     kind="WordPiece",
     files=WORD_PIECE_FILES,
     defaults=_BERT,
     model={"unk_token": _UNKNOWN},
     stages=_bert,
-    around=("cls_token", "sep_token"),
+    around=("cls_token", "sep_token", "typed"),
 )
 _LLAMA_CLASS = Recipe(files=(), defaults=_SENTENCE, model={"fuse_unk": True, "byte_fallback": True}, stages=_llama)
 
@@ -266,7 +264,7 @@ RECIPES: dict[str, Recipe] = {
         stages=_gemma,
     ),
     **dict.fromkeys(("Bert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), _BERT_CLASS),
-    "MPNet": replace(_BERT_CLASS, defaults={**_ROBERTA, "unk_token": "[UNK]"}, adjust=_mask_with_space),
+    "MPNet": replace(_BERT_CLASS, defaults=_MPNET, adjust=_mask_with_space, around=_ROBERTA_CLASS.around),
     "OpenAIGPT": Recipe(
         defaults={"unk_token": "<unk>"},
         model={"end_of_word_suffix": "</w>", "unk_token": _UNKNOWN},
@@ -276,7 +274,7 @@ RECIPES: dict[str, Recipe] = {
         defaults={**_END, "bos_token": "<|startoftext|>", "pad_token": "<|endoftext|>"},
         model={"end_of_word_suffix": "</w>", "unk_token": _UNKNOWN},
         stages=_clip,
-        around=("bos_token", "eos_token"),
+        around=("bos_token", "eos_token", "doubled"),
         replacements=(("</w>", " "),),
         strips=True,
     ),
@@ -287,7 +285,7 @@ RECIPES: dict[str, Recipe] = {
         adjust=_sentinels,
         model={"unk_id": 2},
         stages=_t5,
-        around=(None, "eos_token"),
+        around=(None, "eos_token", "plain"),
     ),
     "XLMRoberta": Recipe(
         kind="Unigram",
@@ -295,6 +293,6 @@ RECIPES: dict[str, Recipe] = {
         defaults=_ROBERTA,
         model={"unk_id": 3},
         stages=_xlm_roberta,
-        around=("bos_token", "eos_token"),
+        around=("bos_token", "eos_token", "doubled"),
     ),
 }

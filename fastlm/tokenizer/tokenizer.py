@@ -12,6 +12,7 @@ from fastlm.errors import ParameterError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description
 from fastlm.tokenizer.library import library_errors, make_library
+from fastlm.tokenizer.reading import Reading, read
 from fastlm.tokenizer.settings import Settings
 from fastlm.tokenizer.stages import Pipeline
 from fastlm.tokenizer.streaming import make_pipeline
@@ -141,6 +142,10 @@ class Tokenizer:
             (found,) = library.encode_batch_fast([text], add_special_tokens=special)  # without the interpreter's lock
             return list(found.ids)
 
+    def read(self, texts: Sequence[tuple[str, ...]], *, longest: int = 0) -> list[Reading]:
+        """Texts and pairs of texts as an encoder reads them, with special tokens; see `reading.read`."""
+        return read(self._library, texts, longest)
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids; those that stand for nothing print nothing.
 
@@ -178,6 +183,11 @@ class Tokenizer:
         if self.table is not None and token < len(self.table.pieces):
             return self.table.pieces[token].decode("utf-8", "replace")
         return self.decode([token], skip_special=False)
+
+    def id_of(self, piece: str) -> int | None:
+        """The token that is written so, or None."""
+        found = self._library.token_to_id(piece)
+        return None if found is None else int(found)
 
     def count(self, text: str) -> int:
         """Number of tokens of a text, special ones included."""

@@ -47,8 +47,8 @@ def _depth_exceeds(value: object, limit: int) -> bool:
     return True
 
 
-def parse_object(data: bytes, where: str, *, unique: bool = False) -> dict[str, object]:
-    """The JSON object that `data` holds.
+def parse_json(data: bytes, where: str, *, unique: bool = False) -> object:
+    """The JSON value that `data` holds.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def parse_object(data: bytes, where: str, *, unique: bool = False) -> dict[str, 
     Raises
     ------
     ModelFormatError
-        Not UTF-8, not JSON, not an object, an integer of more than 64 digits, nesting deeper than 64, half of a
-        surrogate pair in a string, or a repeated name.
+        Not UTF-8, not JSON, an integer of more than 64 digits, nesting deeper than 64, half of a surrogate pair in a
+        string, or a repeated name.
     """
     try:
         text = data.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_unique_object if unique else None, parse_int=_integer)
+        value: object = json.loads(text, object_pairs_hook=_unique_object if unique else None, parse_int=_integer)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,10 +81,16 @@ def parse_object(data: bytes, where: str, *, unique: bool = False) -> dict[str, 
         raise ModelFormatError(f"{where}: not JSON: {error}") from None
     except ValueError as error:
         raise ModelFormatError(f"{where}: {error}") from None
-    if not isinstance(value, dict):
-        raise ModelFormatError(f"{where}: expected a JSON object, found {type(value).__name__}")
     if _depth_exceeds(value, _MAX_DEPTH):
         raise ModelFormatError(f"{where}: nested too deeply")
+    return value
+
+
+def parse_object(data: bytes, where: str, *, unique: bool = False) -> dict[str, object]:
+    """The JSON object that `data` holds; raises as `parse_json`, and where it holds something else."""
+    value = parse_json(data, where, unique=unique)
+    if not isinstance(value, dict):
+        raise ModelFormatError(f"{where}: expected a JSON object, found {type(value).__name__}")
     return value
 
 

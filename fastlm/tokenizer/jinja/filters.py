@@ -16,7 +16,7 @@ from fastlm.arguments import shown
 from fastlm.tokenizer.jinja import sequences
 from fastlm.tokenizer.jinja.formats import percent, to_json
 from fastlm.tokenizer.jinja.meter import NUMBERS, OBJECT, SEQUENCES, Meter, elements, integer, text
-from fastlm.tokenizer.jinja.methods import METHODS, Function, Run, replace
+from fastlm.tokenizer.jinja.methods import METHODS, Run, replace
 from fastlm.tokenizer.jinja.operators import ARITHMETIC, COMPARISON, attribute, part, signed
 
 _TEXT = METHODS[str]

@@ -1,0 +1,111 @@
+"""What a model makes of whole texts: vectors, labels, answers. `Model` has these methods."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm.engine import Engine
+from fastlm.tasks import embed, spans
+from fastlm.tasks import labels as labels_task
+from fastlm.tasks.embed import Ranked
+from fastlm.tasks.labels import Label, Span
+from fastlm.tasks.spans import Filled
+
+
+class Encoding:
+    """Texts are read whole; nothing is written on."""
+
+    engine: Engine
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What this checkpoint can do, such as ("generate", "chat", "embed") or ("classify", "embed")."""
+        return self.engine.tasks
+
+    def embed(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        pooling: str = "auto",
+        normalize: bool | str = "auto",
+        dimensions: int | None = None,
+        truncate: bool = False,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Vectors of texts: float32 (n, D), or (D,) of one text alone.
+
+        Parameters
+        ----------
+        texts
+            A text, or any number of them; an iterator is read piece by piece.
+        prompt_name
+            Of the folder's prompts, that which is put before each text.
+        pooling
+            "mean" of the tokens' hidden states, the "first" ("cls") or the "last"; "auto": what the folder of
+            sentence-transformers says, else the mean.
+        normalize
+            Whether vectors have length 1; "auto": what that folder says, else yes.
+        dimensions
+            How many numbers of each vector to keep, from its beginning (Kusupati et al. 2022).
+        truncate
+            Cut texts that are too long off. Otherwise they are an error.
+        progress
+            Called with (texts done, texts in all or None).
+
+        Raises
+        ------
+        ContextLengthError
+            A text has more tokens than the model can read.
+        ParameterError, UnsupportedError
+            An argument is out of range, or this model gives no vectors.
+        """
+        return embed.embed(
+            self.engine,
+            texts,
+            prompt_name=prompt_name,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            truncate=truncate,
+            progress=progress,
+        )
+
+    def classify(
+        self, texts: Iterable[Any], *, labels: Sequence[str] | None = None, top_k: int | None = None
+    ) -> list[list[Label]]:
+        """Labels of texts or pairs of texts, best first.
+
+        Parameters
+        ----------
+        labels
+            Others than the head's own, told apart by natural-language inference (a head that knows entailment).
+        top_k
+            How many to give for each text; None: all.
+
+        Raises UnsupportedError where the checkpoint has no such head, and ContextLengthError.
+        """
+        return labels_task.classify(self.engine, texts, labels, top_k)
+
+    def tag(self, text: str) -> list[Span]:
+        """Names and whatever else the head finds in a text, in order: label, score, text[start:end].
+
+        A word is what its first piece is; neighbours of one kind (B-X, I-X) are one span. Raises as `classify`.
+        """
+        return labels_task.tag(self.engine, text)
+
+    def fill_mask(self, text: str, *, top_k: int = 5) -> list[Filled] | list[list[Filled]]:
+        """What may stand for the mask token in a text, best first; for several of them, a list for each."""
+        return spans.fill_mask(self.engine, text, top_k)
+
+    def answer(self, question: str, context: str, *, top_k: int = 1) -> list[Span]:
+        """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`."""
+        return spans.answer(self.engine, question, context, top_k)
+
+    def rerank(self, query: str, docs: Iterable[str], *, top_n: int | None = None) -> list[Ranked]:
+        """Documents by how well they answer a query, best first, as a cross-encoder scores them; see `classify`."""
+        return embed.rerank(self.engine, query, docs, top_n)

@@ -1,0 +1,154 @@
+"""Labels of texts and of their tokens: classify, tag, and the numbers that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm.arch.heads import CLASSIFY, TAG
+from fastlm.arguments import whole
+from fastlm.engine import Engine
+from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.tasks.texts import by_token, given, groups, only, read, scores
+from fastlm.tokenizer.reading import Reading
+
+Array = NDArray[np.float64]
+HYPOTHESIS = "This example is {}."
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A label of a text, and how probable it is (of a regression: its value)."""
+
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A part of a text, text[start:end], with its label."""
+
+    label: str
+    score: float
+    text: str
+    start: int
+    end: int
+
+
+def names(config: Mapping[str, object], count: int) -> list[str]:
+    """The labels' names by id2label of config.json; LABEL_3 where it has none, as transformers calls them."""
+    given = config.get("id2label")
+    named = given if isinstance(given, Mapping) else {}
+    return [str(named.get(str(i), named.get(i, f"LABEL_{i}"))) for i in range(count)]
+
+
+def softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
+def sigmoid(x: Array) -> Array:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)))
+
+
+def probabilities(config: Mapping[str, object], logits: Array) -> Array:
+    """Of labels that exclude each other, or each for itself; of a regression the numbers as they are."""
+    kind = config.get("problem_type")
+    if kind == "regression":
+        return logits
+    alone = kind == "multi_label_classification" or logits.shape[-1] == 1
+    return sigmoid(logits) if alone else softmax(logits)
+
+
+def classify(
+    engine: Engine, texts: Iterable[object], labels: Sequence[str] | None, top_k: int | None
+) -> list[list[Label]]:
+    """See `Model.classify`."""
+    only(engine, CLASSIFY)
+    known = names(engine.config, engine.spec.outputs)
+    if top_k is not None:
+        top_k = whole(top_k, "top_k", 1, len(known if labels is None else labels))
+    if labels is not None:
+        return [_zero_shot(engine, known, text, _wanted(labels), top_k) for text in given(texts)]
+    found = []
+    for group in groups(given(texts)):
+        logits = scores(engine, read(engine, group)).astype(np.float64)
+        found += [_best(known, row, top_k) for row in probabilities(engine.config, logits)]
+    return found
+
+
+def _best(labels: Sequence[str], values: Array, top_k: int | None) -> list[Label]:
+    order = np.argsort(-values, kind="stable")[:top_k]
+    return [Label(labels[i], float(values[i])) for i in order]
+
+
+def _wanted(labels: object) -> list[str]:
+    found = list(given(labels, "labels"))
+    if not found or not all(isinstance(label, str) for label in found):
+        raise ParameterError("labels must be a list of texts")
+    return [str(label) for label in found]
+
+
+def _zero_shot(engine: Engine, known: list[str], text: object, labels: list[str], top_k: int | None) -> list[Label]:
+    """By natural-language inference (Yin et al. 2019): how much the text entails "This example is <label>."."""
+    entailed = next((i for i, name in enumerate(known) if name.lower().startswith("entail")), None)
+    if entailed is None:
+        raise UnsupportedError(f"labels: this head tells {', '.join(known)} apart; others need one for entailment")
+    if not isinstance(text, str):
+        raise ParameterError("texts: with labels, a text is a string")
+    logits = scores(engine, read(engine, [(text, HYPOTHESIS.format(label)) for label in labels]))
+    return _best(labels, softmax(logits[:, entailed].astype(np.float64)), top_k)
+
+
+def tag(engine: Engine, text: str) -> list[Span]:
+    """See `Model.tag`."""
+    only(engine, TAG)
+    (reading,) = read(engine, [text], "text")
+    p = softmax(by_token(engine, reading).astype(np.float64))
+    return list(_join(text, _words(reading, p, names(engine.config, engine.spec.outputs))))
+
+
+@dataclass(slots=True)
+class _Word:
+    label: str
+    score: float
+    start: int
+    end: int
+
+
+def _words(reading: Reading, p: Array, known: list[str]) -> list[_Word]:
+    """Words put together from their pieces; the first piece says what a word is."""
+    found: list[_Word] = []
+    last: tuple[int | None, int | None] = (None, None)
+    for i, (start, end) in enumerate(reading.spans):
+        if reading.parts[i] is None or start == end:
+            continue
+        word = (reading.parts[i], reading.words[i])
+        if found and word == last and word[1] is not None:
+            found[-1].end = end
+            continue
+        best = int(p[i].argmax())
+        found.append(_Word(known[best], float(p[i, best]), start, end))
+        last = word
+    return found
+
+
+def _join(text: str, words: list[_Word]) -> Iterable[Span]:
+    """Neighbours of one kind as one span: B-X begins one, I-X goes on; O is none."""
+    run: list[_Word] = []
+    for word in [*words, _Word("O", 0.0, 0, 0)]:
+        kind = word.label[2:] if word.label[:2] in ("B-", "I-") else word.label
+        if run and (kind != _kind(run[-1]) or word.label.startswith("B-")):
+            score = sum(w.score for w in run) / len(run)
+            start, end = run[0].start, run[-1].end
+            yield Span(_kind(run[0]), score, text[start:end], start, end)
+            run = []
+        if word.label != "O":
+            run.append(word)
+
+
+def _kind(word: _Word) -> str:
+    return word.label[2:] if word.label[:2] in ("B-", "I-") else word.label

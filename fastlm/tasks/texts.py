@@ -1,0 +1,118 @@
+"""Many texts through an encoder: read, sorted by length, and run in groups, none of which is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastlm import _core
+from fastlm.arch.spec import Pool
+from fastlm.arguments import shown
+from fastlm.engine import Engine
+from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, error_of
+from fastlm.tasks.forward import head_rows
+from fastlm.tokenizer.reading import Reading, pair
+
+Array = NDArray[np.float32]
+READ_AT_ONCE = 1024  # texts, which are then sorted
+RUN_AT_ONCE = 64  # texts in a call of the core, which may be cancelled between two of them
+
+
+def only(engine: Engine, task: str) -> None:
+    """An error where the checkpoint has no head of this task."""
+    if engine.task != task:
+        can = ", ".join(engine.tasks) or "forward"
+        raise UnsupportedError(f"{task}: this checkpoint has no head for it; it can: {can}")
+
+
+def given(texts: object, name: str = "texts") -> Iterable[object]:
+    """An iterable of texts; one text alone is a mistake that would run once for each of its letters."""
+    if isinstance(texts, str | bytes) or not isinstance(texts, Iterable):
+        raise ParameterError(f"{name} must be a list of texts, not {shown(texts)}: put one text into a list")
+    return texts
+
+
+def read(engine: Engine, texts: Iterable[object], name: str = "texts", longest: int = 0) -> list[Reading]:
+    """Readings of texts and pairs; an error names the text: texts[3].
+
+    longest: tokens after which a text is cut off; 0: one that is longer than the model's context is an error.
+    """
+    checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
+    tokenizer = engine.prompts.needed_tokenizer()
+    try:
+        readings = tokenizer.read(checked, longest=longest)
+    except ParameterError:
+        for i, text in enumerate(checked):  # which one was it?
+            with error_of(f"{name}[{i}]"):
+                tokenizer.read([text])
+        raise
+    for i, reading in enumerate(readings):
+        with error_of(f"{name}[{i}]"):
+            check(engine, reading)
+    return readings
+
+
+def check(engine: Engine, reading: Reading) -> None:
+    """Refuse what has no tokens, too many, or some that the model has no rows for."""
+    if not reading.ids:
+        raise ParameterError("the text is empty, and the tokenizer adds nothing to it")
+    if len(reading.ids) > engine.longest:
+        raise ContextLengthError(f"{len(reading.ids)} tokens are more than the context of {engine.longest}")
+    if max(reading.ids) >= engine.vocab:
+        raise ParameterError(f"the tokenizer makes token {max(reading.ids)} of it; the model has {engine.vocab}")
+
+
+def groups(texts: Iterable[object]) -> Iterator[list[object]]:
+    """As many texts as are read at once, until there are no more."""
+    rest = iter(texts)
+    while found := list(islice(rest, READ_AT_ONCE)):
+        yield found
+
+
+def pooled(engine: Engine, readings: Sequence[Reading], rows: str) -> Array:
+    """One row for each text, (n, outputs), in their order; rows: "first", "last" or "mean"."""
+    found = np.empty((len(readings), engine.spec.outputs), np.float32)
+    order = sorted(range(len(readings)), key=lambda i: len(readings[i].ids))
+    sessions = [engine.core.session() for _ in range(min(RUN_AT_ONCE, len(readings)))]
+    for at in range(0, len(order), RUN_AT_ONCE):
+        chosen = order[at : at + RUN_AT_ONCE]
+        items = [
+            _item(engine, session, readings[i], rows, found[i]) for session, i in zip(sessions, chosen, strict=False)
+        ]
+        _core.forward(engine.core, items)
+        if engine.spec.kind == "decoder":  # whose sessions hold what they have read
+            sessions = [engine.core.session() for _ in sessions]
+    return found
+
+
+def by_token(engine: Engine, reading: Reading, listed: Sequence[int] | None = None) -> Array:
+    """A row for each token of a text, or for those that are listed in ascending order: (rows, outputs)."""
+    n = len(reading.ids) if listed is None else len(listed)
+    found = np.empty((n, engine.spec.outputs), np.float32)
+    tokens = None if listed is None else np.array(listed, np.int32)
+    rows = "all" if listed is None else "listed"
+    _core.forward(engine.core, [_item(engine, engine.core.session(), reading, rows, found, tokens)])
+    return found
+
+
+def _item(
+    engine: Engine,
+    session: _core.Session,
+    reading: Reading,
+    rows: str,
+    to: Array,
+    listed: NDArray[np.int32] | None = None,
+) -> _core.Item:
+    typed = engine.spec.main.embed.types > 1
+    types = np.array(reading.types, np.int32) if typed else None
+    return _core.Item(session, np.array(reading.ids, np.int32), rows=rows, logits=to, types=types, listed=listed)
+
+
+def scores(engine: Engine, readings: Sequence[Reading]) -> Array:
+    """What a head for sequences gives for each text: (n, labels)."""
+    if engine.spec.pool is Pool.LATE:
+        return np.stack([by_token(engine, reading).mean(axis=0) for reading in readings])
+    return pooled(engine, readings, head_rows(engine.spec))
