@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastlm import _core
@@ -53,7 +53,7 @@ class Engine:
     prompts: Prompts
     templates: ChatTemplates | None
     task: str = ""
-    sentences: Sentences = Sentences()
+    sentences: Sentences = field(default_factory=Sentences)
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""

@@ -16,8 +16,10 @@ from fastlm.tokenizer.jinja.meter import STEP, Exhausted, Meter, Namespace, elem
 
 MAX_BODIES = 20  # in each other: as many as Python's own
 NEXT, BREAK, CONTINUE = range(3)  # how a body goes on after a statement
-BLOCKS = (nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.With, nodes.ScopedEvalContextModifier)
-BLOCKS += (nodes.Scope, nodes.Block, nodes.AssignBlock)  # with variables of their own
+BLOCKS: tuple[type[nodes.Node], ...] = (  # with variables of their own
+    *(nodes.For, nodes.Macro, nodes.CallBlock, nodes.FilterBlock, nodes.With),
+    *(nodes.ScopedEvalContextModifier, nodes.Scope, nodes.Block, nodes.AssignBlock),
+)
 
 Statement = Callable[[Meter, Scope, list[str]], int]
 Target = Callable[[Meter, Scope, Any], None]
