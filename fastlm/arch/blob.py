@@ -106,6 +106,7 @@ class _Reader:
     def __init__(self, words: tuple[int, ...]) -> None:
         self.words = words
         self.at, self.end = 0, len(words)
+        self.seen: dict[tuple[Any, tuple[int, ...]], Any] = {}  # records by their words: most layers are alike
 
     def bad(self, kind: Any, why: str) -> NoReturn:
         raise ModelFormatError(f"{getattr(kind, '__name__', kind)} {why}")
@@ -151,6 +152,10 @@ class _Reader:
             if NoneType not in get_args(kind):
                 self.bad(kind, "is missing")
             return None
+        key = kind, self.words[self.at : self.at + n]
+        if key in self.seen:
+            self.at += n
+            return self.seen[key]
         self.end = self.at + n
         classes = _classes(kind)
         number = self.word() if len(classes) > 1 else 1
@@ -161,4 +166,5 @@ class _Reader:
         if any(self.words[self.at : self.end]):
             self.newer(cls, "a field")
         self.at, self.end = self.end, end
+        self.seen[key] = found
         return found

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 SHORT_TEXT = 2000  # characters, or ids, for which the library keeps the interpreter's lock: a millisecond
 END_OF_IDS = 1 << 32
+_ENCODING = library_errors("text: the tokenizer cannot encode it", ParameterError)
+_DECODING = library_errors("ids: the tokenizer cannot decode them", ParameterError)
 
 
 class Tokenizer:
@@ -135,7 +137,7 @@ class Tokenizer:
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
         if has_surrogate(text):
             raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say")
-        with library_errors("text: the tokenizer cannot encode it", ParameterError):
+        with _ENCODING:
             library = self._library if start else self._going_on
             if len(text) <= SHORT_TEXT:
                 return list(library.encode(text, add_special_tokens=special).ids)
@@ -154,8 +156,8 @@ class Tokenizer:
         ParameterError
             One is no token id.
         """
-        values = list(items(ids, "ids", "a list of token ids"))
-        with library_errors("ids: the tokenizer cannot decode them", ParameterError):
+        values = ids if type(ids) is list else list(items(ids, "ids", "a list of token ids"))
+        with _DECODING:
             try:
                 text = self._text(values, skip_special)
             except (OverflowError, TypeError):
