@@ -53,7 +53,8 @@ class Encoding:
         dimensions
             How many numbers of each vector to keep, from its beginning (Kusupati et al. 2022).
         truncate
-            Cut texts that are too long off. Otherwise they are an error.
+            Cut off what is longer than the folder of sentence-transformers says, or than the context. Otherwise a
+            longer text is an error.
         progress
             Called with (texts done, texts in all or None).
 

@@ -154,6 +154,8 @@ def test_a_folder_of_sentence_transformers(folders: dict[str, Path], tmp_path: P
     with fastlm.load(folder) as model:
         first = model.forward(ids("who is it")).hidden[0]
         assert np.abs(model.embed("it", prompt_name="query") - first).max() < 1e-5
+        with pytest.raises(ContextLengthError, match=r"texts\[0\]: 42 tokens are more than the 16 that this model"):
+            model.embed(["paris " * 40])
         cut = model.embed(["paris " * 40, "paris " * 14], truncate=True)
         assert np.array_equal(cut[0], cut[1])
         from fastlm.saving import save

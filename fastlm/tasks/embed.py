@@ -51,8 +51,8 @@ def embed(
     total = len(texts) if isinstance(texts, Sequence) and not single else None
     found, done = [], 0
     for group in groups([texts] if single else _list(texts)):
-        longest = min(engine.longest, setup.longest or engine.longest) if truncate else 0
-        vectors = _vectors(engine, read(engine, [_with(prompt, text) for text in group], longest=longest), rows)
+        begun = [_with(prompt, text) for text in group]
+        vectors = _vectors(engine, read(engine, begun, longest=setup.longest, truncate=truncate), rows)
         vectors = vectors[:, :dimensions]
         found.append(_unit(vectors) if unit else vectors)
         done += len(group)

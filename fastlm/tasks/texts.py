@@ -35,15 +35,18 @@ def given(texts: object, name: str = "texts") -> Iterable[object]:
     return texts
 
 
-def read(engine: Engine, texts: Iterable[object], name: str = "texts", longest: int = 0) -> list[Reading]:
+def read(
+    engine: Engine, texts: Iterable[object], name: str = "texts", *, longest: int = 0, truncate: bool = False
+) -> list[Reading]:
     """Readings of texts and pairs; an error names the text: texts[3].
 
-    longest: tokens after which a text is cut off; 0: one that is longer than the model's context is an error.
+    longest: tokens of a text, if that is fewer than the context; truncate: cut longer ones off instead of an error.
     """
+    longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
     tokenizer = engine.prompts.needed_tokenizer()
     try:
-        readings = tokenizer.read(checked, longest=longest)
+        readings = tokenizer.read(checked, longest=longest if truncate else 0)
     except ParameterError:
         for i, text in enumerate(checked):  # which one was it?
             with error_of(f"{name}[{i}]"):
@@ -51,16 +54,19 @@ def read(engine: Engine, texts: Iterable[object], name: str = "texts", longest: 
         raise
     for i, reading in enumerate(readings):
         with error_of(f"{name}[{i}]"):
-            check(engine, reading)
+            check(engine, reading, longest)
     return readings
 
 
-def check(engine: Engine, reading: Reading) -> None:
+def check(engine: Engine, reading: Reading, longest: int) -> None:
     """Refuse what has no tokens, too many, or some that the model has no rows for."""
     if not reading.ids:
         raise ParameterError("the text is empty, and the tokenizer adds nothing to it")
-    if len(reading.ids) > engine.longest:
-        raise ContextLengthError(f"{len(reading.ids)} tokens are more than the context of {engine.longest}")
+    if len(reading.ids) > longest:
+        limit = (
+            f"the context of {longest}" if longest == engine.longest else f"the {longest} that this model was made for"
+        )
+        raise ContextLengthError(f"{len(reading.ids)} tokens are more than {limit}")
     if max(reading.ids) >= engine.vocab:
         raise ParameterError(f"the tokenizer makes token {max(reading.ids)} of it; the model has {engine.vocab}")
 
