@@ -80,11 +80,12 @@ def describe(model: Model) -> dict[str, Any]:
     stacks = {}
     for name, stack in (("encoder", model.spec.encoder), ("decoder", model.spec.decoder)):
         if stack is not None:
-            layers = Counter(_layer(layer) for layer in stack.layers)
+            layers = Counter(_layer(stack.layers[x.repeats - 1] if x.repeats else x) for x in stack.layers)
             stacks[name] = {"layers": dict(layers), "norms": _norms(stack)}
     return {
         "kind": model.kind,
         "model_type": model.config.get("model_type"),
+        "tasks": list(model.tasks),
         "parameters": info["parameters"],
         "hidden": model.spec.hidden,
         "vocabulary": model.vocab,
@@ -112,7 +113,7 @@ def summary(d: dict[str, Any]) -> str:
     lines = [
         f"{d['model_type']} ({d['kind']}), {d['parameters']:,} parameters",
         f"  hidden {d['hidden']}, vocabulary {d['vocabulary']:,}{', tied head' if d['tied_head'] else ''}, "
-        f"context {d['context']:,} tokens",
+        f"context {d['context']:,} tokens; it can {', '.join(d['tasks'])}",
     ]
     for name, stack in d["stacks"].items():
         lines += [f"  {name}: {n} x ({layer}), norms: {stack['norms']}" for layer, n in stack["layers"].items()]
