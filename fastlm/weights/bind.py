@@ -187,8 +187,9 @@ class _Search:
         return any(c.tensor in self.names for c in self.candidates(slot))
 
     def has_a_head(self) -> bool:
-        """Whether the checkpoint has any tensor of the head that the config speaks of."""
-        return any(self._has(slot.name) for slot in slots(self.family.spec) if slot.name.startswith("head."))
+        """Whether the checkpoint has any tensor of the head that the config speaks of, or the head needs none."""
+        own = [slot.name for slot in slots(self.family.spec) if slot.name.startswith("head.")]
+        return not own or any(map(self._has, own))
 
     def candidates(self, slot: str) -> list[_Candidate]:
         """The tensors that may fill a slot, the preferred one first."""
