@@ -99,11 +99,11 @@ class Encoding:
         """
         return labels_task.tag(self.engine, text)
 
-    def fill_mask(self, text: str, *, top_k: int = 5) -> list[Filled] | list[list[Filled]]:
+    def fill_mask(self, text: str, top_k: int = 5) -> list[Filled] | list[list[Filled]]:
         """What may stand for the mask token in a text, best first; for several of them, a list for each."""
         return spans.fill_mask(self.engine, text, top_k)
 
-    def answer(self, question: str, context: str, *, top_k: int = 1) -> list[Span]:
+    def answer(self, question: str, context: str, top_k: int = 1) -> list[Span]:
         """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`."""
         return spans.answer(self.engine, question, context, top_k)
 
