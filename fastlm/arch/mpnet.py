@@ -1,14 +1,13 @@
 """MPNet: BERT with T5's relative positions beside its own, and no token types (Song et al. 2020)."""
 
 from dataclasses import replace
-from functools import partial
 
-from fastlm.arch import bert, post_norm
+from fastlm.arch import bert, post_norm, roberta
 from fastlm.arch.config import Config
 from fastlm.arch.family import Family, Rule, Take
-from fastlm.arch.heads import Heads, answers, labels, pooled_labels, with_head, words
+from fastlm.arch.heads import with_head
 from fastlm.arch.skeleton import Shape, after_padding, grouped, layer_norm, read_shape
-from fastlm.arch.spec import Activation, Embed, Norm, RelativeBias
+from fastlm.arch.spec import Embed, RelativeBias
 
 DEFAULT = Shape(vocab=30527, hidden=768, width=3072, layers=12, heads=12, context=512)
 BUCKETS, MAX_DISTANCE = 32, 128  # which transformers' code has as numbers
@@ -36,15 +35,4 @@ def read(config: Config) -> Family:
     positions = Take("embeddings.position_embeddings", start=PADDING + 1, of=PADDING + 1 + shape.context)
     weights = {**WEIGHTS, "encoder.embed.positions": positions}
     family = Family("mpnet", spec, weights, RENAMES, post_norm.UNUSED)
-    return with_head(family, config, heads(config, shape, norm))
-
-
-def heads(config: Config, shape: Shape, norm: Norm) -> Heads:
-    modules = "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head"
-    first = partial(pooled_labels, config, shape.hidden, Activation.TANH, "classifier.dense", "classifier.out_proj")
-    return {
-        "SequenceClassification": first,
-        "TokenClassification": lambda: labels(config),
-        "QuestionAnswering": answers,
-        "MaskedLM": lambda: words(shape.hidden, Activation.GELU, norm, *modules),
-    }
+    return with_head(family, config, roberta.heads(config, shape, norm))

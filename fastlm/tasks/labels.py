@@ -140,8 +140,7 @@ def _join(text: str, words: list[_Word]) -> Iterable[Span]:
     """Neighbours of one kind as one span: B-X begins one, I-X goes on; O is none."""
     run: list[_Word] = []
     for word in [*words, _Word("O", 0.0, 0, 0)]:
-        kind = word.label[2:] if word.label[:2] in ("B-", "I-") else word.label
-        if run and (kind != _kind(run[-1]) or word.label.startswith("B-")):
+        if run and (_kind(word) != _kind(run[-1]) or word.label.startswith("B-")):
             score = sum(w.score for w in run) / len(run)
             start, end = run[0].start, run[-1].end
             yield Span(_kind(run[0]), score, text[start:end], start, end)
