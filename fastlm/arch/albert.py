@@ -42,7 +42,7 @@ def read(config: Config) -> Family:
     spec = post_norm.narrow_encoder(shape, norm, ffn, config.count("type_vocab_size", 2, MAX_VOCAB), width)
     layers = (spec.main.layers[0], *[Layer(repeats=1)] * (shape.layers - 1))
     spec = replace(spec, encoder=replace(spec.main, layers=layers))
-    family = Family("albert", spec, WEIGHTS, RENAMES, (r"pooler\..*", r"embeddings\.position_ids"))
+    family = Family("albert", spec, WEIGHTS, RENAMES, post_norm.UNUSED)
     return with_head(family, config, heads(config, shape, width, ffn.activation, norm))
 
 
