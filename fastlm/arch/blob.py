@@ -71,7 +71,9 @@ def encode(value: Any, kind: Any) -> bytes:
         element = get_args(kind)[0]
         if element is float:
             return struct.pack(f"<I{len(value)}f", len(value), *value)
-        return _word(len(value)) + b"".join(encode(item, element) for item in value)
+        different = {id(item): item for item in value}  # the layers of most models are one object
+        encoded = {place: encode(item, element) for place, item in different.items()}
+        return _word(len(value)) + b"".join(encoded[id(item)] for item in value)
     if value is None:
         return _word(0)
     classes, cls = _classes(kind), value.__class__

@@ -6,7 +6,6 @@ from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description
 from fastlm.tokenizer.library import library_normalizer
-from fastlm.tokenizer.patterns import judge
 
 # Work is counted in steps of a pattern, of about 10 ns.
 BASE, OF_TOKEN, OF_CHARACTER = 10_000_000, 1_000, 100  # allowed: for a file, for each token and for its characters
@@ -42,5 +41,7 @@ def _steps(part: Part, length: int) -> int:
     """Steps that a part takes for a text."""
     if "Regex" not in part.get("pattern", {}):
         return length
+    from fastlm.tokenizer.patterns import judge  # here, as in components.py
+
     judged = judge(part["pattern"]["Regex"])
     return judged.size * length * (length if judged.has_loop else 1)

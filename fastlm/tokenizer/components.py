@@ -12,13 +12,12 @@ from typing import Any
 
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.charsmap import longest_replacement
-from fastlm.tokenizer.pattern_syntax import MAX_LENGTH, PatternError
-from fastlm.tokenizer.patterns import judge
 
 MAX_PARTS = 64  # of a stage, in all its sequences
 MAX_DEPTH = 8
 MAX_GROWTH = 200.0  # characters that one character of a text can become in a stage
 MAX_TEXT = 4096
+MAX_LENGTH = 5_000  # characters of all patterns; of published ones, the longest has some 500
 MAX_ADDED = 1024  # tokens that post-processors add to a text
 MAX_STEPS = 8_000  # of all patterns with loops, for each pair of characters of a text
 
@@ -165,8 +164,6 @@ def _check_part(part: Part, name: str, reach: _Reach) -> None:
     try:
         shortest = _check_pattern(part, name, reach) if "pattern" in part else 1
         reach.growth *= _growth(part, shortest)
-    except PatternError as error:
-        raise ModelFormatError(f"{name}: the regular expression {_pattern_text(part)!r:.80} {error}") from None
     except ValueError as error:
         raise ModelFormatError(f"{name}: precompiled_charsmap {error}") from None
 
@@ -179,7 +176,13 @@ def _check_pattern(part: Part, name: str, reach: _Reach) -> int:
         raise ModelFormatError(f"{name}: pattern: those of the file have over {MAX_LENGTH:,} characters together")
     if "String" in part["pattern"]:
         return len(text)
-    judged = judge(text)
+    from fastlm.tokenizer.pattern_syntax import PatternError  # here: most of the small tokenizers have no patterns
+    from fastlm.tokenizer.patterns import judge
+
+    try:
+        judged = judge(text)
+    except PatternError as error:
+        raise ModelFormatError(f"{name}: the regular expression {text!r:.80} {error}") from None
     reach.steps += judged.size * reach.growth**2 if judged.has_loop else 0
     if reach.steps > MAX_STEPS:
         raise ModelFormatError(

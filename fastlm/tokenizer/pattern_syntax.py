@@ -8,7 +8,6 @@ from typing import NamedTuple
 from fastlm.tokenizer.pattern_sample import Sample
 from fastlm.tokenizer.pattern_tree import Alternation, Atomic, Characters, Concatenation, Look, Node, Repeat, Zero
 
-MAX_LENGTH = 5_000  # characters; of published ones, the longest has some 500
 MAX_DEPTH = 32
 MAX_STACKED = 4  # repetitions of repetitions, without groups
 MAX_COUNT = 1000  # of {n,m}
@@ -37,15 +36,13 @@ _FOLDS = re.compile(r"\(\?[a-z]*i")
 
 
 def read(pattern: str) -> Node:
-    """The tree of a pattern.
+    """The tree of a pattern, whose length components.py bounds.
 
     Raises
     ------
     PatternError
         See there.
     """
-    if len(pattern) > MAX_LENGTH:
-        raise PatternError(f"has {len(pattern):,} characters; at most {MAX_LENGTH:,} are read")
     return _Parser(pattern).whole()
 
 

@@ -33,6 +33,10 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
+_USUAL = json.JSONDecoder(parse_int=_integer)
+_UNIQUE = json.JSONDecoder(parse_int=_integer, object_pairs_hook=_unique_object)
+
+
 def _depth_exceeds(value: object, limit: int) -> bool:
     level: list[object] = [value]
     for _ in range(limit):
@@ -68,7 +72,7 @@ def parse_json(data: bytes, where: str, *, unique: bool = False) -> object:
     """
     try:
         text = data.decode("utf-8")
-        value: object = json.loads(text, object_pairs_hook=_unique_object if unique else None, parse_int=_integer)
+        value: object = (_UNIQUE if unique else _USUAL).decode(text)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeDecodeError as error:
