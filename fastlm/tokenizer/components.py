@@ -161,8 +161,8 @@ def check_stages(stages: Mapping[str, object], where: str) -> None:
 
 
 def _check_part(part: Part, name: str, reach: _Reach) -> None:
+    shortest = _check_pattern(part, name, reach) if "pattern" in part else 1
     try:
-        shortest = _check_pattern(part, name, reach) if "pattern" in part else 1
         reach.growth *= _growth(part, shortest)
     except ValueError as error:
         raise ModelFormatError(f"{name}: precompiled_charsmap {error}") from None
