@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from fastlm.arch.config import Config
-from fastlm.arch.family import Family, Rule
+from fastlm.arch.family import Family
 from fastlm.arch.heads import CLASSIFY, FILL, Head, Heads, labels, with_head
 from fastlm.arch.rope import read_rope
 from fastlm.arch.skeleton import (
@@ -13,6 +13,7 @@ from fastlm.arch.skeleton import (
     Shape,
     gated,
     grouped,
+    of_encoder,
     pre_norm_layer,
     read_shape,
     rms_norm,
@@ -20,7 +21,7 @@ from fastlm.arch.skeleton import (
 from fastlm.arch.spec import Activate, Activation, Dense, Logits, ModelSpec, Pool, Stack
 
 DEFAULT = Shape(vocab=128256, hidden=768, width=3072, layers=12, heads=12, context=8192)
-WEIGHTS: dict[str, Rule] = {slot.replace("decoder", "encoder"): rule for slot, rule in LLAMA.items() if slot != "head"}
+WEIGHTS = of_encoder(LLAMA)
 POOLS = {"late": Pool.LATE, "bos": Pool.FIRST, "mean": Pool.MEAN}
 
 

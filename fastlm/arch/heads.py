@@ -66,7 +66,10 @@ def with_head(family: Family, config: Config, heads: Heads) -> Family:
         return family
     if kind[1] not in heads:
         raise config.unsupported("architectures", name, "known: " + ", ".join(f"...For{known}" for known in heads))
-    head = heads[kind[1]]()
+    return _joined(family, heads[kind[1]]())
+
+
+def _joined(family: Family, head: Head) -> Family:
     spec = replace(family.spec, head=head.steps, pool=head.pool)
     weights, ignored = {**family.weights, **head.weights}, family.ignored + head.ignored
     return replace(family, spec=spec, weights=weights, ignored=ignored, task=head.task)
@@ -92,6 +95,11 @@ def pooled_labels(config: Config, width: int, activation: Activation, dense: str
     logits = Logits(tied=False, outputs=config.n_labels(), bias=True)
     steps = (Dense(width, bias=True), Activate(activation), logits)
     return Head(CLASSIFY, steps, {"head.0": dense, "head": module}, Pool.FIRST)
+
+
+def last_labels(config: Config) -> Head:
+    """A number for each label of the sequence: of its last token's hidden state."""
+    return Head(CLASSIFY, (Logits(tied=False, outputs=config.n_labels()),), {"head": "score"}, Pool.LAST)
 
 
 def normed_heads(config: Config, width: int, norm: Norm) -> Heads:
@@ -135,6 +143,4 @@ def of_decoder(family: Family, config: Config) -> Family:
     """A decoder whose class scores a text by its last token instead of writing on."""
     if not config.architecture.endswith("ForSequenceClassification") or family.spec.kind != "decoder":
         return family
-    logits = Logits(tied=False, outputs=config.n_labels())
-    spec = replace(family.spec, head=(logits,), pool=Pool.LAST)
-    return replace(family, spec=spec, weights={**family.weights, "head": "score"}, task=CLASSIFY)
+    return _joined(family, last_labels(config))

@@ -119,6 +119,16 @@ def decoder(
     return ModelSpec(shape.vocab, shape.hidden, shape.context, decoder=stack, head=head)
 
 
+def as_encoder(spec: ModelSpec) -> ModelSpec:
+    """The stack of a decoder, which must not be causal, as an encoder without a head."""
+    return replace(spec, encoder=spec.decoder, decoder=None, head=())
+
+
+def of_encoder(weights: Mapping[str, Rule]) -> dict[str, Rule]:
+    """The rules of a decoder's stack for the same stack as an encoder."""
+    return {slot.replace("decoder", "encoder"): rule for slot, rule in weights.items() if slot != "head"}
+
+
 def sliding_layers(config: Config, shape: Shape, default: Callable[[int], bool]) -> list[bool]:
     """Per layer, whether its attention slides: `layer_types`, or the family's rule where that is absent."""
     kinds = config.items("layer_types", str)

@@ -129,6 +129,17 @@ def test_gemma3_has_a_rope_per_kind_of_layer() -> None:
     assert ropes == [(1.0, pytest.approx(1e-2)), (1.0, pytest.approx(1e-2)), (0.125, pytest.approx(1e-3 / 8))]
 
 
+def test_embeddinggemma_sees_half_a_window_on_each_side() -> None:
+    config = {"model_type": "gemma3_text", **SHAPE, "head_dim": 4, "sliding_window_pattern": 3, "sliding_window": 512}
+    causal, both = (read(config, use_bidirectional_attention=flag) for flag in (None, True))
+    assert causal.kind == "decoder" and windows(causal) == [512, 512, 0]
+    assert both.kind == "encoder" and both.encoder is not None and both.head == ()
+    mixers = [layer.sublayers[0].mixer for layer in both.encoder.layers]
+    assert mixers == [replace(a, causal=False, window=257 if a.window else 0) for a in attentions(causal)]
+    with pytest.raises(UnsupportedError, match="architectures = 'Gemma3ForCausalLM'"):
+        read(config, use_bidirectional_attention=True, architectures=["Gemma3ForCausalLM"])
+
+
 def test_gemma_reads_gelu_as_its_tanh_form() -> None:
     for act in ("gelu", "gelu_pytorch_tanh"):
         spec = read({"model_type": "gemma", **SHAPE, "hidden_act": act})

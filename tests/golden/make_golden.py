@@ -83,6 +83,8 @@ CASES = {
     "gemma2": Case(gains=GEMMA_POST),
     "gemma2_odd": Case(gains=GEMMA_POST, tokens=35),
     "gemma3_text": Case(gains=GEMMA_POST + QK_NORM, states=True),
+    "gemma3_embedding": Case(gains=GEMMA_POST + QK_NORM + ((r"[qk]_norm", 0.6),), states=True),
+    "gemma3_classes": Case(gains=GEMMA_POST + QK_NORM + ((r"[qk]_norm", 0.6),), tokens=27),
     "phi": Case(gains=STRONG),
     "phi3": Case(),
     "phi3_longrope": Case(tokens=30, long=56),
