@@ -9,7 +9,7 @@ from fastlm.arch.heads import Heads, labels, pooled_labels, with_head, words
 from fastlm.arch.jina_embeddings_v3 import COMMON, UNUSED, layers
 from fastlm.arch.rope import read_rope
 from fastlm.arch.skeleton import Shape, grouped, layer_norm, read_shape
-from fastlm.arch.spec import Activation, Embed, Norm
+from fastlm.arch.spec import Activation, Embed, Norm, Rope
 
 DEFAULT = Shape(vocab=250048, hidden=768, width=3072, layers=12, heads=12, context=8192)
 RENAMES = (
@@ -23,10 +23,15 @@ RENAMES = (
 
 
 def read(config: Config) -> Family:
-    config.ignore("tie_word_embeddings")
     shape = read_shape(config, DEFAULT)
-    norm = layer_norm(config, "layer_norm_eps", 1e-12)
     rope = read_rope(config, shape.head_dim, shape.context, theta=160_000.0)
+    return build("gte", config, shape, rope, Activation.GELU)
+
+
+def build(name: str, config: Config, shape: Shape, rope: Rope, masked: Activation) -> Family:
+    """The family under either of its names; masked: the activation of its masked-language head."""
+    config.ignore("tie_word_embeddings")
+    norm = layer_norm(config, "layer_norm_eps", 1e-12)
     embed = Embed(types=config.count("type_vocab_size", 1, MAX_VOCAB, least=0))
     ffn = replace(post_norm.feed_forward(config, shape), gated=True, bias=False)
     spec = post_norm.encoder(shape, norm, grouped(shape, rope, bias=True), ffn, embed)
@@ -34,16 +39,15 @@ def read(config: Config) -> Family:
     for n, part in enumerate(("up", "gate")):
         fused = Take("layers.{i}.mlp.up_gate_proj", n * shape.width, 2 * shape.width)
         rules[f"encoder.{{i}}.1.{part}"] = (f"layers.{{i}}.mlp.{part}_proj", fused)
-    family = Family("gte", spec, rules, RENAMES, UNUSED)
-    return with_head(family, config, heads(config, shape, norm))
+    return with_head(Family(name, spec, rules, RENAMES, UNUSED), config, heads(config, shape, norm, masked))
 
 
-def heads(config: Config, shape: Shape, norm: Norm) -> Heads:
+def heads(config: Config, shape: Shape, norm: Norm, masked: Activation) -> Heads:
     modules = "lm_head.dense", "lm_head.layer_norm", "lm_head.decoder"
     return {
         "SequenceClassification": lambda: pooled_labels(
             config, shape.hidden, Activation.TANH, "pooler.dense", "classifier"
         ),
         "TokenClassification": lambda: labels(config),
-        "MaskedLM": lambda: words(shape.hidden, Activation.GELU, norm, *modules),
+        "MaskedLM": lambda: words(shape.hidden, masked, norm, *modules),
     }

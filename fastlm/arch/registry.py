@@ -31,6 +31,7 @@ FAMILIES = (
     "mixtral",
     "modernbert",
     "mpnet",
+    "new",
     "nomic_bert",
     "opt",
     "phi",

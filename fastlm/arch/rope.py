@@ -29,6 +29,7 @@ def read_rope(
     theta: float = 1e4,
     partial: float | None = None,
     original: int | None = None,
+    ntk: bool = False,
 ) -> Rope:
     """The one rope of a model.
 
@@ -37,6 +38,8 @@ def read_rope(
     theta, partial, original
         The family's defaults of rope_theta, partial_rotary_factor (None: it always rotates whole heads) and
         original_max_position_embeddings (None: what the section says, else `context`).
+    ntk
+        Whether the family has a kind of that name, which is not one of transformers'.
     """
     section = one_of(config, "rope_scaling", "rope_parameters")
     outer = config.number("rope_theta", theta)
@@ -45,7 +48,7 @@ def read_rope(
     else:
         partial = config.number("partial_rotary_factor", partial, most=1.0)
     original = config.count_or_none("original_max_position_embeddings", original, MAX_CONTEXT)
-    return make_rope(config, section, head_dim, context, theta=outer, partial=partial, original=original)
+    return make_rope(config, section, head_dim, context, theta=outer, partial=partial, original=original, ntk=ntk)
 
 
 def one_of(config: Config, *keys: str) -> Config | None:
@@ -65,6 +68,7 @@ def make_rope(
     theta: float,
     partial: float | None = None,
     original: int | None = None,
+    ntk: bool = False,
 ) -> Rope:
     """The rope that `section` describes (None: the default kind); the other values are what stands outside of it."""
     at = section or Config({}, config.where)
@@ -88,6 +92,8 @@ def make_rope(
         elif kind == "llama3":
             inside = at.count("original_max_position_embeddings", context, MAX_CONTEXT)
             frequencies = _llama3(at, frequencies, original or inside)
+        elif kind == "ntk" and ntk:
+            frequencies = _ntk(at, base, exponents, rotated)
         elif kind != "default":
             raise at.unsupported(
                 "rope_type" if at.has("rope_type") else "type", kind, "known: default, linear, llama3, longrope"
@@ -111,6 +117,14 @@ def _llama3(at: Config, frequencies: Frequencies, original: int) -> Frequencies:
     blended = (1 - smooth) * slowed / factor + smooth * slowed
     between = (wavelengths >= original / high) & (wavelengths <= original / low)
     return np.where(between, blended, slowed).astype(np.float32)
+
+
+def _ntk(at: Config, base: float, exponents: Frequencies, rotated: int) -> Frequencies:
+    """Fixed NTK scaling: the base times `factor`, and all frequencies divided by factor^(2 / dimensions)."""
+    at.only("mixed_b")
+    factor = max(at.number("factor", None), 1.0)
+    stretched = np.float32(1) / _powers(base * factor, exponents)
+    return np.asarray(stretched / np.float32(factor ** (2 / rotated)), np.float32)
 
 
 def _longrope(at: Config, base: float, exponents: Frequencies, context: int, original: int) -> Rope:

@@ -9,6 +9,7 @@ import pytest
 
 from fastlm.arch import registry
 from fastlm.arch.spec import (
+    Activate,
     Activation,
     Attention,
     Dense,
@@ -192,6 +193,21 @@ def test_mixtures_of_experts() -> None:
     ]
 
 
+def test_gte_by_its_own_code_is_gte_with_a_stretched_rope() -> None:
+    """https://kexue.fm/archives/9706, formula 6, in float64."""
+    config = {"model_type": "new", **SHAPE, "max_position_embeddings": 48}
+    del config["num_key_value_heads"]
+    found = {f: read(config, rope_theta=500, rope_scaling={"type": "ntk", "factor": f}) for f in (0.5, 1.0, 4.0)}
+    assert found[0.5] == found[1.0] == read(config, rope_theta=500)
+    assert read(config | {"model_type": "gte"}, rope_theta=500) == found[1.0]
+    ropes = {f: spec.encoder and spec.encoder.layers[0].sublayers[0].mixer.rope for f, spec in found.items()}
+    wanted = [(4 * 500.0) ** (-2 * i / 12) / 4 ** (2 / 12) for i in range(6)]
+    assert ropes[4.0].frequencies == pytest.approx(wanted, rel=1e-6)
+    masked = {"architectures": ["NewForMaskedLM"], "hidden_act": "gelu_new"}
+    activations = [Activate(Activation.GELU_TANH), Activate(Activation.GELU)]
+    assert [read(config, **masked, model_type=name).head[1] for name in ("new", "gte")] == activations
+
+
 def test_t5_versions() -> None:
     small = {"model_type": "t5", "d_model": 64, "num_layers": 2, "num_decoder_layers": 1, "is_encoder_decoder": True}
     old, new = read(small), read(small, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
@@ -241,6 +257,11 @@ def test_bert_is_an_encoder_with_norms_after_the_sum() -> None:
         ({"model_type": "bert", "is_decoder": True}, ("is_decoder",)),
         ({"model_type": "bert", "position_embedding_type": "relative_key"}, ("position_embedding_type",)),
         ({"model_type": "bloom", "apply_residual_connection_post_layernorm": True}, ("post_layernorm",)),
+        ({"rope_scaling": {"type": "ntk", "factor": 2.0}}, ("type", "ntk")),
+        ({"model_type": "new", "rope_scaling": {"type": "ntk", "factor": 2.0, "mixed_b": 0.5}}, ("mixed_b", "0.5")),
+        ({"model_type": "new", "layer_norm_type": "rms_norm"}, ("layer_norm_type", "rms_norm")),
+        ({"model_type": "new", "position_embedding_type": "absolute"}, ("position_embedding_type", "absolute")),
+        ({"model_type": "new", "logn_attention_scale": True}, ("logn_attention_scale", "True")),
         ({"model_type": "lama"}, ("lama", "llama", "gpt2")),
     ],
 )

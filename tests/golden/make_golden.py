@@ -43,7 +43,8 @@ class Case:
     tokens: int = 32  # of the prompt
     long: int = 0  # of a second prompt, beyond original_max_position_embeddings (longrope)
     states: bool = False  # also store attentions and hidden states
-    prefix: str = ""  # of transformers' tensor names, which real checkpoints of the family lack
+    prefix: str = ""  # of transformers' tensor names, in place of which real checkpoints of the family have
+    own: str = ""  # this one
     residual: float = 0.05  # size of the residual stream: small, so that epsilons show
     gains: tuple[tuple[str, float], ...] = ()  # tensor name -> factor on its size in ROLES
 
@@ -111,6 +112,12 @@ CASES = {
     "albert_mlm": Case(gains=POST_NORM, residual=0.1),
     "jina_embeddings_v3": Case(gains=POST_NORM, residual=0.1),
     "gte_mlm": Case(gains=(*POST_NORM, (r"(up_gate|qkv)_proj", 1.5)), residual=0.1),
+    "new_classes": Case(
+        gains=(*POST_NORM, (r"(up_gate|qkv)_proj", 1.5), (r"pooler\.dense", 10.0)),
+        residual=0.1,
+        prefix="gte.",
+        own="new.",
+    ),
     "nomic_bert": Case(gains=POST_NORM, residual=0.1, states=True),
     "eurobert_classes": Case(),
     "modernbert_mlm": Case(gains=(*MODERN, (r"W(qkv|o)", 0.6), (r"head\.dense", 0.7)), tokens=24, states=True),
@@ -283,12 +290,27 @@ def flaws(model: Any, draw: Arrays) -> list[str]:
     return found
 
 
+def as_gte(config: dict[str, Any]) -> dict[str, Any]:
+    """A config of Alibaba's own code, which transformers lacks, as that of the same model in transformers."""
+    dropped = ("auto_map", "layer_norm_type", "position_embedding_type", "pack_qkv", "unpad_inputs")
+    dropped += ("logn_attention_clip1", "logn_attention_scale", "use_memory_efficient_attention")
+    factor, head_dim = config["rope_scaling"]["factor"], config["hidden_size"] // config["num_attention_heads"]
+    return {key: value for key, value in config.items() if key not in dropped} | {
+        "architectures": [name.replace("New", "Gte") for name in config["architectures"]],
+        "model_type": "gte",
+        "rope_theta": config["rope_theta"] * factor,
+        "rope_scaling": {"rope_type": "linear", "factor": factor ** (2 / head_dim)},
+    }
+
+
 def make(name: str, case: Case) -> None:
     folder = HERE / name
     config = json.loads((folder / "config.json").read_text())
+    config = as_gte(config) if config["model_type"] == "new" else config
     kind = getattr(transformers, config["architectures"][0])
+    settings = transformers.AutoConfig.for_model(**config)
     with tempfile.TemporaryDirectory() as scratch:
-        kind(transformers.AutoConfig.from_pretrained(folder)).save_pretrained(scratch)
+        kind(settings).save_pretrained(scratch)
         shapes = load_file(f"{scratch}/model.safetensors")
     if config["model_type"] == "t5" and config.get("tie_word_embeddings") is False:
         shapes["lm_head.weight"] = shapes["shared.weight"]
@@ -297,9 +319,10 @@ def make(name: str, case: Case) -> None:
         rng = np.random.default_rng([seed, *name.encode()])
         made = weights(shapes, case, config, rng)
         made |= leftovers(name, made, config)
-        kept = {k.removeprefix(case.prefix): v for k, v in made.items()}
+        kept = {re.sub("^" + case.prefix, case.own, k): v for k, v in made.items()}
         save_file(kept, folder / "model.safetensors")
-        model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager", **experts).eval()
+        options = {"config": settings, "dtype": torch.float32, "attn_implementation": "eager", **experts}
+        model = kind.from_pretrained(folder, **options).eval()
         draw = run(model, config, case.tokens, case.states, rng)
         longer = run(model, config, case.long, False, rng) if case.long else {}
         found = flaws(model, draw) + (flaws(model, longer) if longer else [])
