@@ -70,7 +70,7 @@ class Engine:
     @property
     def writes(self) -> bool:
         """Whether it has a decoder whose head gives words."""
-        return self.kind != "encoder" and not self.task
+        return self.kind != "encoder" and not self.task and self.spec.logits is not None
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ class Engine:
         if self.task:
             more = ("rerank",) if self.task == CLASSIFY and self.spec.outputs <= 2 else ()
             return (self.task, *more, "embed")
-        if self.kind == "encoder":
+        if not self.writes:
             return ("embed",)
         return ("generate", *(("chat",) if self.templates else ()), "embed")
 

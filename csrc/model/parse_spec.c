@@ -193,7 +193,6 @@ static void read_model(flm_reader *r, flm_spec *spec) {
     read_head(r, spec);
     spec->pool = (flm_pool_kind)flm_read_int(r, "pool", 0, FLM_POOL_COUNT - 1);
     if (!spec->encoder.n_layers && !spec->decoder.n_layers) flm_read_bad(r, "spec", "has neither encoder nor decoder");
-    if (spec->decoder.n_layers && !spec->n_head) flm_read_bad(r, "decoder", "has no head");
 }
 
 flm_status flm_spec_read(const void *blob, size_t n_bytes, flm_spec *spec, flm_error *error) {

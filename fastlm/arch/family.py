@@ -45,6 +45,7 @@ class Family:
     renames: tuple[tuple[str, str], ...] = ()  # regular expression -> replacement, applied in order
     ignored: tuple[str, ...] = ()  # regular expressions of canonical names (fullmatch) that may be left over
     tie_when_missing: bool = False  # an untied head that the checkpoint lacks is tied instead of an error
+    bare_when_missing: bool = False  # a checkpoint without any tensor of its head is the bare model
     task: str = ""  # what its head is for, unless that is writing: the method of Model (heads.py)
 
     def bare(self) -> Family:

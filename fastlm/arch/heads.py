@@ -72,7 +72,8 @@ def with_head(family: Family, config: Config, heads: Heads) -> Family:
 def _joined(family: Family, head: Head) -> Family:
     spec = replace(family.spec, head=head.steps, pool=head.pool)
     weights, ignored = {**family.weights, **head.weights}, family.ignored + head.ignored
-    return replace(family, spec=spec, weights=weights, ignored=ignored, task=head.task)
+    encodes = family.spec.kind == "encoder"  # sentence-transformers saves it bare, under the name of its class
+    return replace(family, spec=spec, weights=weights, ignored=ignored, task=head.task, bare_when_missing=encodes)
 
 
 def words(width: int, activation: Activation, norm: Norm, dense: str, normed: str, *last: str) -> Head:
@@ -140,7 +141,10 @@ def answers(module: str = "qa_outputs") -> Head:
 
 
 def of_decoder(family: Family, config: Config) -> Family:
-    """A decoder whose class scores a text by its last token instead of writing on."""
-    if not config.architecture.endswith("ForSequenceClassification") or family.spec.kind != "decoder":
+    """A decoder whose class scores a text by its last token instead of writing on, or has no head."""
+    name = config.architecture
+    if family.spec.kind != "decoder":
         return family
+    if not name.endswith("ForSequenceClassification"):
+        return replace(family, bare_when_missing=name.endswith("Model") and "Head" not in name)
     return _joined(family, last_labels(config))

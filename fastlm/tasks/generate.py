@@ -82,8 +82,9 @@ def _one(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) ->
 
 def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
     """n requests with seeds of their own on forks of one sequence, whose prompt is read (or encoded) once."""
-    if engine.kind == "encoder":
-        raise UnsupportedError(f"an encoder writes no text; this one can {', '.join(engine.tasks)}, and forward()")
+    if not engine.writes:
+        what = "an encoder" if engine.kind == "encoder" else "a decoder without a head for words"
+        raise UnsupportedError(f"{what} writes no text; this one can {', '.join(engine.tasks)}, and forward()")
     ids = engine.prompts.ids(prompt)
     echo = engine.prompts.echo(prompt, ids, p.echo)
     first = engine.core.session()

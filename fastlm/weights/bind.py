@@ -134,8 +134,8 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
         differ.
     """
     search = _Search(family, checkpoint)
-    if family.task and family.spec.kind == "encoder" and not search.has_a_head():
-        family = family.bare()  # as sentence-transformers saves models, under the name of the class that had a head
+    if family.bare_when_missing and not search.has_a_head():
+        family = family.bare()
         search = _Search(family, checkpoint)
     search.refuse_heads()
     spec, logits = family.spec, family.spec.logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fastlm.arch import registry
@@ -14,6 +14,7 @@ from fastlm.weights.bind import bind
 from fastlm.weights.jsonfile import MAX_FILE_BYTES, check_lfs, file_bytes, read_bytes
 from fastlm.weights.paths import identity_of
 from fastlm.weights.safetensors import Checkpoint
+from fastlm.weights.sentences import MODULES
 from fastlm.weights.source import Builder, Built, ModelSource
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -59,6 +60,8 @@ class CheckpointFolder(ModelSource):
 
     def build(self, config: Mapping[str, object], builder: Builder[Built]) -> Built:
         family = registry.read(config, self.path / "config.json")
+        if _found(self.path / MODULES) is not None:  # it needs hidden states alone, whatever its class is called
+            family = replace(family, bare_when_missing=True)
         with Checkpoint(self.weights) as checkpoint:
             return builder.pack(bind(family, checkpoint))
 
