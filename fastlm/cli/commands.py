@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import stat
 import sys
-from pathlib import Path
 from typing import Any
 
 from fastlm.cli import streams
+from fastlm.cli.options import MODEL_HELP, PACKAGED_HELP, dtype_option, load_model, loading_options, model_options
+from fastlm.cli.outputs import bar
 from fastlm.cli.parser import command
 from fastlm.cli.talk import talk
 from fastlm.errors import ParameterError
 
-MODEL_HELP = "a model folder, a .flm file or a cached hub id"
-PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
 PROMPT_HELP = """what the text begins with, in quotes; - is standard input, as is a pipe where nothing is given (where a
 text is given, standard input is left to others); default: the beginning of sequence alone"""
 
@@ -34,7 +32,6 @@ SAMPLING: tuple[tuple[str, type, str], ...] = (
     ("no_repeat_ngram_size", int, "so many tokens never follow each other twice (0: off)"),
     ("seed", int, "the same seed draws the same text (drawn itself, and shown by --json)"),
 )
-LOADING = ("dtype", "threads", "context", "kv_dtype", "kv_bytes", "prefix_cache")
 
 
 def register(commands: Any) -> None:
@@ -48,7 +45,7 @@ def register(commands: Any) -> None:
         "fastlm generate --model path/to/checkpoint --temperature 0.8 --seed 1 < prompt.txt",
     )
     _prompt_options(generate)
-    _model_options(generate)
+    model_options(generate)
     _sampling_options(generate)
     generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
 
@@ -59,7 +56,7 @@ def register(commands: Any) -> None:
         _chat,
         'fastlm chat --model path/to/checkpoint --system "Answer in one sentence."',
     )
-    _model_options(chat)
+    model_options(chat)
     _sampling_options(chat)
     chat.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
 
@@ -71,7 +68,7 @@ def register(commands: Any) -> None:
         'fastlm next "The sky is" -k 5',
     )
     _prompt_options(following)
-    _model_options(following)
+    model_options(following)
     following.add_argument("-k", type=int, default=10, metavar="N", help="how many tokens (10)")
     following.add_argument("--json", action="store_true", help="print them as JSON")
 
@@ -83,7 +80,7 @@ def register(commands: Any) -> None:
         "fastlm info path/to/checkpoint --dtype int8",
     )
     info.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
-    _loading_options(info)
+    loading_options(info)
     shown = info.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="print it as JSON")
     shown.add_argument("--plan", action="store_true", help="the operations of a step instead")
@@ -96,7 +93,7 @@ def register(commands: Any) -> None:
         "fastlm bench path/to/checkpoint --dtype int4 --threads 4",
     )
     bench.add_argument("model", metavar="MODEL", nargs="?", help=PACKAGED_HELP)
-    _loading_options(bench)
+    loading_options(bench)
     bench.add_argument("--prompt", type=int, metavar="N", help="tokens to read (512, or what the context has room for)")
     bench.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to write after it (64)")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="that count, after one that does not (5)")
@@ -111,7 +108,7 @@ def register(commands: Any) -> None:
     )
     convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     convert.add_argument("out", metavar="OUT.flm", help="the file to write; one of this name is replaced at the end")
-    _dtype_option(convert)
+    dtype_option(convert)
 
 
 # ---- options ----------------------------------------------------------------------------------------------------
@@ -122,39 +119,6 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="PATH", help="take the prompt from this file, which is UTF-8")
 
 
-def _model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="MODEL", help=PACKAGED_HELP)
-    _loading_options(parser)
-
-
-def _dtype_option(parser: Any) -> None:
-    parser.add_argument(
-        "--dtype", default="auto", help="of the matrices: auto (as stored), float32, float16, bfloat16, int8, int4"
-    )
-
-
-def _loading_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("loading")
-    _dtype_option(group)
-    group.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="of the processor ($FASTLM_THREADS, else its fast cores, few for a tiny model)",
-    )
-    group.add_argument("--context", type=int, metavar="N", help="longest sequence in tokens (what the model has)")
-    group.add_argument(
-        "--kv-dtype", default="auto", help="of keys and values: auto (by the matrices), float32, bfloat16, int8"
-    )
-    group.add_argument("--kv-bytes", type=int, metavar="N", help="most memory for keys and values (by the machine's)")
-    group.add_argument(
-        "--no-prefix-cache",
-        dest="prefix_cache",
-        action="store_false",
-        help="forget keys and values, instead of keeping them for prompts that begin alike",
-    )
-
-
 def _sampling_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "sampling", "defaults: the model's generation_config.json, then what is in brackets"
@@ -163,12 +127,6 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N" if kind is int else "X", help=what)
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="write on where the model would end")
-
-
-def _load(args: argparse.Namespace) -> Any:
-    from fastlm.loading import load
-
-    return load(args.model, **{name: getattr(args, name) for name in LOADING})
 
 
 def _params(args: argparse.Namespace) -> dict[str, Any]:
@@ -182,18 +140,8 @@ def _params(args: argparse.Namespace) -> dict[str, Any]:
 
 def _given_text(args: argparse.Namespace) -> str | None:
     if args.model is None and args.prompt:
-        _warn_of_name(args.prompt)
+        streams.warn_of_name(args.prompt)
     return streams.given_text(args.prompt, args.file)
-
-
-def _warn_of_name(text: str) -> None:
-    """Say so where a prompt is the name of a file, which was perhaps meant to be read."""
-    try:
-        is_folder = stat.S_ISDIR(Path(text).stat().st_mode)
-    except (OSError, ValueError):  # there is none, or it cannot be a name
-        return
-    option = "--model" if is_folder or text.endswith(".flm") else "--file"
-    streams.note(f"the text is the name of a {'folder' if is_folder else 'file'}; did you mean {option} {text}?")
 
 
 def _beginning(model: Any) -> list[int]:
@@ -205,7 +153,7 @@ def _beginning(model: Any) -> list[int]:
 
 def _generate(args: argparse.Namespace) -> None:
     text = _given_text(args)
-    with _load(args) as model:
+    with load_model(args) as model:
         prompt = _beginning(model) if text is None else text
         if args.json:
             from dataclasses import asdict
@@ -223,28 +171,26 @@ def _generate(args: argparse.Namespace) -> None:
 
 def _chat(args: argparse.Namespace) -> None:
     system = None if args.system is None else streams.utf8(args.system, "--system")
-    with _load(args) as model:
+    with load_model(args) as model:
         talk(model, args.model, system, _params(args))
 
 
 def _next(args: argparse.Namespace) -> None:
     text = _given_text(args)
-    with _load(args) as model:
+    with load_model(args) as model:
         found = model.next_tokens(_beginning(model) if text is None else text, args.k)
     if args.json:
         streams.write_json([{"id": i, "text": piece, "probability": p} for i, piece, p in found])
         return
     width = max(len(repr(piece)) for _, piece, _ in found)
-    mark = "\u2588" if streams.can_show("\u2588") else "#"
     for token, piece, p in found:
-        bar = mark * round(40 * p / found[0][2])
-        streams.write(f"{token:>7}  {piece!r:<{width}}  {100 * p:6.2f} %  {bar}\n")
+        streams.write(f"{token:>7}  {piece!r:<{width}}  {100 * p:6.2f} %  {bar(p / found[0][2], 40)}\n")
 
 
 def _info(args: argparse.Namespace) -> None:
     from fastlm.describe import describe, plan, summary
 
-    with _load(args) as model:
+    with load_model(args) as model:
         if args.plan:
             streams.write(plan(model))
             return
@@ -255,7 +201,7 @@ def _info(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     from fastlm.bench import bench, summary
 
-    found = bench(lambda: _load(args), prompt=args.prompt, tokens=args.tokens, runs=args.runs)
+    found = bench(lambda: load_model(args), prompt=args.prompt, tokens=args.tokens, runs=args.runs)
     streams.write((json.dumps(found, indent=2) if args.json else summary(found)) + "\n")
 
 

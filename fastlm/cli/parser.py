@@ -37,7 +37,9 @@ class Parser(argparse.ArgumentParser):
         self.error(f"unknown option {name}" + (f"; did you mean {near}?" if near else ""))
 
     def _how_texts_go(self, surplus: Sequence[str]) -> str:
-        """What to know where a command takes one text, but several are given."""
+        """What to know where a command takes one text, but several are given, or where options stand among them."""
+        if any(action.dest == "texts" for action in self._actions):
+            return " (texts go together, before the options or after them)"
         if not any(action.dest == "prompt" and not action.option_strings for action in self._actions):
             return ""
         if any(len(item.split()) > 1 for item in surplus):  # there were quotes

@@ -31,6 +31,7 @@ def run(argv: Sequence[str] | None) -> int:
 def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm import __version__
     from fastlm.cli.commands import register
+    from fastlm.cli.encoders import register as register_encoders
     from fastlm.cli.parser import Parser
     from fastlm.train.options import register as register_training
 
@@ -38,6 +39,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"fastlm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     register(commands)
+    register_encoders(commands)
     register_training(commands)
     try:
         args = parser.parse_args(argv)

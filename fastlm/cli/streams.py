@@ -8,10 +8,11 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from fastlm.errors import ModelFileError, ParameterError
+from fastlm.errors import FastlmError, ModelFileError, ParameterError
 
 STDIN = "-"
 
@@ -107,10 +108,20 @@ def given_text(argument: str | None, file: str | None) -> str | None:
         raise ParameterError("--file: a text is given already: keep one of the two")
     source = argument if file is None else file
     if source is None:
-        return _standard_input() or None if _brings_text() else None
+        return _standard_input() or None if brings_text() else None
     if source == STDIN:
         return _standard_input()
-    return utf8(source, "the text") if file is None else _without_line_end(_read_file(file))
+    return utf8(source, "the text") if file is None else without_line_end(_read_file(file))
+
+
+def warn_of_name(text: str) -> None:
+    """Say so where a prompt is the name of a file, which was perhaps meant to be read."""
+    try:
+        is_folder = stat.S_ISDIR(Path(text).stat().st_mode)
+    except (OSError, ValueError):  # there is none, or it cannot be a name
+        return
+    option = "--model" if is_folder or text.endswith(".flm") else "--file"
+    note(f"the text is the name of a {'folder' if is_folder else 'file'}; did you mean {option} {text}?")
 
 
 def asks() -> bool:
@@ -130,7 +141,7 @@ def lines() -> Iterator[str]:
             raise ModelFileError(f"standard input cannot be read: {error.strerror}") from error
         if not line and not asks():
             return
-        yield utf8(_without_line_end(line), "standard input")
+        yield utf8(without_line_end(line), "standard input")
 
 
 def utf8(text: str, what: str) -> str:
@@ -147,7 +158,7 @@ def utf8(text: str, what: str) -> str:
         raise ParameterError(f"{what} is not UTF-8") from None
 
 
-def _brings_text() -> bool:
+def brings_text() -> bool:
     """Whether standard input is a pipe or a file: a terminal or /dev/null brings none."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
@@ -163,17 +174,52 @@ def _standard_input() -> str:
         text = sys.stdin.read()
     except OSError as error:
         raise ModelFileError(f"standard input cannot be read: {error.strerror}") from error
-    return _without_line_end(utf8(text, "standard input"))
+    return without_line_end(utf8(text, "standard input"))
 
 
 def _read_file(path: str) -> str:
+    with _errors_of(path):
+        try:
+            return Path(path).expanduser().read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ParameterError(f"{path}: is not UTF-8 (byte {error.start})") from None
+
+
+@contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    """What the system says of a file, or of its name."""
     try:
-        return Path(path).expanduser().read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ParameterError(f"{path}: is not UTF-8 (byte {error.start})") from None
+        yield
+    except FastlmError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _without_line_end(text: str) -> str:
+def lines_of(path: str) -> Iterator[str]:
+    """The lines of a file or of standard input (-), with their ends, read as they are needed.
+
+    The mark of UTF-8 at the beginning is no part of them.
+
+    Raises
+    ------
+    ParameterError
+        A line is not UTF-8, or standard input is closed.
+    ModelFileError
+        It cannot be read.
+    """
+    name = "standard input" if path == STDIN else path
+    if path == STDIN and sys.stdin is None:
+        raise ParameterError(f"{STDIN}: standard input is closed: give a text, or --file")
+    with _errors_of(name), ExitStack() as stack:
+        file: Iterator[str] = sys.stdin
+        if path != STDIN:
+            opened = Path(path).expanduser().open(encoding="utf-8", errors="surrogateescape", newline="")
+            file = stack.enter_context(opened)
+        for number, line in enumerate(file, 1):
+            text = utf8(line, f"{name}, line {number}")
+            yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def without_line_end(text: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,55 @@
+"""Options that several commands share: which model, and how it is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+MODEL_HELP = "a model folder, a .flm file or a cached hub id"
+PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
+LOADING = ("dtype", "threads", "context", "kv_dtype", "kv_bytes", "prefix_cache")
+
+
+def model_options(parser: argparse.ArgumentParser, packaged: bool = True) -> None:
+    """--model and how it is loaded; packaged: whether the model in the package will do, too."""
+    parser.add_argument(
+        "--model", metavar="MODEL", required=not packaged, help=PACKAGED_HELP if packaged else MODEL_HELP
+    )
+    loading_options(parser)
+
+
+def dtype_option(parser: Any) -> None:
+    """The format of the matrices."""
+    parser.add_argument(
+        "--dtype", default="auto", help="of the matrices: auto (as stored), float32, float16, bfloat16, int8, int4"
+    )
+
+
+def loading_options(parser: argparse.ArgumentParser) -> None:
+    """What `load` takes beside the path."""
+    group = parser.add_argument_group("loading")
+    dtype_option(group)
+    group.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of the processor ($FASTLM_THREADS, else its fast cores, few for a tiny model)",
+    )
+    group.add_argument("--context", type=int, metavar="N", help="longest sequence in tokens (what the model has)")
+    group.add_argument(
+        "--kv-dtype", default="auto", help="of keys and values: auto (by the matrices), float32, bfloat16, int8"
+    )
+    group.add_argument("--kv-bytes", type=int, metavar="N", help="most memory for keys and values (by the machine's)")
+    group.add_argument(
+        "--no-prefix-cache",
+        dest="prefix_cache",
+        action="store_false",
+        help="forget keys and values, instead of keeping them for prompts that begin alike",
+    )
+
+
+def load_model(args: argparse.Namespace) -> Any:
+    """The model that the options name, a context manager."""
+    from fastlm.loading import load
+
+    return load(args.model, **{name: getattr(args, name) for name in LOADING})
