@@ -109,6 +109,8 @@ cdef extern from "fastlm.h" nogil:
         uint32_t width
         uint32_t layers
         uint32_t heads
+        uint32_t cross_heads
+        uint32_t encoder_heads
         uint32_t context
         flm_format format
         flm_dtype kv_dtype
@@ -144,6 +146,7 @@ cdef extern from "fastlm.h" nogil:
         float *hidden
         float *hidden_states
         float *attentions
+        float *cross_attentions
         size_t n_whole
         const uint32_t *listed
         size_t n_listed
@@ -226,7 +229,7 @@ cdef extern from "fastlm.h" nogil:
     size_t flm_session_length(const flm_session *)
     size_t flm_session_copy_tokens(const flm_session *, int32_t *, size_t)
     void flm_session_destroy(flm_session *)
-    flm_status flm_session_encode(flm_session *, const int32_t *, size_t, const flm_poll *, flm_error *)
+    flm_status flm_session_encode(flm_session *, const int32_t *, size_t, float *, const flm_poll *, flm_error *)
     flm_status flm_forward(flm_model *, flm_item *, size_t, const flm_poll *, flm_error *)
     void flm_sampling_defaults(flm_sampling *)
     flm_status flm_request_create(flm_session *, const int32_t *, size_t, const flm_sampling *, flm_request **,

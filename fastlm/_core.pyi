@@ -103,7 +103,12 @@ class Session:
     def length(self) -> int: ...
     @property
     def tokens(self) -> list[int]: ...
-    def encode(self, ids: NDArray[np.int32], cancel: object = None) -> None: ...
+    # attentions: (encoder_heads of all layers, tokens, tokens), filled
+    def encode(
+        self, ids: NDArray[np.int32], cancel: object = None, attentions: NDArray[np.float32] | None = None
+    ) -> None: ...
+    @property
+    def source(self) -> int: ...  # tokens that are encoded
     def close(self) -> None: ...
 
 # One item of a step; the arrays that are given are filled (shapes as in flm_item).
@@ -118,6 +123,7 @@ class Item(NamedTuple):
     attentions: NDArray[np.float32] | None = None
     whole: int = 0  # tokens of the sequence that this is a beginning of (LongRoPE)
     listed: NDArray[np.int32] | None = None  # tokens, ascending
+    cross_attentions: NDArray[np.float32] | None = None
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
 

@@ -6,6 +6,7 @@
 cdef class Session(_Handle):
     cdef flm_session *handle
     cdef Model model
+    cdef readonly size_t source  # tokens that are encoded for cross-attention
 
     def __dealloc__(self):
         self.free()
@@ -35,6 +36,7 @@ cdef class Session(_Handle):
         self.hold()
         self.model.holds += 1
         twin.model = self.model
+        twin.source = self.source
         with nogil: status = flm_session_fork(self.handle, &twin.handle, &error)
         self.release()
         call.check(status, &error)
@@ -72,16 +74,24 @@ cdef class Session(_Handle):
             self.release()
         return np.asarray(found)[:length].tolist() if capacity else []
 
-    def encode(self, const int32_t[::1] ids, cancel=None):
+    def encode(self, const int32_t[::1] ids, cancel=None, attentions=None):
         cdef flm_error error
         cdef flm_status status
+        cdef flm_model_info info
         cdef _Poll poll = _Poll(cancel)
         cdef const int32_t *at = &ids[0] if ids.shape[0] else NULL
+        cdef float *to = NULL
         self.hold()
-        with nogil:
-            status = flm_session_encode(self.handle, at, ids.shape[0], &poll.poll, &error)
-        self.release()
+        try:
+            with nogil: flm_model_info_get(self.model.handle, &info)
+            if attentions is not None:
+                to = _attentions(attentions, info.encoder_heads, ids.shape[0], ids.shape[0])
+            with nogil:
+                status = flm_session_encode(self.handle, at, ids.shape[0], to, &poll.poll, &error)
+        finally:
+            self.release()
         poll.check(status, &error)
+        self.source = ids.shape[0]
 
 
 def forward(Model model, items, cancel=None):

@@ -9,8 +9,8 @@ from collections import namedtuple
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
                                   "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
-Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed",
-                  defaults=("last", None, None, None, None, None, 0, None))
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed "
+                          "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -166,7 +166,7 @@ cdef bytes _spec_of(const flm_model *model):
 
 cdef dict _describe(const flm_model_info *i):
     return {"kind": _KINDS[i.kind], "vocab": i.vocab, "width": i.width, "layers": i.layers, "heads": i.heads,
-            "context": i.context, "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
+            "cross_heads": i.cross_heads, "encoder_heads": i.encoder_heads, "context": i.context, "format": _FORMAT_NAMES[i.format], "kv_dtype": _DTYPE_NAMES[i.kv_dtype],
             "bos": i.bos if i.bos >= 0 else None, "decoder_start": i.decoder_start if i.decoder_start >= 0 else None,
             "parameters": i.parameters, "weight_bytes": i.weight_bytes, "kv_bytes_per_token": i.kv_bytes_per_token,
             "kv_bytes": i.kv_bytes, "scratch_bytes": i.scratch_bytes, "outputs": i.outputs,
@@ -184,6 +184,13 @@ cdef float *_floats(array, size_t n, name) except? NULL:
     return &flat[0]
 
 
+cdef float *_attentions(array, size_t heads, size_t tokens, size_t keys) except NULL:
+    if array.shape != (heads, tokens, keys):
+        raise errors.ParameterError(f"attentions must have the shape (heads of all layers, tokens, keys): "
+                                    f"{(heads, tokens, keys)}, not {array.shape}")
+    return _floats(array, heads * tokens * keys, "attentions")
+
+
 cdef const int32_t *_ids(array) except? NULL:
     cdef const int32_t[::1] ids = array
     return &ids[0] if ids.shape[0] else NULL
@@ -194,9 +201,6 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     cdef size_t count = len(item.tokens)
     if item.types is not None and <size_t>len(item.types) != count:
         raise errors.ParameterError(f"token types: {len(item.types)} of them for {count} tokens")
-    if item.attentions is not None and item.attentions.shape != (
-            info.layers, info.heads, count, item.session.length + count):
-        raise errors.ParameterError("attentions must have the shape (layers, heads, tokens, keys)")
     c.tokens = _ids(item.tokens)
     c.n_tokens = count
     if item.types is not None:
@@ -210,7 +214,10 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     c.logits = _floats(item.logits, rows * <size_t>info.outputs, "logits")
     c.hidden = _floats(item.hidden, count * info.width, "hidden")
     c.hidden_states = _floats(item.hidden_states, (info.layers + 1) * count * info.width, "hidden_states")
-    c.attentions = _floats(item.attentions, 0 if item.attentions is None else item.attentions.size, "attentions")
+    if item.attentions is not None:
+        c.attentions = _attentions(item.attentions, info.heads, count, item.session.length + count)
+    if item.cross_attentions is not None:
+        c.cross_attentions = _attentions(item.cross_attentions, info.cross_heads, count, item.session.source)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastlm import _core
+from fastlm.arch.slots import slots
 from fastlm.arch.spec import (
     Activation,
     Attention,
@@ -90,6 +91,19 @@ def fill(model: _core.Model, seed: int = 0) -> None:
         else:
             values = values * np.float32(0.2) + np.float32("norm.weight" in t.name)
         model.load_rows(i, 0, values)
+
+
+def weights(spec: ModelSpec) -> dict[str, np.ndarray]:
+    """Those that `fill` gives, for the reference."""
+    rng, found = np.random.default_rng(0), {}
+    for slot in slots(spec):
+        values = rng.standard_normal((slot.rows, slot.cols), dtype=np.float32)
+        if slot.is_matrix:
+            values *= np.float32(slot.cols**-0.5)
+        else:
+            values = values * np.float32(0.2) + np.float32("norm.weight" in slot.name)
+        found[slot.name] = (values[0] if slot.is_vector else values).astype(np.float64)
+    return found
 
 
 def build(

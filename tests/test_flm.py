@@ -148,21 +148,12 @@ def test_a_file_that_is_away_while_it_is_read(saved: Callable[..., Path], monkey
         fastlm.load(path)
 
 
-@pytest.mark.parametrize("heads", [1, 3, 5, 8])
+@pytest.mark.parametrize("heads", [1, 4, 7, 9])
 def test_attentions_have_as_many_heads_as_are_written(heads: int) -> None:
     _, model = build(plain_spec(256), threads=1)
-    assert model.info()["heads"] == 4
-    layers = model.info()["layers"]
-    item = _core.Item(model.session(), IDS[:5], attentions=np.zeros((layers, heads, 5, 5), np.float32))
+    assert model.info()["heads"] == 8
+    item = _core.Item(model.session(), IDS[:5], attentions=np.zeros((heads, 5, 5), np.float32))
     with pytest.raises(ParameterError, match="attentions must have the shape"):
-        _core.forward(model, [item])
-
-
-def test_layers_that_differ_in_heads_have_no_attentions() -> None:
-    _, model = build(exotic_spec(), threads=1)
-    assert model.info()["heads"] == 0
-    item = _core.Item(model.session(), IDS[:5], attentions=np.zeros((3, 0, 5, 5), np.float32))
-    with pytest.raises((ParameterError, UnsupportedError), match="attentions"):
         _core.forward(model, [item])
 
 

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from core_structs import ISAS
 from numpy.typing import NDArray
-from random_models import RMS, build, create, fill, plain_spec, usable
+from random_models import RMS, build, create, fill, plain_spec, usable, weights
 
 from fastlm import _core, reference
-from fastlm.arch.slots import slots
 from fastlm.arch.spec import (
     Activate,
     Activation,
@@ -54,19 +53,6 @@ def encoder_spec(head: tuple[HeadStep, ...] = (), *, narrow: bool = True) -> Mod
     embed = Embed(positions=512, types=2, norm=LAYER_NORM, narrow=narrow)
     stack = Stack((layer, wide, Layer(repeats=1), Layer(repeats=2)), RMS, embed=embed)
     return ModelSpec(67, 64, 512, width=48 if narrow else 0, encoder=stack, head=head)
-
-
-def weights(spec: ModelSpec) -> dict[str, NDArray[np.float64]]:
-    """Those that random_models.fill gives."""
-    rng, found = np.random.default_rng(0), {}
-    for slot in slots(spec):
-        values = rng.standard_normal((slot.rows, slot.cols), dtype=np.float32)
-        if slot.is_matrix:
-            values *= np.float32(slot.cols**-0.5)
-        else:
-            values = values * np.float32(0.2) + np.float32("norm.weight" in slot.name)
-        found[slot.name] = (values[0] if slot.is_vector else values).astype(np.float64)
-    return found
 
 
 def tokens(length: int) -> NDArray[np.int32]:

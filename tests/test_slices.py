@@ -12,6 +12,7 @@ from random_models import RMS, build, exotic_spec, llama_spec, plain_spec, run, 
 
 from fastlm import _core
 from fastlm.arch.spec import Activation, Attention, FeedForward, Layer, ModelSpec, NormSpan, Source, Sublayer
+from fastlm.tasks.forward import heads
 
 LENGTHS = (1, 300, 7, 129, 64)  # of the texts of a step: 501 tokens
 
@@ -30,27 +31,25 @@ def dense_spec() -> ModelSpec:
     return replace(spec, decoder=replace(spec.decoder, layers=(*layers, last)))
 
 
-SPECS = {  # and heads of every layer; 0: they differ
-    "plain": (plain_spec(320), 5),
-    "dense": (dense_spec(), 0),
-    "whole blocks": (llama_spec(192, 2, 3, 1, 1536, 300, tied=True), 3),  # of inner states, for every thread
+SPECS = {
+    "plain": plain_spec(320),
+    "dense": dense_spec(),
+    "whole blocks": llama_spec(192, 2, 3, 1, 1536, 300, tied=True),  # of inner states, for every thread
 }
 
 
-def captures(spec: ModelSpec, tokens: np.ndarray, heads: int) -> dict[str, np.ndarray]:
+def captures(spec: ModelSpec, tokens: np.ndarray, first: int) -> dict[str, np.ndarray]:
     assert spec.decoder is not None
     layers, n, width = len(spec.decoder.layers), len(tokens), spec.hidden
     return {
         "logits": np.empty((n, spec.vocab), np.float32),
         "hidden": np.empty((n, width), np.float32),
         "hidden_states": np.empty((layers + 1, n, width), np.float32),
-        **({"attentions": np.zeros((layers, heads, n, n), np.float32)} if heads else {}),
+        "attentions": np.zeros((sum(heads(spec.decoder)), n, first + n), np.float32),
     }
 
 
-def everything(
-    spec: ModelSpec, threads: int, format: str, isa: str, heads: int, first: int
-) -> list[dict[str, np.ndarray]]:
+def everything(spec: ModelSpec, threads: int, format: str, isa: str, first: int) -> list[dict[str, np.ndarray]]:
     """What one step gives for each of several texts, of which `first` tokens were read before."""
     _, model = build(spec, threads=threads, format=format, isa=isa, prefix=False)
     rng = np.random.default_rng(0)
@@ -60,30 +59,28 @@ def everything(
         session = model.session()
         if first:
             run(model, [(session, ids[:first], 0)], spec.vocab)
-        wanted.append(captures(spec, ids[first:], 0 if first else heads))
+        wanted.append(captures(spec, ids[first:], first))
         items.append(_core.Item(session, ids[first:], rows="all", **wanted[-1]))
     _core.forward(model, items)
     return wanted
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-@pytest.mark.parametrize(("spec", "heads"), SPECS.values(), ids=SPECS)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("format", ["float32", "bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("first", [0, 70])
-def test_slices_give_what_one_thread_gives(
-    spec: ModelSpec, heads: int, threads: int, format: str, isa: str, first: int
-) -> None:
+def test_slices_give_what_one_thread_gives(spec: ModelSpec, threads: int, format: str, isa: str, first: int) -> None:
     if not usable(isa):
         pytest.skip(f"this processor has no {isa}")
-    alone, sliced = (everything(spec, n, format, isa, heads, first) for n in (1, threads))
+    alone, sliced = (everything(spec, n, format, isa, first) for n in (1, threads))
     for one, other in zip(alone, sliced, strict=True):
         for name, values in one.items():
             assert np.array_equal(values, other[name]), name
             assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("spec", [spec for spec, _ in SPECS.values()], ids=SPECS)
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 @pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
 @pytest.mark.parametrize("lengths", [(500,), (300,), (290, 211)])
 def test_slices_of_which_the_last_token_is_wanted(spec: ModelSpec, format: str, lengths: tuple[int, ...]) -> None:
@@ -105,7 +102,7 @@ def test_slices_of_which_the_last_token_is_wanted(spec: ModelSpec, format: str, 
 @pytest.mark.parametrize("format", ["bfloat16", "int8", "int4"])
 def test_whole_blocks_of_few_tokens(format: str) -> None:
     """Inner states of which threads share the blocks, or one has too few to share."""
-    spec, _ = SPECS["whole blocks"]
+    spec = SPECS["whole blocks"]
     rng = np.random.default_rng(8)
     texts = [rng.integers(0, spec.vocab, n).astype(np.int32) for n in (1, 2, 15, 33)]
     found = []

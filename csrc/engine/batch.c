@@ -8,7 +8,9 @@
 #include "../model/model.h"
 #include "../plan/plan.h"
 
-static int captures(const flm_item *item) { return item->hidden || item->hidden_states || item->attentions; }
+static int captures(const flm_item *item) {
+    return item->hidden || item->hidden_states || item->attentions || item->cross_attentions;
+}
 
 flm_rows flm_batch_rows(const flm_item *item) { return item->logits ? item->rows : FLM_ROWS_NONE; }
 
@@ -42,6 +44,7 @@ void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index) {
     if (item->hidden) row->hidden = item->hidden + index * width;
     if (item->hidden_states) row->hidden_states = item->hidden_states + index * width;
     row->attentions = item->attentions;
+    row->cross_attentions = item->cross_attentions;
 }
 
 flm_status flm_batch_run(flm_engine *e, int encoder, flm_step *step, flm_watch *watch, flm_error *error) {
@@ -113,8 +116,8 @@ static flm_status check_types(const flm_model *m, const flm_item *item, flm_erro
 
 static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
     if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
-    if (item->attentions && !flm_spec_heads(flm_spec_main(&m->spec)))
-        return flm_fail(error, FLM_ERR_UNSUPPORTED, "attentions: the layers of this model differ in their heads");
+    if (item->cross_attentions && !flm_spec_heads(flm_spec_main(&m->spec), 1))
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "cross_attentions: this model has no cross-attention");
     flm_status status = check_rows(m, item, error);
     if (!status) status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
     if (!status && !m->decoder_plan) status = check_types(m, item, error);

@@ -100,14 +100,15 @@ static void adopt_cross_kv(flm_session *s, flm_page_table *table, size_t n) {
     flm_session_forget(s, 0);
 }
 
-flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, const flm_poll *poll,
-                              flm_error *error) {
+flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, float *attentions,
+                              const flm_poll *poll, flm_error *error) {
     if (!session) return flm_fail(error, FLM_ERR_ARGUMENT, "session is NULL");
     flm_status status = check_source(session, tokens, n_tokens, error);
     if (status) return status;
     flm_engine *e = session->model->engine;
     flm_page_table cross_kv = {0};
-    flm_part part = {.session = session, .tokens = tokens, .end = n_tokens, .cross_kv = &cross_kv};
+    flm_item item = {.tokens = tokens, .n_tokens = n_tokens, .attentions = attentions};
+    flm_part part = {.session = session, .item = &item, .tokens = tokens, .end = n_tokens, .cross_kv = &cross_kv};
     flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0};
     status = flm_gate_enter(e->gate, error);
     if (status) return status;

@@ -27,7 +27,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 4 /* may change until 1.0 */
+#define FLM_ABI_VERSION 5 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
@@ -181,8 +181,10 @@ typedef enum flm_rows {
 typedef struct flm_model_info {
     flm_kind kind;
     uint32_t vocab, width, layers, context;
-    uint32_t heads;    /* of self-attention in each layer, as flm_item.attentions counts them; 0: the layers differ */
-    flm_format format; /* of most matrices: the narrowest in the file, or what flm_model_options asked for */
+    uint32_t heads;         /* of self-attention in all layers: rows of flm_item.attentions */
+    uint32_t cross_heads;   /* of cross-attention in all layers: rows of flm_item.cross_attentions */
+    uint32_t encoder_heads; /* of an encoder beside a decoder, in all layers: rows of flm_session_encode's attentions */
+    flm_format format;      /* of most matrices: the narrowest in the file, or what flm_model_options asked for */
     flm_dtype kv_dtype;
     int32_t bos, decoder_start; /* -1: none */
     uint64_t parameters, weight_bytes, kv_bytes_per_token, kv_bytes, scratch_bytes;
@@ -228,8 +230,9 @@ FLM_API size_t flm_session_copy_tokens(const flm_session *session, int32_t *toke
 /* A call or a request that uses the session keeps it until it ends. */
 FLM_API void flm_session_destroy(flm_session *session);
 
-/* Encoder-decoders: run the encoder over tokens and keep its keys and values for cross-attention. */
-FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens,
+/* Encoder-decoders: run the encoder over tokens and keep its keys and values for cross-attention. attentions:
+ * [encoder_heads of all layers, n_tokens, n_tokens] takes its attention probabilities, or NULL. */
+FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, float *attentions,
                                       const flm_poll *poll, flm_error *error);
 
 /* ---- the one step function ---------------------------------------------------------------------- */
@@ -245,8 +248,9 @@ typedef struct flm_item {
     /* [layers + 1, n_tokens, width]: the embedding, then each layer's output, the last after the final
      * norm; or NULL */
     float *hidden_states;
-    /* [layers, heads, n_tokens, session length + n_tokens]: attention probabilities; or NULL */
+    /* [heads of all layers, n_tokens, session length + n_tokens]: attention probabilities; or NULL */
     float *attentions;
+    float *cross_attentions; /* [cross_heads of all layers, n_tokens, tokens of the source], or NULL */
     size_t n_whole; /* LongRoPE goes by the length of the sequence: that of the whole, of which this is a beginning; 0:
                        what the session will have */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED: ascending, each below n_tokens */

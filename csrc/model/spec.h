@@ -150,7 +150,7 @@ static inline int flm_spec_gives_words(const flm_spec *spec) {
     return last && last->kind == FLM_HEAD_LOGITS && last->as.logits.of_words;
 }
 
-/* Query heads of self-attention in each layer of a stack; 0: the layers differ. */
-uint32_t flm_spec_heads(const flm_stack_spec *stack);
+/* Query heads of self-attention, or of cross-attention, in all layers of a stack. */
+uint32_t flm_spec_heads(const flm_stack_spec *stack, int cross);
 
 #endif

@@ -114,6 +114,12 @@ static void compile_self(flm_compiler *c, const flm_attention_spec *a, flm_atten
     c->plan->captured_heads += a->heads;
 }
 
+static void compile_cross(flm_compiler *c, const flm_attention_spec *a, flm_attention_op *s) {
+    c->plan->has_cross = 1;
+    s->first_capture = c->plan->captured_cross_heads;
+    c->plan->captured_cross_heads += a->heads;
+}
+
 void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
     const flm_attention_spec *a = &sub->mixer.attention;
     flm_attention_op s = attention_op(c, sub);
@@ -129,7 +135,7 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
                                 .to = {FLM_BUF_Q, FLM_BUF_K, FLM_BUF_V},
                                 .epilogue = FLM_EPILOGUE_STORE};
     if (a->cross)
-        c->plan->has_cross = 1;
+        compile_cross(c, a, &s);
     else
         compile_self(c, a, &s, products);
     /* Cross-attention stores nothing here (an encoder's end did), so without norm and rope there is nothing to

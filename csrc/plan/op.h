@@ -112,7 +112,7 @@ typedef struct flm_attention_op {
     flm_norm q_norm, k_norm;
     int rope; /* index into the plan's ropes, -1: none */
     flm_kv_layer kv;
-    uint32_t first_capture; /* index of this attention's head 0 among the captured heads of the stack */
+    uint32_t first_capture; /* index of this attention's head 0 among the stack's captured heads of its kind */
 } flm_attention_op;
 
 typedef struct flm_join_op { /* residual_to = residual_norm(residual_from + scale * branch_norm(BRANCH)) */

@@ -84,13 +84,18 @@ void flm_run_finish_qkv(const flm_run *run, const flm_op *op, flm_share share) {
     }
 }
 
+/* Keys of a row of captured probabilities. */
+static size_t captured_keys(const flm_attention_op *s, const flm_row_item *item) {
+    return s->cross ? item->n_cross : item->attention_keys;
+}
+
 /* Where the captured probabilities of this layer go, from head `head` and token `index` of the entry on; NULL: not
  * wanted. */
 static float *capture_at(const flm_attention_op *s, const flm_row_item *item, size_t head, size_t index) {
-    if (!item->attentions || s->cross) return NULL;
-    return item->attentions +
-           (((size_t)s->first_capture + head) * item->attention_rows + item->attention_row0 + index) *
-               item->attention_keys;
+    float *to = s->cross ? item->cross_attentions : item->attentions;
+    if (!to) return NULL;
+    return to + (((size_t)s->first_capture + head) * item->attention_rows + item->attention_row0 + index) *
+                    captured_keys(s, item);
 }
 
 /* Tokens [index, index + count) of an entry, with query heads [head, head + group) of one K/V head. */
@@ -123,8 +128,8 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .kv_dtype = run->model->kv_dtype,
         .scratch = run->scratch->attention_scratch + thread * run->scratch->attention_floats,
         .probabilities = capture_at(s, item, head, index),
-        .prob_head_stride = item->attention_rows * item->attention_keys,
-        .prob_stride = item->attention_keys,
+        .prob_head_stride = item->attention_rows * captured_keys(s, item),
+        .prob_stride = captured_keys(s, item),
     };
     run->kernels->attention(&job);
 }

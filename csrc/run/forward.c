@@ -53,7 +53,7 @@ static void capture_state(const flm_run *run, const flm_op *op, unsigned thread,
 /* The output tokens of an entry: those of which more is wanted than keys and values. All, none, or the one at an
  * end. */
 static uint32_t output_tokens(const flm_row_item *item) {
-    if (item->hidden || item->hidden_states || item->attentions) return item->n_tokens;
+    if (item->hidden || item->hidden_states || item->attentions || item->cross_attentions) return item->n_tokens;
     if (item->rows == FLM_ROWS_LAST || item->rows == FLM_ROWS_FIRST) return 1;
     return item->rows == FLM_ROWS_NONE ? 0 : item->n_tokens;
 }

@@ -32,7 +32,8 @@ typedef struct flm_row_item {
     float *hidden;        /* [n_tokens, hidden] after the final norm */
     float *hidden_states; /* [layers + 1][state_stride], [n_tokens, hidden] each */
     size_t state_stride;
-    float *attentions; /* [heads of all layers][attention_rows][attention_keys]; rows from attention_row0 */
+    float *attentions;       /* [heads of all layers][attention_rows][attention_keys]; rows from attention_row0 */
+    float *cross_attentions; /* [cross-attention's heads of all layers][attention_rows][n_cross]; the same rows */
     size_t attention_rows, attention_keys, attention_row0;
 } flm_row_item;
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.arch.spec import ModelSpec, Pool
+from fastlm.arch.spec import Attention, ModelSpec, Pool, Source, Stack
 from fastlm.arguments import items, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
@@ -31,15 +31,21 @@ class Outputs:
     hidden
         float32 (T, D), after the final norm.
     attentions
-        Per layer, float32 (heads, T, S): the softmax of each token over the S tokens of the sequence.
+        Per layer, float32 (heads, T, S): the softmax of each token over the S tokens of the sequence. Layers may differ
+        in their number of heads.
     hidden_states
         layers + 1 arrays of float32 (T, D): the embedding, then each layer's output, the last after the final norm.
+    encoder_attentions, cross_attentions
+        Of an encoder-decoder, per layer: (heads, S, S) of its encoder over a source of S tokens, and (heads, T, S) of
+        its decoder over that source. `attentions` are the decoder's over itself, (heads, T, T).
     """
 
     logits: Array | None
     hidden: Array
     attentions: list[Array] | None = None
     hidden_states: list[Array] | None = None
+    encoder_attentions: list[Array] | None = None
+    cross_attentions: list[Array] | None = None
 
     def __repr__(self) -> str:
         """The shapes: the values would fill screens."""
@@ -70,11 +76,13 @@ def run_forward(
     """One sequence through the model; see `Model.forward`."""
     spec, prompts = engine.spec, engine.prompts
     tokens = prompts.check(ids, "ids")
-    session = engine.core.session()
+    session, encoded = engine.core.session(), None
     if spec.kind == "encoder-decoder":
         if decoder_ids is None:
             raise ParameterError("decoder_ids: an encoder-decoder needs them")
-        session.encode(np.array(tokens, np.int32))
+        if wanted.attentions:
+            encoded = probabilities(heads(spec.encoder), len(tokens), len(tokens))
+        session.encode(np.array(tokens, np.int32), attentions=encoded)
         tokens = prompts.check(decoder_ids, "decoder_ids")
     elif decoder_ids is not None:
         raise ParameterError(f"decoder_ids: only an encoder-decoder has them; this model's kind is {spec.kind}")
@@ -84,7 +92,7 @@ def run_forward(
         raise ContextLengthError(f"{len(tokens)} tokens are more than the context of {engine.longest}")
     types = None if token_types is None else _types(token_types, len(tokens), spec)
     with memory_for(f"the outputs of {len(tokens)} tokens"):
-        item = _item(session, tokens, spec, int(engine.info["heads"] or 0), wanted, types)
+        item = _item(session, tokens, spec, wanted, types)
     _core.forward(engine.core, [item])
     assert item.hidden is not None
     logits = item.logits
@@ -93,9 +101,33 @@ def run_forward(
     return Outputs(
         logits=logits,
         hidden=item.hidden,
-        attentions=None if item.attentions is None else list(item.attentions),
+        attentions=by_layer(item.attentions, heads(spec.main)),
         hidden_states=None if item.hidden_states is None else list(item.hidden_states),
+        encoder_attentions=by_layer(encoded, heads(spec.encoder)),
+        cross_attentions=by_layer(item.cross_attentions, heads(spec.main, Source.ENCODER)),
     )
+
+
+def heads(stack: Stack | None, source: Source = Source.SELF) -> list[int]:
+    """Of each layer: heads of self-attention or of cross-attention."""
+    if stack is None:
+        return []
+    own = [
+        sum(s.mixer.heads for s in layer.sublayers if isinstance(s.mixer, Attention) and s.mixer.source is source)
+        for layer in stack.layers
+    ]
+    return [own[layer.repeats - 1] if layer.repeats else own[i] for i, layer in enumerate(stack.layers)]
+
+
+def probabilities(counts: Sequence[int], tokens: int, keys: int) -> Array | None:
+    """Room for the attentions of all layers: float32 (heads, tokens, keys); None where there are no heads."""
+    with memory_for(f"the attentions of {tokens} tokens"):
+        return np.zeros((sum(counts), tokens, keys), np.float32) if sum(counts) and tokens else None
+
+
+def by_layer(found: Array | None, counts: Sequence[int]) -> list[Array] | None:
+    """What `probabilities` made room for, per layer."""
+    return None if found is None else np.split(found, np.cumsum(counts)[:-1])
 
 
 def head_rows(spec: ModelSpec, wanted: str = "all") -> str:
@@ -114,16 +146,14 @@ def _types(values: Iterable[int], count: int, spec: ModelSpec) -> list[int]:
 
 
 def _item(
-    session: _core.Session, tokens: list[int], spec: ModelSpec, heads: int, wanted: Wanted, types: list[int] | None
+    session: _core.Session, tokens: list[int], spec: ModelSpec, wanted: Wanted, types: list[int] | None
 ) -> _core.Item:
     """Arrays for what is wanted."""
     if wanted.logits not in ("all", "last"):
         raise ParameterError(f"logits must be 'all' or 'last', not {shown(wanted.logits)}")
-    if wanted.attentions and not heads:
-        raise UnsupportedError("attentions: the layers of this model differ in their number of heads")
     n, width, layers = len(tokens), spec.hidden, len(spec.main.layers)
     rows = head_rows(spec, wanted.logits) if spec.head else "none"
-    attentions = np.zeros((layers, heads, n, n), np.float32) if wanted.attentions else None
+    own, cross = (heads(spec.main, source) if wanted.attentions else [] for source in Source)
     return _core.Item(
         session,
         np.array(tokens, np.int32),
@@ -132,7 +162,8 @@ def _item(
         types=None if types is None else np.array(types, np.int32),
         hidden=np.empty((n, width), np.float32),
         hidden_states=np.empty((layers + 1, n, width), np.float32) if wanted.hidden_states else None,
-        attentions=attentions,
+        attentions=probabilities(own, n, n),
+        cross_attentions=probabilities(cross, n, session.source),
     )
 
 

@@ -12,6 +12,7 @@ from greedy import write_greedily
 
 EXACT = 1e-6  # of the outputs' standard deviation: the reference against the float64 model
 CLOSE = 1e-4  # any float32 computation
+NEAR = 1e-5  # of probabilities of attention
 ROUNDED = 0.02  # matrices and activations in bfloat16 or float16
 
 
@@ -52,7 +53,7 @@ def test_reference_states_equal_transformers(golden: Any) -> None:
 def check_states(golden: Any, attentions: Any, hidden_states: Any) -> None:
     """Attention probabilities and hidden states by transformers' conventions, in float32."""
     assert np.shape(attentions) == golden.expected["attentions"].shape
-    assert np.abs(np.array(attentions) - golden.expected["attentions"]).max() < CLOSE
+    assert np.abs(np.array(attentions) - golden.expected["attentions"]).max() < NEAR
     assert np.shape(hidden_states) == golden.expected["hidden_states"].shape
     for found, expected in zip(hidden_states, golden.expected["hidden_states"], strict=True):
         assert np.abs(found - expected).max() < CLOSE * expected.std()
@@ -113,6 +114,10 @@ def test_engine_states_equal_transformers(golden: Any) -> None:
     with load(golden.folder, "float32") as model:
         outputs = run(model, golden, attentions=True, hidden_states=True)
     check_states(golden, outputs.attentions, outputs.hidden_states)
+    for name in ("encoder_attentions", "cross_attentions"):
+        found, expected = getattr(outputs, name), golden.expected.get(name)
+        assert (found is None) == (expected is None) == (model.kind != "encoder-decoder")
+        assert found is None or np.abs(np.array(found) - expected).max() < NEAR
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16"])

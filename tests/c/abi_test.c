@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(FLM_ABI_VERSION == 4, "a new ABI needs new figures here");
+_Static_assert(FLM_ABI_VERSION == 5, "a new ABI needs new figures here");
 
 _Static_assert(FLM_OK == 0 && FLM_ERR_ARGUMENT == 10 && FLM_ERR_FORMAT == 20 && FLM_ERR_UNSUPPORTED == 30, "status");
 _Static_assert(FLM_ERR_CONTEXT_LENGTH == 40 && FLM_ERR_MEMORY == 50 && FLM_ERR_IO == 60, "status");
@@ -23,9 +23,9 @@ _Static_assert(sizeof(flm_context_options) == 32, "flm_context_options");
 _Static_assert(sizeof(flm_counters) == 40 + 8 * 256, "flm_counters");
 _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");
-_Static_assert(sizeof(flm_model_info) == 88, "flm_model_info");
+_Static_assert(sizeof(flm_model_info) == 96, "flm_model_info");
 _Static_assert(sizeof(flm_vocabulary) == 72, "flm_vocabulary");
-_Static_assert(sizeof(flm_item) == 96, "flm_item");
+_Static_assert(sizeof(flm_item) == 104, "flm_item");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
 _Static_assert(sizeof(flm_sampling) == 120, "flm_sampling");

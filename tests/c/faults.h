@@ -130,7 +130,7 @@ static flm_session *new_session(flm_model *model) {
     int32_t source[SOURCE];
     number(source, SOURCE, 3);
     CHECK(flm_session_create(model, &session, NULL) == FLM_OK);
-    if (model->engine->cross) CHECK(flm_session_encode(session, source, SOURCE, NULL, NULL) == FLM_OK);
+    if (model->engine->cross) CHECK(flm_session_encode(session, source, SOURCE, NULL, NULL, NULL) == FLM_OK);
     return session;
 }
 
@@ -190,12 +190,14 @@ static flm_status forward_all(flm_model *model, flm_session *session, size_t n, 
     flm_model_info_get(model, &info);
     const int has_logits = info.kind != FLM_KIND_ENCODER;
     const size_t keys = n + (has_logits ? flm_session_length(session) : 0);
-    const size_t sizes[4] = {has_logits ? n * info.vocab : 0, n * info.width, (info.layers + 1) * n * info.width,
-                             n < HELD ? info.layers * info.heads * n * keys : 0};
-    float *reports[4];
+    const size_t seen = n < HELD && info.cross_heads ? session->n_cross : 0;
+    enum { REPORTS = 5 };
+    const size_t sizes[REPORTS] = {has_logits ? n * info.vocab : 0, n * info.width, (info.layers + 1) * n * info.width,
+                                   n < HELD ? info.heads * n * keys : 0, info.cross_heads * n * seen};
+    float *reports[REPORTS];
     int32_t *tokens = malloc(n * sizeof *tokens);
     number(tokens, n, from);
-    for (int i = 0; i < 4; i++) reports[i] = sizes[i] ? malloc(sizes[i] * sizeof(float)) : NULL;
+    for (int i = 0; i < REPORTS; i++) reports[i] = sizes[i] ? malloc(sizes[i] * sizeof(float)) : NULL;
     flm_item item = {.session = session,
                      .tokens = tokens,
                      .n_tokens = n,
@@ -203,9 +205,10 @@ static flm_status forward_all(flm_model *model, flm_session *session, size_t n, 
                      .logits = reports[0],
                      .hidden = reports[1],
                      .hidden_states = reports[2],
-                     .attentions = reports[3]};
+                     .attentions = reports[3],
+                     .cross_attentions = reports[4]};
     flm_status status = flm_forward(model, &item, 1, poll, error);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < REPORTS; i++) {
         if (reports[i] && !status) append(out, reports[i], sizes[i] * sizeof(float));
         free(reports[i]);
     }

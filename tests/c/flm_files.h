@@ -95,7 +95,7 @@ static inline flm_status report_all(flm_model *model, flm_session *session, cons
     item.hidden = room_for(1, 1, N, info->width);
     item.hidden_states = room_for((uint64_t)info->layers + 1, 1, N, info->width);
     item.attentions =
-        room_for(info->layers, info->heads, N, N + (has_logits ? (uint64_t)flm_session_length(session) : 0));
+        room_for(1, info->heads, N, N + (has_logits ? (uint64_t)flm_session_length(session) : 0));
     const flm_status status = flm_forward(model, &item, 1, NULL, error);
     free(item.logits);
     free(item.hidden);
@@ -120,7 +120,7 @@ static inline flm_status use_model(flm_model *model, uint64_t way, flm_error *er
     sampling.logprobs = (int32_t)((way >> 2) % 3) - 1;
     flm_status status = flm_session_create(model, &session, error);
     if (status == FLM_OK && info.kind != FLM_KIND_ENCODER) {
-        if (info.kind == FLM_KIND_ENCODER_DECODER) status = flm_session_encode(session, prompt, 3, NULL, error);
+        if (info.kind == FLM_KIND_ENCODER_DECODER) status = flm_session_encode(session, prompt, 3, NULL, NULL, error);
         if (status == FLM_OK) status = flm_request_create(session, prompt, 3, &sampling, &request, error);
         if (status == FLM_OK) status = flm_request_wait(request, 1, NULL, &progress, error);
         if (status == FLM_OK) {

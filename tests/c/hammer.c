@@ -101,7 +101,7 @@ static flm_session *new_session(const setting *s) {
     CHECK(flm_session_create(s->model, &session, &error) == FLM_OK);
     if (s->subject->info.kind != FLM_KIND_ENCODER_DECODER) return session;
     for (int i = 0; i < SOURCE; i++) source[i] = 2 + i;
-    if (worked(s, flm_session_encode(session, source, SOURCE, NULL, &error), &error)) return session;
+    if (worked(s, flm_session_encode(session, source, SOURCE, NULL, NULL, &error), &error)) return session;
     flm_session_destroy(session);
     return NULL;
 }

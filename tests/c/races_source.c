@@ -18,7 +18,7 @@ int main(int argc, char **argv) {
     CHECK(flm_context_create(&options, &context, NULL) == FLM_OK);
     CHECK(flm_model_open(context, argv[1], NULL, &model, NULL) == FLM_OK);
     CHECK(flm_session_create(model, &session, NULL) == FLM_OK);
-    for (int i = 0; i < TIMES; i++) CHECK(flm_session_encode(session, &token, 1, NULL, NULL) == FLM_OK);
+    for (int i = 0; i < TIMES; i++) CHECK(flm_session_encode(session, &token, 1, NULL, NULL, NULL) == FLM_OK);
     flm_context_counters(context, &counters);
     printf("%llu\n", (unsigned long long)counters.forwards);
     flm_session_destroy(session);

@@ -71,7 +71,7 @@ static flm_status encode(stage *s, flm_error *error) {
     const size_t n = s->n_tokens ? s->n_tokens : 360;
     int32_t source[LONGEST + 1];
     number(source, n, 200);
-    return flm_session_encode(s->other, source, n, &s->poll, error);
+    return flm_session_encode(s->other, source, n, NULL, &s->poll, error);
 }
 
 /* More than one chunk. */
@@ -175,7 +175,7 @@ static void fill(stage *s) {
     if (!strikes_once(s)) return;
     number(tokens, 256, 700);
     s->holder = new_session(s->model);
-    if (crosses(s)) CHECK(flm_session_encode(s->holder, tokens, 256, NULL, NULL) == FLM_OK);
+    if (crosses(s)) CHECK(flm_session_encode(s->holder, tokens, 256, NULL, NULL, NULL) == FLM_OK);
     CHECK(flm_request_create(s->holder, tokens, 3, &sampling, &s->held, NULL) == FLM_OK);
     CHECK(flm_request_wait(s->held, 0, NULL, NULL, NULL) == FLM_OK);
 }
@@ -313,7 +313,7 @@ static bytes take_made(stage *s) {
     flm_session *session = s->made_session;
     if (s->made_model) session = new_session(s->made_model);
     if (session && crosses(s) && session->n_cross == 0)
-        CHECK(flm_session_encode(session, (int32_t[]){5}, 1, NULL, NULL) == FLM_OK);
+        CHECK(flm_session_encode(session, (int32_t[]){5}, 1, NULL, NULL, NULL) == FLM_OK);
     if (session) answer = answer_of(s->made_model ? s->made_model : s->model, session);
     flm_session_destroy(session);
     flm_model_destroy(s->made_model);

@@ -61,7 +61,8 @@ static flm_status encode(stage *s, int way, flm_error *error) {
     odd_tokens[N - 1] = way == NEGATIVE ? -1 : (int32_t)s->info.vocab;
     flm_session *session = way == NO_SESSION ? NULL : way == BUSY ? s->holder : s->session;
     const int32_t *source = way == NO_TOKENS ? NULL : way == NEGATIVE || way == PAST_VOCAB ? odd_tokens : tokens;
-    return flm_session_encode(session, source, way == ZERO_TOKENS ? 0 : way == TOO_LONG ? LONGEST + 1 : N, NULL, error);
+    const size_t n = way == ZERO_TOKENS ? 0 : way == TOO_LONG ? LONGEST + 1 : N;
+    return flm_session_encode(session, source, n, NULL, NULL, error);
 }
 
 static flm_model *unfinished_model(stage *s) {
@@ -133,7 +134,7 @@ static flm_status request(stage *s, int way, flm_error *error) {
     flm_request *made = s->held;
     flm_model *small = open_model(s->context, s->path, 2, 0);
     CHECK(flm_session_create(way == NO_PAGES ? small : s->model, &fresh, NULL) == FLM_OK);
-    if (way == NO_PAGES && crosses(s)) CHECK(flm_session_encode(fresh, tokens, 1, NULL, NULL) == FLM_OK);
+    if (way == NO_PAGES && crosses(s)) CHECK(flm_session_encode(fresh, tokens, 1, NULL, NULL, NULL) == FLM_OK);
     spoil(&sampling, way);
     odd_tokens[N - 1] = way == NEGATIVE ? -1 : (int32_t)s->info.vocab;
     const int is_fresh = way == NO_SOURCE || way == EMPTY || way == NO_PAGES;

@@ -205,7 +205,8 @@ static size_t run_model(const char *path, unsigned threads, float *out) {
     for (int i = 0; i < LONGEST; i++) tokens[i] = 3 + i * 7 % 30;
     size_t n = 0;
     static const size_t lengths[] = {40, 1, 1, 1, 7, 1, 1, 60, 1, 1};
-    if (info.kind == FLM_KIND_ENCODER_DECODER) CHECK(flm_session_encode(session, tokens, 50, NULL, &error) == FLM_OK);
+    if (info.kind == FLM_KIND_ENCODER_DECODER)
+        CHECK(flm_session_encode(session, tokens, 50, NULL, NULL, &error) == FLM_OK);
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         const flm_rows rows = lengths[i] == 60 ? FLM_ROWS_ALL : FLM_ROWS_LAST;
         flm_item item = {

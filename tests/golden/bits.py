@@ -26,9 +26,8 @@ def outputs(model: fastlm.Model, expected: dict[str, np.ndarray]) -> Iterator[tu
         extra["decoder_ids"] = [int(i) for i in expected["decoder_ids"].reshape(-1)]
     if "token_types" in expected:
         extra["token_type_ids"] = [int(i) for i in expected["token_types"].reshape(-1)]
-    inside = model.kind != "encoder-decoder"
-    out = model.forward(ids, attentions=inside, hidden_states=inside, **extra)
-    for name in ("logits", "hidden", "attentions", "hidden_states"):
+    out = model.forward(ids, attentions=True, hidden_states=True, **extra)
+    for name in ("logits", "hidden", "attentions", "hidden_states", "encoder_attentions", "cross_attentions"):
         value = getattr(out, name, None)
         if value is not None:
             arrays = value if isinstance(value, (list, tuple)) else [value]

@@ -243,6 +243,8 @@ def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np
         part = "decoder_" if config["model_type"] == "t5" else ""
         draw["attentions"] = torch.cat(getattr(out, part + "attentions")).numpy()
         draw["hidden_states"] = torch.cat(getattr(out, part + "hidden_states")).numpy()
+        for name in ("encoder_attentions", "cross_attentions") if part else ():
+            draw[name] = torch.cat(out[name]).numpy()
     return {k: v.astype(np.int32) if v.dtype.kind == "i" else v for k, v in draw.items()}
 
 
