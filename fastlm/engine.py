@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
 from fastlm.errors import StateError
 from fastlm.generation import Parameters, resolve
+from fastlm.results import Trace
 from fastlm.running import Run
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
@@ -112,6 +113,7 @@ class Engine:
         *,
         echo: str = "",
         prompt_tokens: int | None = None,
+        trace: Callable[[list[int]], Trace] | None = None,
     ) -> Run:
         """Continue a sequence with `ids` and write on; see `Run`."""
-        return Run(session, ids, p, self.tokenizer, echo, prompt_tokens)
+        return Run(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)

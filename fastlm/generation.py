@@ -21,7 +21,7 @@ ALIASES = {
 NAMES = (
     "max_tokens", "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "presence_penalty",
     "frequency_penalty", "no_repeat_ngram_size", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos",
-    "logit_bias", "logprobs", "echo", "cancel",
+    "logit_bias", "logprobs", "echo", "attentions", "cancel",
 )
 WITHOUT_BEAMS = ("num_beams", "length_penalty")  # 1 is what this version does
 REFUSED = ("adapter", "draft")  # what this version does not have
@@ -79,7 +79,15 @@ class Parameters:
     n: int
     echo: bool
     logprobs: int | None
+    attentions: bool
     cancel: CancelFlag | None
+
+    def check_stream(self) -> None:
+        """Refuse what a stream cannot give."""
+        if self.n != 1:
+            raise ParameterError("n: a stream has one text; call stream n times or use generate")
+        if self.attentions:
+            raise ParameterError("attentions: they are there at the end of a text; use generate instead of stream")
 
 
 def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int) -> Parameters:
@@ -124,6 +132,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int)
         n=p.integer("n", 1, 1, MAX_N) or 1,
         echo=p.flag("echo"),
         logprobs=logprobs,
+        attentions=p.flag("attentions"),
         cancel=p.cancel(),
     )
 

@@ -83,8 +83,9 @@ class Model(Encoding):
         **params
             max_tokens (256), temperature (0 is greedy), top_k, top_p, min_p, typical_p, repetition_penalty,
             presence_penalty, frequency_penalty (both over written tokens), no_repeat_ngram_size, n, seed, stop
-            (strings), stop_token_ids, min_tokens, ignore_eos, logit_bias ({id: value}), logprobs (k), echo, cancel (an
-            object with is_set()). None means absent; then generation_config.json counts, then off.
+            (strings), stop_token_ids, min_tokens, ignore_eos, logit_bias ({id: value}), logprobs (k), attentions
+            (True: what each written token looked at), echo, cancel (an object with is_set()). None means absent; then
+            generation_config.json counts, then off.
 
         Raises
         ------
@@ -191,6 +192,8 @@ class Model(Encoding):
             One per token, for encoders that have them.
         logits
             "all" tokens or the "last".
+        attentions
+            How much each token attends to each other, in every layer and head: see `Outputs`.
         """
         wanted = Wanted(logits, attentions, hidden_states)
         return run_forward(self.engine, ids, decoder_ids, token_type_ids, wanted)

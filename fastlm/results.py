@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 SHOWN = 60  # characters of a text in a repr
 
@@ -52,6 +56,16 @@ class Timings:
     threads: float = 0.0
 
 
+ByToken = list[list[NDArray[np.float32]]]  # per written token, per layer: (heads, S)
+
+
+class Trace(NamedTuple):
+    """What written tokens looked at: in the text so far, and of an encoder-decoder in its source."""
+
+    attentions: ByToken | None = None
+    cross_attentions: ByToken | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A finished generation; `str()` gives its text.
@@ -66,6 +80,9 @@ class Completion:
         What the sampler was seeded with: the same seed gives the same text again.
     alternatives
         The other n - 1 completions when n > 1.
+    attentions, cross_attentions
+        When asked for: of each written token, per layer, float32 (heads, S): how the token before it, which chose it,
+        looked at the S tokens up to itself; and, of an encoder-decoder, at the S tokens of the source.
     """
 
     text: str
@@ -76,6 +93,8 @@ class Completion:
     seed: int
     logprobs: list[TokenLogprob] | None = None
     alternatives: tuple[Completion, ...] = field(default=())
+    attentions: ByToken | None = field(default=None, compare=False)
+    cross_attentions: ByToken | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.text

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from fastlm import _core
 from fastlm.errors import ParameterError
 from fastlm.generation import CancelFlag, Parameters
-from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Usage
+from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Trace, Usage
 from fastlm.tokenizer.tokenizer import Tokenizer
 
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -110,6 +110,8 @@ class Run:
         Text to put before what is written.
     prompt_tokens
         Of the whole prompt, where `ids` are not all of it.
+    trace
+        Gives what the written tokens looked at, once the request has given its sequence back; None: nobody wants it.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Run:
         tokenizer: Tokenizer | None,
         echo: str = "",
         prompt_tokens: int | None = None,
+        trace: Callable[[list[int]], Trace] | None = None,
     ) -> None:
         table = tokenizer is not None and tokenizer.prints_by_table
         if p.stop and tokenizer is None:
@@ -135,6 +138,7 @@ class Run:
         self._p = p
         self._echo = echo
         self._prompt_tokens = len(ids) if prompt_tokens is None else prompt_tokens
+        self._trace = trace
         self._last = UNSTARTED
         self.flags = Flags([(p.cancel, self._request)] if p.cancel is not None and self._request is not None else [])
         self.finish: str | None = None
@@ -195,6 +199,7 @@ class Run:
             self.close()
         last = self._last
         assert self.finish is not None
+        trace = Trace() if self._trace is None else self._trace(tokens)
         return Completion(
             text="".join(text),
             token_ids=tokens,
@@ -203,4 +208,6 @@ class Run:
             timings=_timings(last),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
+            attentions=trace.attentions,
+            cross_attentions=trace.cross_attentions,
         )

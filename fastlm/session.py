@@ -12,6 +12,7 @@ from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
+from fastlm.tasks.traces import tracer
 
 
 class Session:
@@ -50,15 +51,18 @@ class Session:
     def __len__(self) -> int:
         return self._core.length
 
-    def _run(self, prompt: str | Iterable[int], params: dict[str, Any]) -> Run:
+    def _run(self, prompt: str | Iterable[int], params: dict[str, Any], streams: bool = False) -> Run:
         engine = self._engine
         if engine.kind != "decoder":
             raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {engine.kind}")
         p = engine.parameters(params)
         if p.n != 1:
             raise ParameterError("n: a session is one sequence; fork() it n times instead")
+        if streams:
+            p.check_stream()
         ids = engine.prompts.ids(prompt, start=self._core.length == 0)
-        return engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo))
+        trace = tracer(engine, self._core, ids, p)
+        return engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo), trace=trace)
 
     def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
         """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""
@@ -66,7 +70,7 @@ class Session:
 
     def stream(self, prompt: str | Iterable[int] = "", **params: Any) -> Iterator[Chunk]:
         """As `generate`, piece by piece; closing the iterator cancels."""
-        return self._run(prompt, params).chunks()
+        return self._run(prompt, params, streams=True).chunks()
 
     def fork(self) -> Session:
         """A second session with the same past; the computed state is shared, not copied."""

@@ -88,7 +88,7 @@ def test_examples_are_commands(parser: Parser) -> None:
 def test_what_generate_takes_has_an_option(parser: Parser) -> None:
     """But for what a shell cannot give, or what is shown with --json alone."""
     known = {action.dest for action in subparsers(parser)["generate"]._actions}
-    assert set(NAMES) - known == {"n", "stop_token_ids", "logit_bias", "logprobs", "echo", "cancel"}
+    assert set(NAMES) - known == {"n", "stop_token_ids", "logit_bias", "logprobs", "echo", "attentions", "cancel"}
     assert not set(ALIASES) & known
 
 

@@ -159,7 +159,8 @@ def _generate(args: argparse.Namespace) -> None:
             from dataclasses import asdict
 
             done = model.generate(prompt, **_params(args))
-            streams.write_json({"prompt": prompt, **asdict(done)})
+            found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
+            streams.write_json({"prompt": prompt, **found})
             return
         chunks = model.stream(prompt, **_params(args))  # first: it says what is wrong with them
         if model.kind != "encoder-decoder":  # which does not go on with the text, but answers it

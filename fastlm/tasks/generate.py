@@ -16,14 +16,14 @@ from fastlm.errors import Cancelled, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
 from fastlm.results import Chunk, Completion
 from fastlm.running import Flags, Run
+from fastlm.tasks.traces import tracer
 from fastlm.tokenizer.prompts import Prompt
 
 
 def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> Iterator[Chunk]:
     """See `Model.stream`."""
     prompt, p = _one(engine, prompt, params)
-    if p.n != 1:
-        raise ParameterError("n: a stream has one text; call stream n times or use generate")
+    p.check_stream()
     (run,) = _start(engine, prompt, p)
     return run.chunks()
 
@@ -94,10 +94,11 @@ def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
         sequences = [first, *(first.fork() for _ in range(p.n - 1))]
     except Cancelled:
         left = []
-    return [
-        engine.run(sequence, left, replace(p, seed=(p.seed + i) % 2**64, n=1), echo=echo, prompt_tokens=len(ids))
-        for i, sequence in enumerate(sequences)
-    ]
+    runs = []
+    for i, sequence in enumerate(sequences):
+        own, trace = replace(p, seed=(p.seed + i) % 2**64, n=1), tracer(engine, sequence, left, p, p.n)
+        runs.append(engine.run(sequence, left, own, echo=echo, prompt_tokens=len(ids), trace=trace))
+    return runs
 
 
 def _read(engine: Engine, session: _core.Session, ids: list[int], p: Parameters) -> list[int]:
