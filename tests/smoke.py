@@ -1,10 +1,13 @@
-"""Whether an installed wheel works, without pytest: the packaged model writes, also from several threads at once."""
+"""Whether an installed wheel works, without pytest: the packaged model writes, also from several threads at once,
+and its attention can be seen."""
 
 from __future__ import annotations
 
 import threading
 
 import fastlm
+from fastlm.look.page import page
+from fastlm.look.view import look
 
 
 def main() -> None:
@@ -25,6 +28,10 @@ def main() -> None:
         assert found == [text] * 4, found
         logits = model.forward(list(range(300))).logits
         assert logits is not None and logits.shape == (300, model.vocab)
+        shown = page(
+            [look(model, "Once upon a time")], "", {"part": "self", "layer": None, "head": None, "token": None}
+        )
+        assert b"$DATA" not in shown and shown.endswith(b"</html>\n"), shown[:99]
         print(f"fastlm {fastlm.__version__}: {model!r}, {model.engine.context.isa}: Once upon{text}")
 
 

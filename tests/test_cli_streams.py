@@ -131,7 +131,14 @@ def test_names_in_every_encoding(stories: Path, tmp_path: Path, env: dict[str, s
 
 # ---- output that does not go anywhere -------------------------------------------------------------------------------
 
-COMMANDS = ["generate Once --max-tokens 5", "generate Once --max-tokens 5 --json", "next Once", "info", "info --json"]
+COMMANDS = [
+    "generate Once --max-tokens 5",
+    "generate Once --max-tokens 5 --json",
+    "next Once",
+    "info",
+    "info --json",
+    "attention Once",
+]
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, "--help", "generate --help", "--version"])

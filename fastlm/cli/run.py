@@ -30,6 +30,7 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm import __version__
+    from fastlm.cli.attention import register as register_attention
     from fastlm.cli.commands import register
     from fastlm.cli.encoders import register as register_encoders
     from fastlm.cli.parser import Parser
@@ -40,6 +41,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     register(commands)
     register_encoders(commands)
+    register_attention(commands)
     register_training(commands)
     try:
         args = parser.parse_args(argv)
