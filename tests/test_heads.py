@@ -167,7 +167,6 @@ def test_heads_that_no_operation_computes(head: tuple[HeadStep, ...], words: str
     ("layers", "words"),
     [
         ((Layer(repeats=1),), "repeats is not an earlier layer"),
-        ((Layer(),), "repeats is not an earlier layer"),
         ((plain_spec().main.layers[0], Layer(repeats=3)), "repeats is not an earlier layer"),
         ((plain_spec().main.layers[0], Layer(repeats=1), Layer(repeats=2)), "repeats is not an earlier layer"),
         ((plain_spec().main.layers[0], replace(plain_spec().main.layers[0], repeats=1)), "stands beside sublayers"),
@@ -177,6 +176,21 @@ def test_layers_that_repeat_nothing(layers: tuple[Layer, ...], words: str) -> No
     spec = plain_spec()
     with pytest.raises(ModelFormatError, match=words):
         create(_core.Context(1), replace(spec, decoder=Stack(layers, RMS)), "float32")
+
+
+def test_a_layer_without_sublayers_hands_on() -> None:
+    """A table of vectors, as static embeddings are: the mean of rows, of any number of tokens."""
+    spec = ModelSpec(67, 64, 1 << 20, encoder=Stack((Layer(), Layer(repeats=1))))
+    w = weights(spec)
+    for threads in (1, 3):
+        _, model = build(spec, threads=threads)
+        for length in (1, 70, 20_000):
+            all_rows, mean = together(model, spec, [(length, "all"), (length, "mean")])
+            wanted = w["embed.tokens"][tokens(length)]
+            assert np.array_equal(all_rows, wanted.astype(np.float32))
+            rounding = 2.0**-24 * (length + 1) * np.abs(wanted).mean(axis=0)  # of a sum in the order of the tokens
+            assert (np.abs(mean - wanted.mean(axis=0)) <= rounding).all()
+    assert np.array_equal(reference.forward(spec, w, [3, 5]).hidden, w["embed.tokens"][[3, 5]])
 
 
 def test_a_narrow_embedding_needs_a_projection() -> None:

@@ -29,10 +29,10 @@ static void read_sublayer(flm_reader *r, flm_sublayer_spec *s) {
     flm_read_close(r, sublayer);
 }
 
-/* A layer without sublayers is an earlier one, which has some, once more. */
+/* A layer without sublayers is an earlier one, which has some, once more; or it hands on what it gets. */
 static void repeat_layer(flm_reader *r, flm_layer_spec *layers, uint32_t i, uint32_t repeats) {
     const int has_sublayers = layers[i].n_sublayers > 0;
-    if ((repeats > 0) == has_sublayers || repeats > i || (repeats && layers[i].parallel))
+    if (repeats && (has_sublayers || repeats > i || layers[i].parallel))
         flm_read_bad(r, "repeats", "is not an earlier layer, or stands beside sublayers");
     else if (repeats && layers[repeats - 1].weights_of != repeats - 1)
         flm_read_bad(r, "repeats", "is not an earlier layer with sublayers");
