@@ -26,6 +26,7 @@ def test_agrees_with_the_library(tmp_path):
         "scalar": np.array(2.5, np.float32),
         "empty": np.zeros((0, 7), np.float32),
         "ids": np.arange(10, dtype=np.int64),
+        "flags": np.ones(3, np.bool_),
         "\u00e9\u4e2d": rng.standard_normal(1).astype(np.float32),
     }
     path = tmp_path / "model.safetensors"
@@ -35,8 +36,8 @@ def test_agrees_with_the_library(tmp_path):
         assert checkpoint.info("ids") == ("int64", (10,))
         for name, array in arrays.items():
             assert checkpoint.where(name) == "model.safetensors"
-            if name == "ids":
-                with pytest.raises(UnsupportedError, match="'ids' is int64"):
+            if name == "flags":
+                with pytest.raises(UnsupportedError, match="'flags' is bool"):
                     checkpoint.read(name)
                 continue
             values = checkpoint.read(name)
@@ -46,6 +47,10 @@ def test_agrees_with_the_library(tmp_path):
             assert values.flags.writeable
         for start, stop in [(0, 0), (0, 1), (36, 37), (3, 20), (37, 37)]:
             assert np.array_equal(checkpoint.read("a", start, stop), arrays["a"][start:stop])
+    with Checkpoint(tmp_path / "elsewhere", path.read_bytes()) as in_memory:
+        assert all(np.array_equal(in_memory.read(name), arrays[name]) for name in arrays if name != "flags")
+    with pytest.raises(ModelFormatError, match=r"elsewhere: .*cut short"):
+        Checkpoint(tmp_path / "elsewhere", path.read_bytes()[:-1])
 
 
 def test_bfloat16_comes_as_its_bits(tmp_path):

@@ -11,7 +11,7 @@ import math
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
+from io import BytesIO, FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,7 +27,8 @@ from fastlm.errors import (
     UnsupportedError,
     file_error,
 )
-from fastlm.weights.jsonfile import check_lfs, file_bytes, parse_object, read_object
+from fastlm.weights.jsonfile import check_lfs, file_bytes, parse_object
+from fastlm.weights.shards import read_index
 
 MAX_HEADER_BYTES = 100_000_000  # as in the safetensors library
 BLOCK_BYTES = 16 << 20  # read at once, so that Ctrl-C is answered between two blocks
@@ -66,6 +67,9 @@ _READABLE: dict[str, np.dtype[Any]] = {
     "float32": np.dtype("<f4"),
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
+    "float64": np.dtype("<f8"),
+    "int32": np.dtype("<i4"),
+    "int64": np.dtype("<i8"),
 }
 
 
@@ -106,11 +110,11 @@ def _read_tensor(where: str, entry: object) -> _Tensor:
 class _File:
     """One open safetensors file with its checked header."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self.path = path
-        size = file_bytes(path)
+        size = file_bytes(path) if data is None else len(data)
         try:
-            self._file = FileIO(path)
+            self._file: FileIO | BytesIO = FileIO(path) if data is None else BytesIO(data)
         except OSError as error:
             raise file_error(path, "opened", error) from error
         self._lock = threading.Lock()
@@ -176,27 +180,6 @@ class _File:
             done += n
 
 
-def _plain_file_name(name: object) -> bool:
-    """Whether a shard name cannot leave its folder, on any system."""
-    return (
-        isinstance(name, str)
-        and name.endswith(".safetensors")
-        and not name.startswith(".")
-        and not any(c in "/\\:" or ord(c) < 32 for c in name)
-    )
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """The weight map of a shard index: tensor name to file name."""
-    weight_map = read_object(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ModelFormatError(f"{path}: weight_map must map the names of tensors to files")
-    for name, file in weight_map.items():
-        if not _plain_file_name(file):
-            raise ModelFormatError(f"{path}: weight_map: {name[:200]!r}: {str(file)[:200]!r} is not a plain file name")
-    return weight_map
-
-
 class Checkpoint:
     """The tensors of a checkpoint, read row by row on demand. Several threads may read at once.
 
@@ -205,6 +188,8 @@ class Checkpoint:
     path
         A `.safetensors` file, or a `.safetensors.index.json` with its shards beside it. Tensors of a shard that the
         index does not list are left out.
+    data
+        What the `.safetensors` file holds, where that is in memory already; `path` then names it in error texts.
 
     Raises
     ------
@@ -214,20 +199,20 @@ class Checkpoint:
         A file is missing or cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, data: bytes | None = None) -> None:
         self._files: dict[str, _File] = {}
         try:
             if path.name.endswith(INDEX_SUFFIX):
                 self._where = self._open_shards(path)
             else:
-                file = self._files[path.name] = _File(path)
+                file = self._files[path.name] = _File(path, data)
                 self._where = dict.fromkeys(file.tensors, path.name)
         except BaseException:
             self.close()
             raise
 
     def _open_shards(self, path: Path) -> dict[str, str]:
-        where = _read_index(path)
+        where = read_index(path)
         for name, file in where.items():
             if file not in self._files:
                 try:
@@ -274,7 +259,7 @@ class Checkpoint:
         Raises
         ------
         UnsupportedError
-            The data type is not float32, float16 or bfloat16.
+            The data type is none of float32, float16, bfloat16, float64, int32 and int64.
         ModelFormatError
             The file was cut short after it was opened.
         ModelFileError
