@@ -23,8 +23,8 @@ if PathFinder.find_spec("fastlm._core", _here) is None:
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        """A public name: `load`, `__version__`, `__all__` or a class, as no module of the package is called."""
-        if name in ("load", "__version__", "__all__") or name[:1].isupper():
+        """A public name: a function, `__version__`, `__all__` or a class, as no module of the package is called."""
+        if name in ("load", "max_sim", "__version__", "__all__") or name[:1].isupper():
             public = import_module("fastlm.public")
             if hasattr(public, name):
                 return getattr(public, name)

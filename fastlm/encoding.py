@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm.engine import Engine
-from fastlm.tasks import embed, spans
+from fastlm.tasks import embed, late, rerank, spans, sparse
 from fastlm.tasks import labels as labels_task
-from fastlm.tasks.embed import Ranked
 from fastlm.tasks.labels import Label, Span
+from fastlm.tasks.rerank import Ranked
 from fastlm.tasks.spans import Filled
+
+Progress = Callable[[int, int | None], None]
 
 
 class Encoding:
@@ -31,11 +33,11 @@ class Encoding:
         texts: str | Iterable[str],
         *,
         prompt_name: str | None = None,
-        pooling: str = "auto",
+        pooling: str | Sequence[str] = "auto",
         normalize: bool | str = "auto",
         dimensions: int | None = None,
         truncate: bool = False,
-        progress: Callable[[int, int | None], None] | None = None,
+        progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """Vectors of texts: float32 (n, D), or (D,) of one text alone.
 
@@ -46,12 +48,14 @@ class Encoding:
         prompt_name
             Of the folder's prompts, that which is put before each text.
         pooling
-            "mean" of the tokens' hidden states, the "first" ("cls") or the "last"; "auto": what the folder of
-            sentence-transformers says, else the mean.
+            "mean" of the tokens' hidden states, "max", "cls" (the first), "lasttoken", "mean_sqrt_len_tokens" or
+            "weightedmean", or a list of them, whose vectors are put together; "auto": what the folder of
+            sentence-transformers says, else the mean. What its other modules make of it comes behind.
         normalize
             Whether vectors have length 1; "auto": what that folder says, else yes.
         dimensions
-            How many numbers of each vector to keep, from its beginning (Kusupati et al. 2022).
+            How many numbers of each vector to keep, from its beginning (Kusupati et al. 2022); None: what that folder
+            says, else all.
         truncate
             Cut off what is longer than the folder of sentence-transformers says, or than the context. Otherwise a
             longer text is an error.
@@ -75,6 +79,47 @@ class Encoding:
             truncate=truncate,
             progress=progress,
         )
+
+    def embed_sparse(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        top_k: int | None = None,
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> list[dict[str, float]]:
+        """Weights of the vocabulary's words for each text, the heaviest first, as SPLADE makes them.
+
+        Parameters
+        ----------
+        top_k
+            How many words to keep of each text; None: all whose weight is above 0.
+
+        The others are as of `embed`. Raises as `embed`; UnsupportedError where the folder lists no SpladePooling.
+        """
+        return sparse.embed_sparse(
+            self.engine, texts, prompt_name=prompt_name, top_k=top_k, truncate=truncate, progress=progress
+        )
+
+    def embed_tokens(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        truncate: bool = False,
+        progress: Progress | None = None,
+    ) -> list[NDArray[np.float32]]:
+        """Vectors of the tokens of each text, float32 (tokens, D), for `fastlm.max_sim`: late interaction.
+
+        Parameters
+        ----------
+        prompt_name
+            "query", or "document" (the default, unless the folder says otherwise): what the texts are.
+
+        The others are as of `embed`. Raises as `embed`; UnsupportedError where the folder has no modules for it.
+        """
+        return late.embed_tokens(self.engine, texts, prompt_name=prompt_name, truncate=truncate, progress=progress)
 
     def classify(
         self, texts: Iterable[Any], *, labels: Sequence[str] | None = None, top_k: int | None = None
@@ -107,6 +152,12 @@ class Encoding:
         """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`."""
         return spans.answer(self.engine, question, context, top_k)
 
-    def rerank(self, query: str, docs: Iterable[str], *, top_n: int | None = None) -> list[Ranked]:
-        """Documents by how well they answer a query, best first, as a cross-encoder scores them; see `classify`."""
-        return embed.rerank(self.engine, query, docs, top_n)
+    def rerank(
+        self, query: str, docs: Iterable[str], *, top_n: int | None = None, prompt_name: str | None = None
+    ) -> list[Ranked]:
+        """Documents by how well they answer a query, best first, as sentence-transformers' CrossEncoder scores them.
+
+        The model is a cross-encoder, or a decoder whose folder lists a LogitScore. `prompt_name` is as of `embed`.
+        Raises as `classify`.
+        """
+        return rerank.rerank(self.engine, query, docs, top_n, prompt_name)

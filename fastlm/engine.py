@@ -78,12 +78,15 @@ class Engine:
         """What the checkpoint can do: methods of Model."""
         if self.kind == "encoder-decoder":
             return ("generate",)
+        vectors = "embed_sparse" if self.sentences.sparse else "embed_tokens" if self.sentences.late else "embed"
         if self.task:
             more = ("rerank",) if self.task == CLASSIFY and self.spec.outputs <= 2 else ()
-            return (self.task, *more, "embed")
+            return (self.task, *more, vectors)
         if not self.writes:
-            return ("embed",)
-        return ("generate", *(("chat",) if self.templates else ()), "embed")
+            return (vectors,)
+        if self.sentences.score:
+            return ("rerank", "generate")
+        return ("generate", *(("chat",) if self.templates else ()), vectors)
 
     @property
     def tokenizer(self) -> Tokenizer | None:

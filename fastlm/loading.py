@@ -131,7 +131,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
             templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
             task=task_of(config, spec),
-            sentences=read_sentences(source),
+            sentences=read_sentences(source, spec),
         )
     )
 

@@ -18,9 +18,10 @@ from fastlm.loading import load
 from fastlm.model import Model
 from fastlm.results import Chunk, Completion, TokenLogprob
 from fastlm.session import Session
-from fastlm.tasks.embed import Ranked
 from fastlm.tasks.forward import Outputs
 from fastlm.tasks.labels import Label, Span
+from fastlm.tasks.late import max_sim
+from fastlm.tasks.rerank import Ranked
 from fastlm.tasks.spans import Filled
 
 __version__ = _version()
@@ -48,4 +49,5 @@ __all__ = [
     "UnsupportedError",
     "__version__",
     "load",
+    "max_sim",
 ]

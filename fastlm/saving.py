@@ -14,14 +14,13 @@ from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES
 from fastlm.weights.paths import path_of
-from fastlm.weights.sentences import SENTENCE_FILES
+from fastlm.weights.sentences import sentence_files
 
 KEPT = (
     "config.json",
     "generation_config.json",
     *TOKENIZER_FILES,
     "chat_template.json",
-    *SENTENCE_FILES,
 )
 
 
@@ -42,7 +41,11 @@ def save(model: Model, path: str | os.PathLike[str], progress: Callable[[int], N
             yield PackedTensor(t.name, t.rows, t.cols, t.is_matrix, t.format, core.tensor_data(i))
 
     words = Vocabulary(**vocabulary(engine.tokenizer, engine.config, engine.defaults, engine.vocab))
-    files = {name: data for name in (*KEPT, *template_files(source)) if (data := source.read(name)) is not None}
+    files = {
+        name: data
+        for name in (*KEPT, *sentence_files(source), *template_files(source))
+        if (data := source.read(name)) is not None
+    }
     write(
         path,
         spec=encode(engine.spec),

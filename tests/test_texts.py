@@ -123,7 +123,7 @@ def test_texts_that_are_too_long(bare: fastlm.Model) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"pooling": "max"}, "pooling must be one of auto, first, last, mean, not 'max'"),
+        ({"pooling": "min"}, "pooling must be one of auto, first, last, cls, max, mean, .* not .min."),
         ({"normalize": "yes"}, "normalize must be True, False or 'auto'"),
         ({"dimensions": 33}, "dimensions must be from 1 to 32"),
         ({"prompt_name": "query"}, r"prompt_name: this model has no prompt 'query' \(known: none\)"),

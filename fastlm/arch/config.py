@@ -40,7 +40,7 @@ _IGNORED = re.compile(
     r"""architectures|model_type|transformers_version|(torch_)?dtype|_?name_or_path|_commit_hash|auto_map|tokenizer_class
     |.*dropout(_prob|_rate)?|.*_pdrop|layerdrop|initializer_(range|factor)|init_std|gradient_checkpointing
     |.*_token_id|unk_token|prefix|task_specific_params|sentence_transformers|finetuning_task|problem_type
-    |id2label|label2id|_?num_labels|output_(past|attentions|hidden_states|scores|logits|router_logits)
+    |id2label|label2id|_?num_labels|output_(past|attentions|hidden_states|scores|logits|router_logits)|sbert_ce_default_activation_function
     |return_dict|return_dict_in_generate|use_return_dict|torchscript|use_bfloat16
     |use_cache|_?attn_implementation(_autoset|_internal)?|_flash_attn_2_enabled|use_flash_attn|use_flash_attention
     |_?experts_implementation|chunk_size_feed_forward|pretraining_tp|is_decoder|is_llama_config|tf_legacy_loss
@@ -126,6 +126,13 @@ class Config:
         """Whether the key is there and not null."""
         return self._values.get(self.name(key)) is not None
 
+    def states(self, key: str) -> bool:
+        """Whether the key is there, and be it null."""
+        return self.name(key) in self._values
+
+    def is_text(self, key: str) -> bool:
+        return isinstance(self._values.get(self.name(key)), str)
+
     def _take(self, key: str, default: T) -> object | T:
         name = self.name(key)
         self._used.add(name)
@@ -174,6 +181,13 @@ class Config:
         if not isinstance(value, str):
             raise self.bad(key, f"expected a string, found {show(value)}")
         return value
+
+    def text_or_none(self, key: str) -> str | None:
+        return None if self._take(key, None) is None else self.text(key, "")
+
+    def texts(self) -> dict[str, str]:
+        """Everything in the object, which must be strings."""
+        return {key: self.text(key, "") for key in self._values}
 
     def items(self, key: str, kind: type[T]) -> list[T] | None:
         """A list whose items are all of one type; None when absent or null."""

@@ -1,27 +1,43 @@
-"""Vectors of texts, and how well documents answer a query."""
+"""Vectors of texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm import _core
-from fastlm.arch.heads import CLASSIFY
 from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
-from fastlm.tasks.labels import sigmoid, softmax
-from fastlm.tasks.texts import groups, only, pooled, read, scores
+from fastlm.tasks.texts import groups, hidden, pooled, read
+from fastlm.tasks.vectors import advance, pool, unit
 from fastlm.tokenizer.reading import Reading
+from fastlm.weights.modules import POOLINGS, Dense, Pooling, Step
 from fastlm.weights.sentences import Sentences
 
 Array = NDArray[np.float32]
-POOLINGS = ("first", "last", "mean")
-OTHER_NAMES = {"cls": "first", "lasttoken": "last"}
-TINY = np.float32(1e-12)  # below which a vector has no direction
+Progress = Callable[[int, int | None], None]
+OTHER_NAMES = {"first": "cls", "last": "lasttoken"}
+ROWS = {"cls": "first", "mean": "mean", "lasttoken": "last"}  # what the core pools, as it calls it
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """From texts to vectors, as a call wants it.
+
+    Attributes
+    ----------
+    skipped
+        Tokens of the prompt, where they do not count.
+    """
+
+    setup: Sentences
+    prompt: str
+    pooling: Pooling
+    skipped: int
+    unit: bool
 
 
 def embed(
@@ -29,32 +45,24 @@ def embed(
     texts: Iterable[object],
     *,
     prompt_name: str | None,
-    pooling: str,
+    pooling: str | Sequence[str],
     normalize: bool | str,
     dimensions: int | None,
     truncate: bool,
-    progress: Callable[[int, int | None], None] | None,
+    progress: Progress | None,
 ) -> Array:
     """See `Model.embed`."""
-    if engine.kind == "encoder-decoder":
-        raise UnsupportedError("embed: an encoder-decoder gives no vectors of texts")
-    setup = engine.sentences
-    rows = _pooling(setup, pooling)
-    prompt = _prompt(setup, prompt_name)
-    unit = setup.normalize if normalize == "auto" else normalize
-    if not isinstance(unit, bool):
-        raise ParameterError(f"normalize must be True, False or 'auto', not {shown(normalize)}")
-    width = engine.spec.hidden
-    if dimensions is not None:
-        dimensions = whole(dimensions, "dimensions", 1, width)
+    way = _way(engine, prompt_name, pooling, normalize)
+    width = _width(engine, way)
+    dimensions = way.setup.dimensions if dimensions is None else whole(dimensions, "dimensions", 1, width)
     single = isinstance(texts, str)
     total = len(texts) if isinstance(texts, Sequence) and not single else None
     found, done = [], 0
     for group in groups([texts] if single else _list(texts)):
-        begun = [_with(prompt, text) for text in group]
-        vectors = _vectors(engine, read(engine, begun, longest=setup.longest, truncate=truncate), rows)
+        begun = [begin(way.prompt, text) for text in group]
+        vectors = _vectors(engine, read(engine, begun, longest=way.setup.longest, truncate=truncate), way)
         vectors = vectors[:, :dimensions]
-        found.append(_unit(vectors) if unit else vectors)
+        found.append(unit(vectors) if way.unit else vectors)
         done += len(group)
         if progress is not None:
             progress(done, total)
@@ -68,15 +76,52 @@ def _list(texts: object) -> Iterable[object]:
     return texts
 
 
-def _pooling(setup: Sentences, pooling: str) -> str:
-    name = setup.pooling if pooling == "auto" else OTHER_NAMES.get(pooling, pooling)
-    if name not in POOLINGS:
-        known = ", ".join(("auto", *POOLINGS))
-        raise ParameterError(f"pooling must be one of {known}, not {shown(pooling)}")
-    return name
+def _way(engine: Engine, prompt_name: str | None, pooling: object, normalize: object) -> _Way:
+    if engine.kind == "encoder-decoder":
+        raise UnsupportedError("embed: an encoder-decoder gives no vectors of texts")
+    setup = engine.sentences
+    if pooling == "auto" and (setup.late or setup.sparse):
+        other = "embed_tokens" if setup.late else "embed_sparse"
+        raise UnsupportedError(f"embed: this model is made for {other}; for one vector of hidden states, say a pooling")
+    chosen = _pooling(setup, pooling)
+    unit = setup.normalize if normalize == "auto" else normalize
+    if not isinstance(unit, bool):
+        raise ParameterError(f"normalize must be True, False or 'auto', not {shown(normalize)}")
+    prompt = prompt_of(setup, prompt_name)
+    skipped = 0
+    if prompt and not chosen.include_prompt:
+        (reading,) = read(engine, [prompt], "prompt")
+        ends = engine.prompts.needed_tokenizer().piece_of(int(reading.ids[-1])) is None
+        skipped = len(reading.ids) - ends  # a special token at the end is not the prompt's
+    return _Way(setup, prompt, chosen, skipped, unit)
 
 
-def _prompt(setup: Sentences, name: str | None) -> str:
+def _pooling(setup: Sentences, given: object) -> Pooling:
+    if given == "auto":
+        return setup.pooling
+    names = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
+    modes = tuple(OTHER_NAMES.get(name, name) if isinstance(name, str) else "" for name in names)
+    if not 1 <= len(modes) <= len(POOLINGS) or not set(modes) <= set(POOLINGS):
+        known = ", ".join(("auto", "first", "last", *POOLINGS))
+        raise ParameterError(f"pooling must be one of {known}, or a list of them, not {shown(given)}")
+    n = len(setup.pooling.modes)
+    if setup.steps and len(modes) != n:
+        raise ParameterError(f"pooling: this model's modules read {n} pooled vectors, and {len(modes)} are asked for")
+    return Pooling(modes, setup.pooling.include_prompt)
+
+
+def _width(engine: Engine, way: _Way) -> int:
+    """Numbers of a vector."""
+    width = _after(way.setup.token_steps, engine.spec.hidden) * len(way.pooling.modes)
+    return _after(way.setup.steps, width)
+
+
+def _after(steps: Sequence[Step], width: int) -> int:
+    return next((len(step.weight) for step in reversed(steps) if isinstance(step, Dense)), width)
+
+
+def prompt_of(setup: Sentences, name: str | None) -> str:
+    """The prompt of this name; None: the folder's own choice, "" without one."""
     name = setup.default_prompt if name is None else name
     if name is None:
         return ""
@@ -86,64 +131,18 @@ def _prompt(setup: Sentences, name: str | None) -> str:
     return setup.prompts[name]
 
 
-def _with(prompt: str, text: object) -> object:
+def begin(prompt: str, text: object) -> object:
+    """A text behind its prompt."""
     return prompt + text if isinstance(text, str) else text
 
 
-def _vectors(engine: Engine, readings: Sequence[Reading], rows: str) -> Array:
-    """Pooled hidden states; where the model has a head, which the core would apply, from all hidden states."""
-    if not engine.spec.head:
-        return pooled(engine, readings, rows)
-    return np.stack([_pool(_hidden(engine, reading), rows) for reading in readings])
-
-
-def _hidden(engine: Engine, reading: Reading) -> Array:
-    found = np.empty((len(reading.ids), engine.spec.hidden), np.float32)
-    types = np.array(reading.types, np.int32) if engine.spec.main.embed.types > 1 else None
-    ids = np.array(reading.ids, np.int32)
-    _core.forward(engine.core, [_core.Item(engine.core.session(), ids, rows="none", types=types, hidden=found)])
-    return found
-
-
-def _pool(hidden: Array, rows: str) -> Array:
-    pooled: Array = {"first": hidden[0], "last": hidden[-1]}.get(rows, hidden.mean(axis=0))
-    return pooled
-
-
-def _unit(vectors: Array) -> Array:
-    """Each row divided by its length."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    return np.asarray(vectors / np.maximum(lengths, TINY)[:, None], np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """A document, its place in the list that was given, and its score."""
-
-    index: int
-    score: float
-    document: str
-
-
-def rerank(engine: Engine, query: str, docs: Iterable[str], top_n: int | None) -> list[Ranked]:
-    """See `Model.rerank`."""
-    only(engine, CLASSIFY)
-    documents = list(docs)
-    if top_n is not None:
-        top_n = whole(top_n, "top_n", 1, 2**31 - 1)
-    logits = [scores(engine, read(engine, [(query, d) for d in group], "docs")) for group in groups(documents)]
-    values = _relevance(engine.config, np.concatenate(logits)) if logits else np.empty(0)
-    order = np.argsort(-values, kind="stable")[:top_n]
-    return [Ranked(int(i), float(values[i]), documents[i]) for i in order]
-
-
-def _relevance(config: Mapping[str, object], logits: Array) -> NDArray[np.float64]:
-    """As sentence-transformers' CrossEncoder: the sigmoid of one label, unless its folder says not to."""
-    x = logits.astype(np.float64)
-    if x.shape[1] > 2:
-        raise UnsupportedError(f"rerank: this head tells {x.shape[1]} labels apart; it needs one, or two")
-    if x.shape[1] == 2:
-        return softmax(x)[:, 1]
-    own = config.get("sentence_transformers")
-    name = str(own.get("activation_fn", "")) if isinstance(own, Mapping) else ""
-    return x[:, 0] if name.endswith("Identity") else sigmoid(x[:, 0])
+def _vectors(engine: Engine, readings: Sequence[Reading], way: _Way) -> Array:
+    """Pooled by the core where it can, else from hidden states; then what the folder's modules make of it."""
+    modes, token_steps = way.pooling.modes, way.setup.token_steps
+    if len(modes) == 1 and modes[0] in ROWS and not (token_steps or way.skipped or engine.spec.head):
+        return advance(pooled(engine, readings, ROWS[modes[0]]), way.setup.steps)
+    for i, reading in enumerate(readings):
+        if len(reading.ids) <= way.skipped:
+            raise ParameterError(f"texts[{i}]: nothing is left of it behind the prompt, which is not to count")
+    found = [pool(advance(x, token_steps), way.pooling, way.skipped) for x in hidden(engine, readings)]
+    return advance(np.stack(found), way.setup.steps)

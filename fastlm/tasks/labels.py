@@ -107,7 +107,8 @@ def tag(engine: Engine, text: str) -> list[Span]:
     """See `Model.tag`."""
     only(engine, TAG)
     (reading,) = read(engine, [text], "text")
-    p = softmax(by_token(engine, reading).astype(np.float64))
+    (logits,) = by_token(engine, [reading])
+    p = softmax(logits.astype(np.float64))
     return list(_join(text, _words(reading, p, names(engine.config, engine.spec.outputs))))
 
 

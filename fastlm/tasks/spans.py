@@ -11,7 +11,7 @@ from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.tasks.labels import Span, softmax
-from fastlm.tasks.texts import by_token, only, read
+from fastlm.tasks.texts import by_token, listed_rows, only, read
 from fastlm.tokenizer.reading import Reading
 
 LONGEST_ANSWER = 15  # tokens, as transformers' pipeline
@@ -40,7 +40,7 @@ def fill_mask(engine: Engine, text: str, top_k: int) -> list[Filled] | list[list
     gaps = [i for i, found in enumerate(reading.ids) if found == token]
     if not gaps:
         raise ParameterError(f"text: there is no {mask} in it, which stands for the word that is looked for")
-    p = softmax(by_token(engine, reading, gaps).astype(np.float64))
+    p = softmax(listed_rows(engine, reading, gaps).astype(np.float64))
     found = []
     for gap, row in zip(gaps, p, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
@@ -61,18 +61,19 @@ def answer(engine: Engine, question: str, context: str, top_k: int) -> list[Span
     if not isinstance(question, str) or not isinstance(context, str):
         raise ParameterError("question and context must be strings")
     (reading,) = read(engine, [(question, context)], "question and context")
-    logits = by_token(engine, reading).astype(np.float64)
+    (found,) = by_token(engine, [reading])
+    logits = found.astype(np.float64)
     inside = np.array([part == 1 for part in reading.parts])
     if not inside.any():
         raise ParameterError("context: there is nothing in it")
     start, end = (softmax(np.where(inside, logits[:, i], -np.inf)) for i in (0, 1))
     both = np.triu(np.outer(start, end))
     both = np.tril(both, LONGEST_ANSWER - 1)
-    found = []
+    spans = []
     for place in np.argsort(-both, axis=None, kind="stable")[:top_k]:
         i, j = divmod(int(place), len(start))
         if both[i, j] == 0:
             break
         first, last = reading.spans[i][0], reading.spans[j][1]
-        found.append(Span("", float(both[i, j]), context[first:last], first, last))
-    return found
+        spans.append(Span("", float(both[i, j]), context[first:last], first, last))
+    return spans

@@ -19,13 +19,14 @@ from fastlm.tokenizer.reading import Reading, pair
 Array = NDArray[np.float32]
 READ_AT_ONCE = 1024  # texts, which are then sorted
 RUN_AT_ONCE = 64  # texts in a call of the core, which may be cancelled between two of them
+VALUES_AT_ONCE = 1 << 24  # that such a call gives for tokens: 64 MiB, or more of one text
 
 
-def only(engine: Engine, task: str) -> None:
-    """An error where the checkpoint has no head of this task."""
+def only(engine: Engine, task: str, name: str = "") -> None:
+    """An error where the checkpoint has no head of this task, which `name` (or the task) is a method for."""
     if engine.task != task:
         can = ", ".join(engine.tasks) or "forward"
-        raise UnsupportedError(f"{task}: this checkpoint has no head for it; it can: {can}")
+        raise UnsupportedError(f"{name or task}: this checkpoint has no head for it; it can: {can}")
 
 
 def given(texts: object, name: str = "texts") -> Iterable[object]:
@@ -44,9 +45,9 @@ def read(
     """
     longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
-    tokenizer = engine.prompts.needed_tokenizer()
+    tokenizer, special = engine.prompts.needed_tokenizer(), engine.sentences.special
     try:
-        readings = tokenizer.read(checked, longest=longest if truncate else 0)
+        readings = tokenizer.read(checked, longest=longest if truncate else 0, special=special)
     except ParameterError:
         for i, text in enumerate(checked):  # which one was it?
             with error_of(f"{name}[{i}]"):
@@ -94,13 +95,40 @@ def pooled(engine: Engine, readings: Sequence[Reading], rows: str) -> Array:
     return found
 
 
-def by_token(engine: Engine, reading: Reading, listed: Sequence[int] | None = None) -> Array:
-    """A row for each token of a text, or for those that are listed in ascending order: (rows, outputs)."""
-    n = len(reading.ids) if listed is None else len(listed)
-    found = np.empty((n, engine.spec.outputs), np.float32)
-    tokens = None if listed is None else np.array(listed, np.int32)
-    rows = "all" if listed is None else "listed"
-    _core.forward(engine.core, [_item(engine, engine.core.session(), reading, rows, found, tokens)])
+def hidden(engine: Engine, readings: Sequence[Reading]) -> Iterator[Array]:
+    """The hidden states of each text's tokens after the final norm, (tokens, width)."""
+    for items in _together(engine, readings, "none", engine.spec.hidden):
+        yield from (item.hidden for item in items if item.hidden is not None)
+
+
+def by_token(engine: Engine, readings: Sequence[Reading]) -> Iterator[Array]:
+    """What the head gives for each text's tokens, (tokens, outputs)."""
+    for items in _together(engine, readings, "all", engine.spec.outputs):
+        yield from (item.logits for item in items if item.logits is not None)
+
+
+def _together(engine: Engine, readings: Sequence[Reading], rows: str, width: int) -> Iterator[list[_core.Item]]:
+    """Texts in calls of the core that keep a row for each token."""
+    at = 0
+    while at < len(readings):
+        items: list[_core.Item] = []
+        values = 0
+        for reading in readings[at : at + RUN_AT_ONCE]:
+            values += len(reading.ids) * width
+            if items and values > VALUES_AT_ONCE:
+                break
+            found = np.empty((len(reading.ids), width), np.float32)
+            items.append(_item(engine, engine.core.session(), reading, rows, found))
+        _core.forward(engine.core, items)
+        at += len(items)
+        yield items
+
+
+def listed_rows(engine: Engine, reading: Reading, listed: Sequence[int]) -> Array:
+    """What the head gives for some tokens of a text, which are listed in ascending order: (listed, outputs)."""
+    found = np.empty((len(listed), engine.spec.outputs), np.float32)
+    tokens = np.array(listed, np.int32)
+    _core.forward(engine.core, [_item(engine, engine.core.session(), reading, "listed", found, tokens)])
     return found
 
 
@@ -114,11 +142,14 @@ def _item(
 ) -> _core.Item:
     typed = engine.spec.main.embed.types > 1
     types = np.array(reading.types, np.int32) if typed else None
-    return _core.Item(session, np.array(reading.ids, np.int32), rows=rows, logits=to, types=types, listed=listed)
+    logits, hidden = (None, to) if rows == "none" else (to, None)
+    return _core.Item(
+        session, np.array(reading.ids, np.int32), rows=rows, logits=logits, types=types, listed=listed, hidden=hidden
+    )
 
 
 def scores(engine: Engine, readings: Sequence[Reading]) -> Array:
     """What a head for sequences gives for each text: (n, labels)."""
     if engine.spec.pool is Pool.LATE:
-        return np.stack([by_token(engine, reading).mean(axis=0) for reading in readings])
+        return np.stack([rows.mean(axis=0) for rows in by_token(engine, readings)])
     return pooled(engine, readings, head_rows(engine.spec))

@@ -20,6 +20,8 @@ _FOLDER = "additional_chat_templates"
 _MAX_TEMPLATES = 64
 _DEFAULT = "default"
 _WITH_TOOLS = "tool_use"
+# What templates hold that read a content as a list of parts, as sentence-transformers tells them from the others.
+_PARTS = ("content[0]", ".type", "'type'", '"type"')
 _ARGUMENTS = ("tools", "documents", "add_generation_prompt", "continue_final_message")
 
 
@@ -46,6 +48,11 @@ class ChatTemplate:
         from fastlm.tokenizer.jinja.template import Template
 
         return Template(self._source)
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether it seems to read contents as lists of parts, not as texts."""
+        return any(part in self._source for part in _PARTS)
 
     @property
     def names(self) -> frozenset[str]:
@@ -165,6 +172,12 @@ class ChatTemplates:
         variables = dict(variables)
         chosen = self._choose(variables.pop("chat_template", None), variables.get("tools") is not None)
         return chosen.conversation(messages, variables)
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether the default template reads contents as lists of parts, not as texts."""
+        default = self._templates.get(_DEFAULT)
+        return default is None or default.reads_parts
 
     def _choose(self, name: object, tools: bool) -> ChatTemplate:
         if name is None:

@@ -10,6 +10,7 @@ from fastlm.tokenizer.classes import build_as_written, build_class, recipe_of
 from fastlm.tokenizer.description import Description, read_description
 from fastlm.tokenizer.large_json import parse_large
 from fastlm.tokenizer.recipes import BPE_FILES, RECIPES, WORD_PIECE_FILES, Recipe
+from fastlm.tokenizer.sentences import adapted
 from fastlm.tokenizer.settings import ADDED, CONFIG, SPECIAL, Settings, read_settings
 from fastlm.tokenizer.streaming import CLEAN_UP
 from fastlm.tokenizer.subwords import Subwords, check_merges, checked_ids, merges_of_lines
@@ -39,9 +40,9 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
     padding = {"pad_token": file.pad} if file.pad else {}
     if recipe is None or recipe.kind != file.subwords.kind:
         settings = settings.with_defaults(padding)
-        return _finished(build_as_written(file, settings), settings, where)
+        return _finished(model, build_as_written(file, settings), settings, where)
     settings = settings.with_defaults({**padding, **recipe.defaults})
-    return _finished(build_class(recipe, file, file.subwords, settings), settings, where)
+    return _finished(model, build_class(recipe, file, file.subwords, settings), settings, where)
 
 
 def missing_tokenizer(model: ModelSource) -> str:
@@ -72,18 +73,19 @@ def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
         ids = checked_ids(parse_large(data, where), where)
         subwords = Subwords("BPE", ids, [], _merges(model, ids), {})
     settings = settings.with_defaults(recipe.defaults)
-    return _finished(build_class(recipe, None, subwords, settings), settings, where)
+    return _finished(model, build_class(recipe, None, subwords, settings), settings, where)
 
 
 def _has(model: ModelSource, recipe: Recipe) -> bool:
     return bool(recipe.files) and all(model.read(name) is not None for name in recipe.files)
 
 
-def _finished(made: Description, settings: Settings, where: str) -> Tokenizer:
+def _finished(model: ModelSource, made: Description, settings: Settings, where: str) -> Tokenizer:
     tidies = settings.flag("clean_up_tokenization_spaces", False)
     forced = settings.flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
     if tidies and (made.subwords.kind != "BPE" or forced):
         made = replace(made, replacements=(*made.replacements, *CLEAN_UP))
+    made = adapted(model, made)
     check_normalizing(made, where)
     return Tokenizer(made, settings, where)
 

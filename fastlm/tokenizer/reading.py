@@ -55,17 +55,25 @@ def pair(text: object, name: str) -> tuple[str, ...]:
     return parts
 
 
-def read(library: tokenizers.Tokenizer, texts: Sequence[tuple[str, ...]], longest: int = 0) -> list[Reading]:
-    """The readings of some texts or pairs; `longest` > 0 cuts what is longer off, the longer text of a pair first."""
+def read(
+    library: tokenizers.Tokenizer, texts: Sequence[tuple[str, ...]], longest: int = 0, special: bool = True
+) -> list[Reading]:
+    """The readings of some texts or pairs, with special tokens or without.
+
+    `longest` > 0 cuts what is longer off, the longer text of a pair first.
+    """
     given = [text[0] if len(text) == 1 else text for text in texts]
     with library_errors("text: the tokenizer cannot encode it", ParameterError):
-        encodings = library.encode_batch(given, add_special_tokens=not longest)
+        encodings = library.encode_batch(given, add_special_tokens=special and not longest)
         if longest:
-            encodings = [_cut(library, encoding, longest) for encoding in encodings]
+            encodings = [_cut(library, encoding, longest, special) for encoding in encodings]
         return [Reading(e.ids, e.type_ids, e.offsets, e.sequence_ids, e.word_ids) for e in encodings]
 
 
-def _cut(library: tokenizers.Tokenizer, encoding: tokenizers.Encoding, longest: int) -> tokenizers.Encoding:
-    """An encoding without special tokens: cut, then with them."""
-    encoding.truncate(max(longest - library.num_special_tokens_to_add(False), 0))
-    return library.post_process(encoding, add_special_tokens=True)
+def _cut(
+    library: tokenizers.Tokenizer, encoding: tokenizers.Encoding, longest: int, special: bool
+) -> tokenizers.Encoding:
+    """An encoding without special tokens: cut, then with them where they are wanted."""
+    added = library.num_special_tokens_to_add(False) if special else 0
+    encoding.truncate(max(longest - added, 0))
+    return library.post_process(encoding, add_special_tokens=special)

@@ -144,9 +144,9 @@ class Tokenizer:
             (found,) = library.encode_batch_fast([text], add_special_tokens=special)  # without the interpreter's lock
             return list(found.ids)
 
-    def read(self, texts: Sequence[tuple[str, ...]], *, longest: int = 0) -> list[Reading]:
-        """Texts and pairs of texts as an encoder reads them, with special tokens; see `reading.read`."""
-        return read(self._library, texts, longest)
+    def read(self, texts: Sequence[tuple[str, ...]], *, longest: int = 0, special: bool = True) -> list[Reading]:
+        """Texts and pairs of texts as an encoder reads them; see `reading.read`."""
+        return read(self._library, texts, longest, special)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids; those that stand for nothing print nothing.
@@ -185,6 +185,11 @@ class Tokenizer:
         if self.table is not None and token < len(self.table.pieces):
             return self.table.pieces[token].decode("utf-8", "replace")
         return self.decode([token], skip_special=False)
+
+    def name_of(self, token: int) -> str:
+        """How the vocabulary writes a token; <1234> for one that it lacks."""
+        found = self._library.id_to_token(token)
+        return f"<{token}>" if found is None else str(found)
 
     def id_of(self, piece: str) -> int | None:
         """The token that is written so, or None."""

@@ -84,7 +84,7 @@ def open_folder(path: Path) -> CheckpointFolder:
         raise file_error(path, "read", error) from error
     weights = next((name for name in _WEIGHTS if name in names), None)
     if weights is None:
-        raise _no_weights(path, names)
+        raise no_weights(path, names)
     if "config.json" not in names:
         raise ModelFormatError(f"{path}: not a model folder: it holds {weights} but no config.json")
     for name in (weights, "config.json"):
@@ -118,7 +118,7 @@ def _check_start(path: Path) -> None:
         raise file_error(path, "read", error) from error
 
 
-def _no_weights(path: Path, names: set[str]) -> ModelFormatError | UnsupportedError:
+def no_weights(path: Path, names: set[str]) -> ModelFormatError | UnsupportedError:
     """What to say of a folder without model.safetensors or its index."""
     others = sorted(name for name in names if name.endswith(".safetensors"))
     pickled = sorted(name for name in names if _PICKLED.fullmatch(name))

@@ -13,6 +13,7 @@ from fastlm.weights.jsonfile import read_bytes
 from fastlm.weights.packed import open_packed
 from fastlm.weights.paths import path_of
 from fastlm.weights.source import ModelSource
+from fastlm.weights.static import open_static
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
 
@@ -44,14 +45,18 @@ def locate(path: str | os.PathLike[str]) -> ModelSource:
     found = path_of(path)
     try:
         if found.is_dir():
-            return open_folder(found)
-        return _file(found) if found.exists() else open_folder(_snapshot(os.fsdecode(path)))
+            return _folder(found)
+        return _file(found) if found.exists() else _folder(_snapshot(os.fsdecode(path)))
     except FastlmError:
         raise
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ModelFileError(f"{str(found)[:300]}: no such folder or file") from error
         raise file_error(error.filename or found, "read", error) from error
+
+
+def _folder(path: Path) -> ModelSource:
+    return open_static(path) or open_folder(path)
 
 
 def _file(path: Path) -> ModelSource:

@@ -1,94 +1,165 @@
-"""What a sentence-transformers folder says of embeddings: modules.json and the files that it names."""
+"""What a sentence-transformers folder says of texts: how they are read, and what is made of hidden states."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fastlm.arch.config import show
-from fastlm.errors import ModelFormatError, UnsupportedError
-from fastlm.weights.jsonfile import parse_json
+from fastlm.arch.config import MAX_CONTEXT, MAX_WIDTH, Config
+from fastlm.arch.spec import ModelSpec
+from fastlm.weights.chain import Chain, Score, Splade
+from fastlm.weights.late import DOCUMENT, QUERY, Late, read_late
+from fastlm.weights.modules import ACTIVATIONS, MEAN, MODULES, STATIC, Normalize, Pooling, Step, read_modules
 from fastlm.weights.source import ModelSource
 
-MODULES = "modules.json"
-PROMPTS, LIMITS = "config_sentence_transformers.json", "sentence_bert_config.json"
-POOLING = "1_Pooling"
-SENTENCE_FILES = (MODULES, PROMPTS, LIMITS, POOLING + "/config.json")
-POOLINGS = {"cls": "first", "mean": "mean", "lasttoken": "last"}  # pooling_mode, and pooling_mode_..._token(s)
-FLAGS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_lasttoken": "lasttoken",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-}
+SETTINGS, LIMITS = "config_sentence_transformers.json", "sentence_bert_config.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sentences:
-    """How hidden states become the vector of a text.
+    """What a folder says.
 
     Attributes
     ----------
     pooling
-        "first", "last" or "mean": of the tokens' hidden states.
+        How one vector is made of all tokens' hidden states.
+    token_steps
+        What is made of each hidden state before.
+    steps
+        What is made of the vector behind it.
     normalize
-        Whether vectors have length 1.
+        Whether vectors then have length 1.
+    dimensions
+        How many numbers of them count; None: all.
+    sparse, late, score
+        How weights of words, vectors of tokens, and the score of a document are made, if they are.
+    activation
+        Of a cross-encoder's logits, a name of ACTIVATIONS; "": the sigmoid of one label.
+    special
+        Whether texts are read with the tokenizer's special tokens.
     longest
         Tokens after which the model's makers cut texts off; 0: they do not say.
     prompts, default_prompt
         Beginnings of texts, by name, and which one is used unless another is asked for.
+    template
+        What the chat template of a reranker gets.
+    parts
+        Whether it reads contents as lists of parts; None: the folder does not say.
     """
 
-    pooling: str = "mean"
+    pooling: Pooling = MEAN
+    token_steps: tuple[Step, ...] = ()
+    steps: tuple[Step, ...] = ()
     normalize: bool = True
+    dimensions: int | None = None
+    sparse: Splade | None = None
+    late: Late | None = None
+    score: Score | None = None
+    activation: str = ""
+    special: bool = True
     longest: int = 0
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt: str | None = None
+    template: Mapping[str, object] = field(default_factory=dict)
+    parts: bool | None = None
 
 
-def read_sentences(source: ModelSource) -> Sentences:
+def read_sentences(source: ModelSource, spec: ModelSpec) -> Sentences:
     """The folder's; where it is no folder of sentence-transformers, the mean, normalised.
 
     Raises
     ------
     ModelFormatError
-        A file is malformed.
+        A file is malformed, or does not fit the model.
     UnsupportedError
-        A module or a pooling that this version does not compute.
+        A module, or a setting of one, that this version does not compute.
     """
-    data = source.read(MODULES)
-    if data is None:
-        return Sentences()
-    where = source.describe(MODULES)
-    modules = parse_json(data, where)
-    if not isinstance(modules, list) or not all(isinstance(module, Mapping) for module in modules):
-        raise ModelFormatError(f"{where}: expected a list of modules, found {show(modules)}")
-    kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
-    pooling = "mean"
-    for kind in kinds:
-        if kind == "Pooling":
-            pooling = _pooling(source, f"{POOLING}/config.json")
-        elif kind not in ("Transformer", "Normalize"):
-            raise UnsupportedError(f"{where}: the module {kind!r:.60} is not supported")
-    settings = source.read_json(PROMPTS) or {}
-    prompts, limits = settings.get("prompts"), source.read_json(LIMITS) or {}
-    longest, default = limits.get("max_seq_length"), settings.get("default_prompt_name")
-    return Sentences(
-        pooling=pooling,
-        normalize="Normalize" in kinds,
-        longest=longest if isinstance(longest, int) and longest > 0 else 0,
-        prompts={str(k): str(v) for k, v in prompts.items()} if isinstance(prompts, Mapping) else {},
-        default_prompt=default if isinstance(default, str) else None,
+    modules = read_modules(source)
+    settings, limits = (Config(source.read_json(name) or {}, source.describe(name)) for name in (SETTINGS, LIMITS))
+    found = Sentences(activation=_activation(source, settings))
+    if not modules:
+        return _model2vec(found, source)
+    prompts = settings.section("prompts")
+    found = replace(
+        found,
+        dimensions=settings.count_or_none("truncate_dim", None, MAX_WIDTH),
+        special=modules[0].kind != STATIC,
+        longest=_longest(source, limits),
+        prompts={} if prompts is None else prompts.texts(),
+        default_prompt=settings.text_or_none("default_prompt_name"),
+        template=_inner(source, "processing_kwargs", "chat_template"),
+        parts={"structured": True, "flat": False}.get(str(_inner(source, "modality_config", "message").get("format"))),
+    )
+    chain = Chain(source, modules, spec)
+    if chain.late:
+        return _late(found, chain, settings, limits)
+    return _pooled(found, chain)
+
+
+def _model2vec(found: Sentences, source: ModelSource) -> Sentences:
+    """A folder that says it in config.json."""
+    config = Config(source.config(), source.describe("config.json"))
+    if config.text_or_none("model_type") != "model2vec":
+        return found
+    return replace(found, special=False, normalize=config.flag("normalize", False))
+
+
+def sentence_files(source: ModelSource) -> tuple[str, ...]:
+    """The names of the files that `read_sentences` reads."""
+    return (MODULES, SETTINGS, LIMITS, *(name for module in read_modules(source) for name in module.files()))
+
+
+def _pooled(found: Sentences, chain: Chain) -> Sentences:
+    """The last norms are not steps: what is cut off vectors is cut off before."""
+    steps = list(chain.steps)
+    while steps and isinstance(steps[-1], Normalize):
+        steps.pop()
+    return replace(
+        found,
+        pooling=chain.pooling or MEAN,
+        token_steps=tuple(chain.token_steps),
+        steps=tuple(steps),
+        normalize=chain.pooling is None or len(steps) < len(chain.steps),
+        sparse=chain.sparse,
+        score=chain.score,
     )
 
 
-def _pooling(source: ModelSource, name: str) -> str:
-    """Both dialects: a name under pooling_mode, or a flag for each mode."""
-    where, config = source.describe(name), source.read_json(name) or {}
-    mode = config.get("pooling_mode")
-    modes = [mode] if isinstance(mode, str) else [kind for flag, kind in FLAGS.items() if config.get(flag)]
-    if len(modes) != 1 or modes[0] not in POOLINGS:
-        raise UnsupportedError(f"{where}: pooling {show(modes)} is not supported (known: {', '.join(POOLINGS)})")
-    return POOLINGS[modes[0]]
+def _late(found: Sentences, chain: Chain, settings: Config, limits: Config) -> Sentences:
+    late = read_late(settings, limits, chain.mask)
+    prompts = {QUERY: "", DOCUMENT: "", **found.prompts}
+    for kind, prefix in zip((QUERY, DOCUMENT), late.prefixes, strict=True):
+        prompts[kind] = prefix + prompts[kind].removeprefix(prefix)
+    steps = (*chain.token_steps, *((Normalize(),) if late.legacy else ()))
+    return replace(found, token_steps=steps, late=late, prompts=prompts)
+
+
+def _longest(source: ModelSource, limits: Config) -> int:
+    """max_seq_length; without it, the tokenizer's own limit."""
+    given = limits.count_or_none("max_seq_length", None, MAX_CONTEXT)
+    own = (source.read_json("tokenizer_config.json") or {}).get("model_max_length")
+    return given or (own if type(own) is int and 0 < own <= MAX_CONTEXT else 0)
+
+
+def _inner(source: ModelSource, *keys: str) -> Mapping[str, object]:
+    """An object inside of others; an empty one where there is none."""
+    found: object = source.read_json(LIMITS) or {}
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _activation(source: ModelSource, settings: Config) -> str:
+    """Of a cross-encoder: where sentence-transformers 6, 4 and 3 write it, in this order."""
+    config = Config(source.config(), source.describe("config.json"))
+    own = config.section("sentence_transformers")
+    places = ((settings, "activation_fn"), (own, "activation_fn"), (config, "sbert_ce_default_activation_function"))
+    for place, key in places:
+        value = place.text_or_none(key) if place else None
+        if place is None or value is None:
+            continue
+        name = value.rpartition(".")[2]
+        if not value.startswith("torch.nn.") or name not in ACTIVATIONS:
+            raise place.unsupported(key, value, "known: torch.nn's " + ", ".join(ACTIVATIONS))
+        return name
+    return ""

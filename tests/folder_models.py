@@ -1,0 +1,65 @@
+"""Folders as sentence-transformers writes them: a tiny random model, and the small files of tests/golden/folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from bert_models import save_bert
+from models import add_byte_tokenizer, byte_shape, save_llama
+
+FOLDERS = Path(__file__).parent / "golden" / "folders"
+TEXTS = [
+    "The animal did not cross the street.",
+    "it was too tired",
+    "Paris is the capital of France!",
+    "who",
+    "a, b. c?",
+]
+QUERY, DOCUMENTS = "Who is the animal?", ["it was wide", "Paris is of France", "the animal was too tired", "street"]
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+TEMPLATE = (
+    "{%- for message in messages if message.role == 'system' -%}<S>{{ message.content }}\n{% endfor -%}"
+    "<Q>{{ (messages | selectattr('role', 'equalto', 'query') | first).content }}\n"
+    "<D>{{ (messages | selectattr('role', 'equalto', 'document') | first).content }}\n"
+    "{%- if add_generation_prompt %}<A>{% endif %}"
+)
+
+
+def save_decoder(folder: Path, template: str = "") -> Path:
+    """A Llama whose tokens are bytes."""
+    save_llama(folder, byte_shape())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}))
+    add_byte_tokenizer(folder)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "!", "eos_token": "!"}
+    more = {"chat_template": template} if template else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, **more}))
+    return folder
+
+
+BASES: dict[str, Callable[[Path], Path]] = {
+    "bert": save_bert,
+    "words": lambda folder: save_bert(folder, "BertForMaskedLM"),
+    "label": lambda folder: save_bert(folder, "BertForSequenceClassification", ("LABEL_0",)),
+    "labels": lambda folder: save_bert(
+        folder, "BertForSequenceClassification", ("contradiction", "entailment", "neutral")
+    ),
+    "tags": lambda folder: save_bert(folder, "BertForTokenClassification", TAGS),
+    "answers": lambda folder: save_bert(folder, "BertForQuestionAnswering", ("LABEL_0", "LABEL_1")),
+    "decoder": save_decoder,
+    "asked": lambda folder: save_decoder(folder, TEMPLATE),
+}
+
+
+def compose(folder: Path, name: str) -> Path:
+    """The folder of a golden: its base, and the small files that sentence-transformers wrote beside it."""
+    files = FOLDERS / name
+    base = json.loads((files / "case.json").read_text())["base"]
+    if base:
+        BASES[base](folder)
+    skipped = shutil.ignore_patterns("case.json", "expected.*")
+    shutil.copytree(files, folder, dirs_exist_ok=True, ignore=skipped)
+    return folder

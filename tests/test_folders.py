@@ -1,0 +1,125 @@
+"""Folders of sentence-transformers as they are: vectors, words, tokens and scores as that library makes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from folder_models import DOCUMENTS, FOLDERS, QUERY, TEXTS, compose
+
+import fastlm
+
+CLOSE = 1e-4  # of the standard deviation
+NAMES = sorted(path.parent.name for path in FOLDERS.glob("*/case.json"))
+
+
+def expected(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if (FOLDERS / name / "expected.npz").exists():
+        with np.load(FOLDERS / name / "expected.npz") as arrays:
+            found |= dict(arrays)
+    if (FOLDERS / name / "expected.json").exists():
+        found |= json.loads((FOLDERS / name / "expected.json").read_text())
+    return found
+
+
+def named(kind: str) -> list[str]:
+    return [name for name in NAMES if kind in expected(name)]
+
+
+@pytest.fixture
+def model(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[fastlm.Model]:
+    with fastlm.load(compose(tmp_path / "model", request.param), threads=2) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def wanted(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return expected(request.node.callspec.params["model"])
+
+
+def near(found: np.ndarray, exact: np.ndarray) -> bool:
+    return found.shape == exact.shape and bool(np.abs(found - exact).max() < CLOSE * exact.std())
+
+
+def test_every_golden_is_tested() -> None:
+    kinds = ("vectors", "sparse", "query0", "ranks")
+    assert sorted(name for kind in kinds for name in named(kind)) == NAMES
+
+
+@pytest.mark.parametrize("model", named("vectors"), indirect=True)
+def test_vectors(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    assert model.kind == "encoder" and "embed" in model.tasks
+    assert near(model.embed(TEXTS, truncate=True), wanted["vectors"])
+    for name in wanted.keys() - {"vectors"}:
+        assert near(model.embed(TEXTS, truncate=True, prompt_name=name), wanted[name])
+
+
+@pytest.mark.parametrize("model", named("vectors"), indirect=True)
+def test_vectors_are_the_same_in_any_company(model: fastlm.Model) -> None:
+    together = model.embed(TEXTS * 40, truncate=True)
+    for i, text in enumerate(TEXTS):
+        alone = model.embed(text, truncate=True)
+        assert all(np.array_equal(alone, together[j]) for j in range(i, len(together), len(TEXTS)))
+
+
+@pytest.mark.parametrize("model", named("sparse"), indirect=True)
+def test_words(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    assert model.tasks == ("fill_mask", "embed_sparse")
+    found = model.embed_sparse(TEXTS)
+    assert len(found) == len(wanted["sparse"])
+    for words, exact in zip(found, wanted["sparse"], strict=True):
+        assert list(words.values()) == sorted(words.values(), reverse=True) and min(words.values()) > 0
+        assert all(abs(words.get(name, 0) - exact.get(name, 0)) < CLOSE for name in words.keys() | exact.keys())
+    shorter = model.embed_sparse(TEXTS, top_k=3)
+    assert shorter == [dict(list(words.items())[:3]) for words in found]
+
+
+@pytest.mark.parametrize("model", named("query0"), indirect=True)
+def test_tokens(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    assert model.tasks == ("embed_tokens",)
+    queries = model.embed_tokens([QUERY, "who"], prompt_name="query")
+    documents = model.embed_tokens(TEXTS)
+    for kind, found in (("query", queries), ("document", documents)):
+        exact = [wanted[f"{kind}{i}"] for i in range(len(found))]
+        assert all(near(vectors, other) for vectors, other in zip(found, exact, strict=True))
+    for query, scores in zip(queries, wanted["scores"], strict=True):
+        assert near(fastlm.max_sim(query, documents), scores)
+        assert fastlm.max_sim(query, documents[2]) == fastlm.max_sim(query, documents)[2]
+    again = model.embed_tokens(TEXTS[::-1], prompt_name="document")[::-1]
+    assert all(np.array_equal(a, b) for a, b in zip(documents, again, strict=True))
+
+
+@pytest.mark.parametrize("model", named("ranks"), indirect=True)
+def test_ranks(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    assert "rerank" in model.tasks
+    found = model.rerank(QUERY, DOCUMENTS)
+    scores = np.empty(len(DOCUMENTS))
+    for rank in found:
+        assert rank.document == DOCUMENTS[rank.index]
+        scores[rank.index] = rank.score
+    assert near(scores, wanted["ranks"])
+    assert [rank.index for rank in found] == np.argsort(-wanted["ranks"], kind="stable").tolist()
+
+
+@pytest.mark.parametrize("model", NAMES, indirect=True)
+def test_a_packed_file_says_the_same(model: fastlm.Model, wanted: dict[str, Any], tmp_path: Path) -> None:
+    from fastlm.saving import save
+
+    def made(m: fastlm.Model) -> list[np.ndarray]:
+        if "sparse" in wanted:
+            return [np.array(list(words.values())) for words in m.embed_sparse(TEXTS)]
+        if "query0" in wanted:
+            return m.embed_tokens(TEXTS)
+        if "ranks" in wanted:
+            return [np.array([rank.score for rank in m.rerank(QUERY, DOCUMENTS)])]
+        return [m.embed(TEXTS, truncate=True)]
+
+    save(model, tmp_path / "model.flm")
+    with fastlm.load(tmp_path / "model.flm", threads=1) as packed:
+        assert packed.tasks == model.tasks
+        assert all(np.array_equal(a, b) for a, b in zip(made(packed), made(model), strict=True))
