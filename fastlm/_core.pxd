@@ -148,6 +148,7 @@ cdef extern from "fastlm.h" nogil:
         float *attentions
         float *cross_attentions
         size_t n_whole
+        size_t n_seen
         const uint32_t *listed
         size_t n_listed
 

@@ -123,6 +123,7 @@ class Item(NamedTuple):
     attentions: NDArray[np.float32] | None = None
     whole: int = 0  # tokens of the sequence that this is a beginning of (LongRoPE)
     listed: NDArray[np.int32] | None = None  # tokens, ascending
+    seen: int = 0  # of an encoder's tokens, how many are looked at; 0: all
     cross_attentions: NDArray[np.float32] | None = None
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...

@@ -9,8 +9,8 @@ from collections import namedtuple
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
                                   "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
-Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed "
-                          "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, None))
+Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed seen "
+                          "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, 0, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -210,6 +210,7 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
         c.listed = <const uint32_t *>_ids(item.listed)
         c.n_listed = len(item.listed)
     c.n_whole = item.whole
+    c.n_seen = item.seen
     rows = {"none": 0, "all": count, "listed": c.n_listed}.get(item.rows, 1)
     c.logits = _floats(item.logits, rows * <size_t>info.outputs, "logits")
     c.hidden = _floats(item.hidden, count * info.width, "hidden")

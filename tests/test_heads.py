@@ -29,7 +29,7 @@ from fastlm.arch.spec import (
     Stack,
     Sublayer,
 )
-from fastlm.errors import ModelFormatError, UnsupportedError
+from fastlm.errors import ModelFormatError, ParameterError, UnsupportedError
 
 LAYER_NORM = Norm(NormKind.LAYER, 1e-5, bias=True)
 HEADS: list[tuple[HeadStep, ...]] = [
@@ -176,6 +176,32 @@ def test_layers_that_repeat_nothing(layers: tuple[Layer, ...], words: str) -> No
     spec = plain_spec()
     with pytest.raises(ModelFormatError, match=words):
         create(_core.Context(1), replace(spec, decoder=Stack(layers, RMS)), "float32")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_tokens_that_nothing_looks_at(isa: str, format: str) -> None:
+    """The first tokens are as without the others, and each of the others as in any company of such."""
+    if not usable(isa):
+        pytest.skip(f"this processor has no {isa}")
+    spec = encoder_spec()
+
+    def states(model: _core.Model, ids: NDArray[np.int32], seen: int) -> NDArray[np.float32]:
+        found = np.empty((len(ids), 64), np.float32)
+        _core.forward(model, [_core.Item(model.session(), ids, rows="none", hidden=found, seen=seen)])
+        return found
+
+    for threads in (1, 3):
+        _, model = build(spec, threads=threads, format=format, isa=isa)
+        for n, more in ((1, 1), (7, 5), (70, 3), (250, 30)):
+            ids, others = tokens(n + more), tokens(n + more)
+            others[n:-1] = (others[n:-1] + 1) % 67
+            found = states(model, ids, n)
+            assert np.array_equal(found[:n], states(model, ids[:n], 0))
+            assert np.array_equal(found[-1], states(model, others, n)[-1])
+            assert not np.array_equal(found, states(model, ids, 0))
+        with pytest.raises(ParameterError, match="n_seen"):
+            states(model, tokens(4), 5)
 
 
 def test_a_layer_without_sublayers_hands_on() -> None:

@@ -114,11 +114,20 @@ static flm_status check_types(const flm_model *m, const flm_item *item, flm_erro
     return FLM_OK;
 }
 
+static flm_status check_seen(const flm_model *m, const flm_item *item, flm_error *error) {
+    if (item->n_seen && m->decoder_plan)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "n_seen: a decoder's tokens see all that are before them");
+    if (item->n_seen > item->n_tokens || (item->n_seen && item->attentions))
+        return flm_fail(error, FLM_ERR_ARGUMENT, "n_seen: more tokens than there are, or attentions are wanted");
+    return FLM_OK;
+}
+
 static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
     if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
     if (item->cross_attentions && !flm_spec_heads(flm_spec_main(&m->spec), 1))
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "cross_attentions: this model has no cross-attention");
     flm_status status = check_rows(m, item, error);
+    if (!status) status = check_seen(m, item, error);
     if (!status) status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
     if (!status && !m->decoder_plan) status = check_types(m, item, error);
     if (!status && m->decoder_plan && m->engine->cross && item->session->n_cross == 0)

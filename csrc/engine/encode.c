@@ -19,7 +19,7 @@ static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, fl
                           .tokens = part->tokens,
                           .types = part->types,
                           .n_tokens = (uint32_t)part->end,
-                          .n_keys = (uint32_t)part->end,
+                          .n_keys = (uint32_t)(part->item && part->item->n_seen ? part->item->n_seen : part->end),
                           .long_rope = e->long_from > 0 && part->end > e->long_from};
     if (part->item) {
         flm_batch_capture(part, row, 0);

@@ -255,6 +255,8 @@ typedef struct flm_item {
                        what the session will have */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED: ascending, each below n_tokens */
     size_t n_listed;
+    size_t n_seen; /* of an encoder: only the first n_seen tokens are looked at, by all of them; 0: all. Not with
+                      attentions */
 } flm_item;
 
 /* Runs a ragged batch. Prompts are cut into chunks; the bits of the results do not depend on how, nor on

@@ -23,7 +23,8 @@ typedef struct flm_row_item {
     const int32_t *tokens;          /* validated: 0 <= id < vocab */
     const int32_t *types;           /* or NULL */
     uint32_t n_tokens, start;       /* start: position of tokens[0] */
-    uint32_t n_keys;        /* positions that its tokens may see: those of the sequence, these tokens included */
+    uint32_t n_keys;        /* positions that its tokens may see: those of the sequence, these tokens included, unless
+                               an encoder's last ones are not to be seen */
     int long_rope;          /* use the long twins of ropes that have them */
     flm_rows rows;          /* what the head reads */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED */

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastlm import _core
 from fastlm.arguments import items
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
@@ -44,9 +45,10 @@ def embed_tokens(
     for group in groups(given(texts)):
         begun = [begin(prompt, text) for text in group]
         readings = read(engine, begun, longest=longest or setup.longest, truncate=truncate)
-        if expansion is not None:
-            readings = [_expanded(engine, reading, expansion) for reading in readings]
-        for reading, states in zip(readings, hidden(engine, readings), strict=True):
+        filled = readings if expansion is None else [_filled(engine, reading, expansion) for reading in readings]
+        apart = expansion is not None and not expansion.attend
+        made = _apart(engine, filled, readings) if apart else hidden(engine, filled)
+        for reading, states in zip(filled, made, strict=True):
             found.append(advance(states[scored[reading.ids]], setup.token_steps))
         if progress is not None:
             progress(len(found), total)
@@ -66,16 +68,11 @@ def _scored(engine: Engine, mask: Mask, kind: str) -> NDArray[np.bool_]:
     return found
 
 
-def _expanded(engine: Engine, reading: Reading, expansion: Expansion) -> Reading:
+def _filled(engine: Engine, reading: Reading, expansion: Expansion) -> Reading:
     """A query filled up with mask tokens; with ends of the text, where the tokenizer has no mask."""
     n = expansion.length - len(reading.ids)
     if n <= 0:
         return reading
-    if not expansion.attend:
-        raise UnsupportedError(
-            "embed_tokens: queries of this folder are filled up with tokens that the others do not look at, which this "
-            "version does not compute"
-        )
     tokenizer = engine.prompts.needed_tokenizer()
     names = [expansion.token, *(tokenizer.special_tokens.get(name) for name in ("mask_token", "eos_token"))]
     name = next((name for name in names if name is not None), None)
@@ -83,6 +80,19 @@ def _expanded(engine: Engine, reading: Reading, expansion: Expansion) -> Reading
     if token is None:
         raise UnsupportedError("embed_tokens: queries are to be filled up, and the tokenizer has no mask token")
     return replace(reading, ids=[*reading.ids, *[token] * n], types=[*reading.types, *[0] * n])
+
+
+def _apart(engine: Engine, filled: Sequence[Reading], readings: Sequence[Reading]) -> Iterator[Array]:
+    """Hidden states of filled queries, whose new tokens look at the others and are not looked at."""
+    if engine.kind != "encoder":
+        raise UnsupportedError("embed_tokens: queries are to be filled up so that no token sees it; a decoder's would")
+    for query, own in zip(filled, readings, strict=True):
+        ids, types = (np.array(values, np.int32) for values in (query.ids, query.types))
+        states = np.empty((len(ids), engine.spec.hidden), np.float32)
+        typed = types if engine.spec.main.embed.types > 1 else None
+        item = _core.Item(engine.core.session(), ids, rows="none", types=typed, hidden=states, seen=len(own.ids))
+        _core.forward(engine.core, [item])
+        yield states
 
 
 def max_sim(query: ArrayLike, docs: ArrayLike | Sequence[ArrayLike]) -> Array | float:
