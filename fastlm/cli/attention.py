@@ -46,7 +46,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--out",
         metavar="PATH",
-        help="write a page for any browser (.html) or a picture (.png, by the extra viz); (none)",
+        help="write a page for any browser (.html) or a picture (.png, by the extra viz); default: in letters",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fastlm.look.view import Array, Token, View
+from fastlm.look.view import Array, Token, View, strongest
 
 SHADES = " \u2591\u2592\u2593\u2588"  # light to dark
 PLAIN_SHADES = " .:+#@"
@@ -33,7 +33,7 @@ def bars(view: View, matrix: Array, query: int, width: int, plain: bool) -> str:
 
 def cells(view: View, matrix: Array, width: int, plain: bool) -> str:
     """Each token a row, each token that is looked at a column; in several parts where they do not fit the width."""
-    shades, most = (PLAIN_SHADES if plain else SHADES), _strongest(view, matrix)
+    shades, most = (PLAIN_SHADES if plain else SHADES), strongest(view, matrix)
     labels = [_label(token, plain) for token in view.queries]
     name = max(map(_width, labels))
     left = name + len("  nnn  ")
@@ -47,12 +47,6 @@ def cells(view: View, matrix: Array, width: int, plain: bool) -> str:
             shaded = "".join(_shade(float(x) / most, shades) * size for x in matrix[i, begin:end])
             lines.append(f"  {i:>3}  {_padded(label, name)}{shaded}".rstrip())
     return "\n".join(lines) + "\n"
-
-
-def _strongest(view: View, matrix: Array) -> float:
-    """The most that a token which is no special one is looked at; these take most in many heads, and would hide it."""
-    plain = np.array([not token.special for token in view.keys])
-    return max(float(matrix[:, plain].max()) if plain.any() else float(matrix.max()), 1e-9)
 
 
 def _shade(share: float, shades: str) -> str:

@@ -94,6 +94,12 @@ class View:
         raise ParameterError(f"token: {token!r} is none of this text's tokens, which are {known:.500}")
 
 
+def strongest(view: View, matrix: Array) -> float:
+    """The most that a token which is no special one is looked at; these take most in many heads, and would hide it."""
+    plain = np.array([not token.special for token in view.keys])
+    return max(float(matrix[:, plain].max()) if plain.any() else float(matrix.max()), 1e-9)
+
+
 def _at(number: int, name: str, count: int) -> int:
     """A place of so many, which may be counted from the end."""
     return whole(number, name, -count, count - 1) % count
