@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,21 @@ def test_an_error_leaves_the_file_as_it_was(encoder: Path, tmp_path: Path) -> No
     done = command("embed", "--model", encoder, "--out", file, data=data)
     assert done.returncode == 1 and f"line {GROUP + 6}: ".encode() in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["v.npy"] and file.read_bytes() == b"before"
+
+
+def test_ctrl_c_leaves_no_file(encoder: Path, tmp_path: Path) -> None:
+    """While it waits for more lines."""
+    line = [sys.executable, "-m", "fastlm", "embed", "--model", str(encoder), "--out", str(tmp_path / "v.npy")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ELSEWHERE) as process:
+        assert process.stdin is not None and process.stderr is not None
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        while not list(tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"\nfastlm: interrupted\n"
+    assert process.returncode == 130 and not list(tmp_path.iterdir())
 
 
 def test_many_lines_are_read_as_they_are_needed(encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
