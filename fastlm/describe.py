@@ -55,7 +55,7 @@ def _mixer(m: Mixer) -> str:
 
 def _layer(layer: Layer) -> str:
     join = " || " if layer.parallel else " + "
-    return join.join(_mixer(s.mixer) for s in layer.sublayers)
+    return join.join(_mixer(s.mixer) for s in layer.sublayers) or "a table alone"
 
 
 def _norms(stack: Stack) -> str:

@@ -148,9 +148,13 @@ class Encoding:
         """What may stand for the mask token in a text, best first; for several of them, a list for each."""
         return spans.fill_mask(self.engine, text, top_k)
 
-    def answer(self, question: str, context: str, top_k: int = 1) -> list[Span]:
-        """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`."""
-        return spans.answer(self.engine, question, context, top_k)
+    def answer(self, question: str, context: str, top_k: int = 1, *, no_answer: bool = False) -> list[Span]:
+        """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`.
+
+        With `no_answer`, an empty span, text "", competes with them: how much a model that was trained to say so says
+        that the context holds no answer.
+        """
+        return spans.answer(self.engine, question, context, top_k, no_answer)
 
     def rerank(
         self, query: str, docs: Iterable[str], *, top_n: int | None = None, prompt_name: str | None = None

@@ -19,6 +19,9 @@ TEXTS = [
     "a, b. c?",
 ]
 QUERY, DOCUMENTS = "Who is the animal?", ["it was wide", "Paris is of France", "the animal was too tired", "street"]
+TAGGED = "Paris, Zanzibar-street and the animal of Francenotfrance: who is zyx?"  # words of many pieces
+MASKED = ["Paris is the [MASK] of France.", "[MASK] did not [MASK] it"]
+NLI = ("contradiction", "entailment", "neutral")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 TEMPLATE = (
     "{%- for message in messages if message.role == 'system' -%}<S>{{ message.content }}\n{% endfor -%}"
@@ -45,7 +48,7 @@ BASES: dict[str, Callable[[Path], Path]] = {
     "words": lambda folder: save_bert(folder, "BertForMaskedLM"),
     "label": lambda folder: save_bert(folder, "BertForSequenceClassification", ("LABEL_0",)),
     "labels": lambda folder: save_bert(
-        folder, "BertForSequenceClassification", ("contradiction", "entailment", "neutral")
+        folder, "BertForSequenceClassification", NLI, label2id={name: i for i, name in enumerate(NLI)}
     ),
     "tags": lambda folder: save_bert(folder, "BertForTokenClassification", TAGS),
     "answers": lambda folder: save_bert(folder, "BertForQuestionAnswering", ("LABEL_0", "LABEL_1")),

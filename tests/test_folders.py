@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from folder_models import DOCUMENTS, FOLDERS, QUERY, TEXTS, compose
+from folder_models import DOCUMENTS, FOLDERS, MASKED, QUERY, TAGGED, TEXTS, compose
 
 import fastlm
 
@@ -47,7 +47,7 @@ def near(found: np.ndarray, exact: np.ndarray) -> bool:
 
 
 def test_every_golden_is_tested() -> None:
-    kinds = ("vectors", "sparse", "query0", "ranks")
+    kinds = ("vectors", "sparse", "query0", "ranks", "labels", "tags", "filled")
     assert sorted(name for kind in kinds for name in named(kind)) == NAMES
 
 
@@ -65,6 +65,22 @@ def test_vectors_are_the_same_in_any_company(model: fastlm.Model) -> None:
     for i, text in enumerate(TEXTS):
         alone = model.embed(text, truncate=True)
         assert all(np.array_equal(alone, together[j]) for j in range(i, len(together), len(TEXTS)))
+
+
+def test_a_folder_of_model2vec_alone(tmp_path: Path) -> None:
+    """Its config.json says whether vectors have length 1."""
+    folder = compose(tmp_path / "model", "model2vec")
+    with fastlm.load(folder) as model:
+        listed = model.embed(TEXTS)
+    (folder / "modules.json").unlink()
+    for path in list((folder / "0_StaticEmbedding").iterdir()):
+        path.rename(folder / path.name)
+    for unit in (False, True):
+        config = {"model_type": "model2vec", "architectures": ["StaticModel"], "hidden_dim": 10, "normalize": unit}
+        (folder / "config.json").write_text(json.dumps(config))
+        with fastlm.load(folder) as model:
+            lengths = np.linalg.norm(listed, axis=1, keepdims=True) if unit else 1
+            assert model.tasks == ("embed",) and np.abs(model.embed(TEXTS) - listed / lengths).max() < 1e-6
 
 
 @pytest.mark.parametrize("model", named("sparse"), indirect=True)
@@ -106,7 +122,9 @@ def test_ranks(model: fastlm.Model, wanted: dict[str, Any]) -> None:
     assert [rank.index for rank in found] == np.argsort(-wanted["ranks"], kind="stable").tolist()
 
 
-@pytest.mark.parametrize("model", NAMES, indirect=True)
+@pytest.mark.parametrize(
+    "model", [n for n in NAMES if n not in named("labels") + named("tags") + named("filled")], indirect=True
+)
 def test_a_packed_file_says_the_same(model: fastlm.Model, wanted: dict[str, Any], tmp_path: Path) -> None:
     from fastlm.saving import save
 
@@ -123,3 +141,42 @@ def test_a_packed_file_says_the_same(model: fastlm.Model, wanted: dict[str, Any]
     with fastlm.load(tmp_path / "model.flm", threads=1) as packed:
         assert packed.tasks == model.tasks
         assert all(np.array_equal(a, b) for a, b in zip(made(packed), made(model), strict=True))
+
+
+@pytest.mark.parametrize("model", named("labels"), indirect=True)
+def test_labels(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    """As transformers' pipelines for text classification, and for labels of one's own."""
+    found = model.classify([*TEXTS, (QUERY, DOCUMENTS[0])])
+    for labels, exact in zip(found, wanted["labels"], strict=True):
+        assert [label.label for label in labels] == [other["label"] for other in exact]
+        assert np.allclose([label.score for label in labels], [other["score"] for other in exact], atol=1e-5)
+    for exact in wanted["zero"]:
+        (labels,) = model.classify([TEXTS[0]], labels=exact["labels"][::-1])
+        assert [label.label for label in labels] == exact["labels"]
+        assert np.allclose([label.score for label in labels], exact["scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize("model", named("tags"), indirect=True)
+def test_spans(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    """As transformers' pipeline puts words together by their first piece."""
+    for text, exact in zip([*TEXTS, TAGGED], wanted["tags"], strict=True):
+        found = model.tag(text)
+        spans = [(span.label, span.start, span.end) for span in found]
+        assert spans == [(other["entity_group"], other["start"], other["end"]) for other in exact]
+        assert np.allclose([span.score for span in found], [other["score"] for other in exact], atol=1e-5)
+        assert all(span.text == text[span.start : span.end] for span in found)
+
+
+@pytest.mark.parametrize("model", named("filled"), indirect=True)
+def test_gaps(model: fastlm.Model, wanted: dict[str, Any]) -> None:
+    for text, exact in zip(MASKED, wanted["filled"], strict=True):
+        found: Any = model.fill_mask(text, top_k=4)
+        assert _plain(found) == _plain(exact)
+
+
+def _plain(filled: Any) -> Any:
+    if isinstance(filled, list):
+        return [_plain(one) for one in filled]
+    if isinstance(filled, dict):
+        return filled["token"], filled["token_str"], filled["sequence"], pytest.approx(filled["score"], abs=1e-5)
+    return filled.token, filled.text, filled.sequence, filled.score

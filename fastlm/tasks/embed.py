@@ -54,7 +54,9 @@ def embed(
     """See `Model.embed`."""
     way = _way(engine, prompt_name, pooling, normalize)
     width = _width(engine, way)
-    dimensions = way.setup.dimensions if dimensions is None else whole(dimensions, "dimensions", 1, width)
+    if dimensions is None:
+        dimensions = min(way.setup.dimensions or width, width)
+    dimensions = whole(dimensions, "dimensions", 1, width)
     single = isinstance(texts, str)
     total = len(texts) if isinstance(texts, Sequence) and not single else None
     found, done = [], 0
@@ -66,7 +68,7 @@ def embed(
         done += len(group)
         if progress is not None:
             progress(done, total)
-    vectors = np.concatenate(found) if found else np.empty((0, dimensions or width), np.float32)
+    vectors = np.concatenate(found) if found else np.empty((0, dimensions), np.float32)
     return vectors[0] if single else vectors
 
 

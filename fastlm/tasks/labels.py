@@ -93,14 +93,20 @@ def _wanted(labels: object) -> list[str]:
 
 
 def _zero_shot(engine: Engine, known: list[str], text: object, labels: list[str], top_k: int | None) -> list[Label]:
-    """By natural-language inference (Yin et al. 2019): how much the text entails "This example is <label>."."""
+    """By natural-language inference (Yin et al. 2019): how much the text entails "This example is <label>.".
+
+    Labels exclude each other, as in transformers' pipeline; one alone is true or not.
+    """
     entailed = next((i for i, name in enumerate(known) if name.lower().startswith("entail")), None)
     if entailed is None:
         raise UnsupportedError(f"labels: this head tells {', '.join(known)} apart; others need one for entailment")
     if not isinstance(text, str):
         raise ParameterError("texts: with labels, a text is a string")
-    logits = scores(engine, read(engine, [(text, HYPOTHESIS.format(label)) for label in labels]))
-    return _best(labels, softmax(logits[:, entailed].astype(np.float64)), top_k)
+    logits = scores(engine, read(engine, [(text, HYPOTHESIS.format(label)) for label in labels])).astype(np.float64)
+    if len(labels) == 1:  # nothing to tell it from but its contradiction, which is the last label or the first
+        against = logits[:, 0 if entailed else -1]
+        return _best(labels, softmax(np.stack([logits[:, entailed], against], axis=1))[:, 0], top_k)
+    return _best(labels, softmax(logits[:, entailed]), top_k)
 
 
 def tag(engine: Engine, text: str) -> list[Span]:

@@ -47,7 +47,7 @@ def rerank(engine: Engine, query: str, docs: Iterable[str], top_n: int | None, p
     for group in groups(documents):
         if score is None:
             pairs = [(begin(prompt, query), document) for document in group]
-            found.append(scores(engine, read(engine, pairs, "docs")))
+            found.append(scores(engine, read(engine, pairs, "docs", joins=True)))
         else:
             found.append(_said(engine, _asked(engine, prompt, query, group), score))
     values = _relevance(engine.sentences.activation, np.concatenate(found)) if found else np.empty(0)
@@ -68,7 +68,7 @@ def _relevance(activation: str, logits: Array) -> NDArray[np.float64]:
 def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object]) -> list[Reading]:
     """A query and each document as the model's chat template puts them; as a pair where it has none."""
     if engine.templates is None:
-        return read(engine, [(prompt + query, document) for document in documents], "docs")
+        return read(engine, [(prompt + query, document) for document in documents], "docs", joins=True)
     tokenizer, setup = engine.prompts.needed_tokenizer(), engine.sentences
     variables = {"add_generation_prompt": False, **setup.template}
     parts = engine.templates.reads_parts if setup.parts is None else setup.parts

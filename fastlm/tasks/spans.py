@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastlm.arch.heads import ANSWER, FILL
-from fastlm.arguments import whole
+from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.tasks.labels import Span, softmax
@@ -44,19 +44,23 @@ def fill_mask(engine: Engine, text: str, top_k: int) -> list[Filled] | list[list
     found = []
     for gap, row in zip(gaps, p, strict=True):
         best = np.argsort(-row, kind="stable")[:top_k]
-        found.append([_filled(engine, reading, gap, int(i), float(row[i])) for i in best])
+        alone = len(gaps) == 1
+        found.append([_filled(engine, reading, gap, int(i), float(row[i]), alone) for i in best])
     return found[0] if len(found) == 1 else found
 
 
-def _filled(engine: Engine, reading: Reading, gap: int, token: int, score: float) -> Filled:
+def _filled(engine: Engine, reading: Reading, gap: int, token: int, score: float, alone: bool) -> Filled:
+    """Where other gaps are left, the text shows them, and so all special tokens."""
     tokenizer = engine.prompts.needed_tokenizer()
     ids = [*reading.ids[:gap], token, *reading.ids[gap + 1 :]]
-    return Filled(token, tokenizer.decode([token]), score, tokenizer.decode(ids))
+    return Filled(token, tokenizer.decode([token]), score, tokenizer.decode(ids, skip_special=alone))
 
 
-def answer(engine: Engine, question: str, context: str, top_k: int) -> list[Span]:
+def answer(engine: Engine, question: str, context: str, top_k: int, no_answer: bool) -> list[Span]:
     """See `Model.answer`."""
     only(engine, ANSWER)
+    if not isinstance(no_answer, bool):
+        raise ParameterError(f"no_answer must be True or False, not {shown(no_answer)}")
     top_k = whole(top_k, "top_k", 1, 1000)
     if not isinstance(question, str) or not isinstance(context, str):
         raise ParameterError("question and context must be strings")
@@ -66,14 +70,16 @@ def answer(engine: Engine, question: str, context: str, top_k: int) -> list[Span
     inside = np.array([part == 1 for part in reading.parts])
     if not inside.any():
         raise ParameterError("context: there is nothing in it")
+    inside[0] = no_answer  # the first token stands for it
     start, end = (softmax(np.where(inside, logits[:, i], -np.inf)) for i in (0, 1))
     both = np.triu(np.outer(start, end))
     both = np.tril(both, LONGEST_ANSWER - 1)
+    both[0, 1:] = 0
     spans = []
     for place in np.argsort(-both, axis=None, kind="stable")[:top_k]:
         i, j = divmod(int(place), len(start))
         if both[i, j] == 0:
             break
-        first, last = reading.spans[i][0], reading.spans[j][1]
+        first, last = (reading.spans[i][0], reading.spans[j][1]) if i else (0, 0)
         spans.append(Span("", float(both[i, j]), context[first:last], first, last))
     return spans

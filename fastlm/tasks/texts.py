@@ -37,15 +37,25 @@ def given(texts: object, name: str = "texts") -> Iterable[object]:
 
 
 def read(
-    engine: Engine, texts: Iterable[object], name: str = "texts", *, longest: int = 0, truncate: bool = False
+    engine: Engine,
+    texts: Iterable[object],
+    name: str = "texts",
+    *,
+    longest: int = 0,
+    truncate: bool = False,
+    joins: bool = False,
 ) -> list[Reading]:
     """Readings of texts and pairs; an error names the text: texts[3].
 
-    longest: tokens of a text, if that is fewer than the context; truncate: cut longer ones off instead of an error.
+    longest: tokens of a text, if that is fewer than the context; truncate: cut longer ones off instead of an error;
+    joins: put the texts of a pair together where the tokenizer has no form for pairs.
     """
     longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
     tokenizer, special = engine.prompts.needed_tokenizer(), engine.sentences.special
+    pairs = (i for i, text in enumerate(checked) if len(text) > 1)
+    if (i := next(pairs, None)) is not None and not (joins or (special and tokenizer.reads_pairs)):
+        raise ParameterError(f"{name}[{i}]: a pair, and the tokenizer has no form for pairs: put both into one text")
     try:
         readings = tokenizer.read(checked, longest=longest if truncate else 0, special=special)
     except ParameterError:

@@ -144,6 +144,12 @@ class Tokenizer:
             (found,) = library.encode_batch_fast([text], add_special_tokens=special)  # without the interpreter's lock
             return list(found.ids)
 
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether it marks where the second text of a pair begins."""
+        added = self._library.num_special_tokens_to_add
+        return bool(added(True) > added(False))
+
     def read(self, texts: Sequence[tuple[str, ...]], *, longest: int = 0, special: bool = True) -> list[Reading]:
         """Texts and pairs of texts as an encoder reads them; see `reading.read`."""
         return read(self._library, texts, longest, special)

@@ -21,7 +21,7 @@ import numpy as np
 import sentence_transformers as st
 import torch
 import transformers
-from folder_models import BASES, DOCUMENTS, FOLDERS, QUERY, TEXTS, compose
+from folder_models import BASES, DOCUMENTS, FOLDERS, MASKED, QUERY, TAGGED, TEXTS, compose
 from safetensors.numpy import save_file
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.cross_encoder.modules import LogitScore
@@ -311,6 +311,35 @@ def causal_asked(model: Path, out: Path) -> Made:
     more = {"processing_kwargs": {"chat_template": {"add_generation_prompt": True}}}
     prompts = {"prompts": {"web": "Is it so?"}, "default_prompt_name": "web"}
     return yes_or_no(model, out, None, transformer=more, activation_fn=torch.nn.Identity(), **prompts)
+
+
+def pipeline(task: str, out: Path, **options: Any) -> Any:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = str(compose(Path(scratch) / "model", out.name))
+        return transformers.pipeline(task, model=folder, device="cpu", **options)
+
+
+@case("labels")
+def labelled(model: Path, out: Path) -> Made:
+    """Labels of texts and a pair; labels of one's own, many and one."""
+    pipe = pipeline("text-classification", out, top_k=None)
+    pair = pipe({"text": QUERY, "text_pair": DOCUMENTS[0]})
+    own = pipeline("zero-shot-classification", out)
+    zero = [own(TEXTS[0], labels) for labels in (["street", "animal", "it"], ["animal"])]
+    return {"labels": [*pipe(TEXTS), pair], "zero": [{k: v for k, v in one.items() if k != "sequence"} for one in zero]}
+
+
+@case("tags")
+def tagged(model: Path, out: Path) -> Made:
+    pipe = pipeline("token-classification", out, aggregation_strategy="first")
+    found = pipe([*TEXTS, TAGGED])
+    return {"tags": [[{**span, "score": float(span["score"])} for span in spans] for spans in found]}
+
+
+@case("words")
+def filled(model: Path, out: Path) -> Made:
+    pipe = pipeline("fill-mask", out, top_k=4)
+    return {"filled": [pipe(text) for text in MASKED]}
 
 
 def make(name: str) -> None:
