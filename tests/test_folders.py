@@ -42,6 +42,12 @@ def wanted(request: pytest.FixtureRequest) -> dict[str, Any]:
     return expected(request.node.callspec.params["model"])
 
 
+def edit(folder: Path, file: str, **changes: Any) -> None:
+    path = folder / file
+    values = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**values, **changes}))
+
+
 def near(found: np.ndarray, exact: np.ndarray) -> bool:
     return found.shape == exact.shape and bool(np.abs(found - exact).max() < CLOSE * exact.std())
 
@@ -120,6 +126,50 @@ def test_ranks(model: fastlm.Model, wanted: dict[str, Any]) -> None:
         scores[rank.index] = rank.score
     assert near(scores, wanted["ranks"])
     assert [rank.index for rank in found] == np.argsort(-wanted["ranks"], kind="stable").tolist()
+
+
+TWINS: list[tuple[str, str, dict[str, Any]]] = [
+    ("pooled_list", "1_Pooling/config.json", {"include_prompt": True}),
+    ("pooled_list", "1_Pooling/config.json", {"pooling_mode": ["mean", "cls", "max"]}),
+    ("pooled_list", "1_Pooling/config.json", {"pooling_mode": ["weightedmean", "lasttoken", "max"]}),
+    ("pooled_list", "1_Pooling/config.json", {"pooling_mode": ["weightedmean", "cls", "mean_sqrt_len_tokens"]}),
+    ("pooled_list", "config_sentence_transformers.json", {"default_prompt_name": None}),
+    ("pooled_old", "sentence_bert_config.json", {"do_lower_case": False}),
+    ("pooled_old", "sentence_bert_config.json", {"max_seq_length": 8}),
+    ("dense", "2_Dense/config.json", {"activation_function": "torch.nn.modules.activation.SiLU"}),
+    ("dense", "2_Dense/config.json", {"bias": False}),
+    ("dense", "5_Dense/config.json", {"use_residual": False}),
+    ("dense", "6_Dense/config.json", {"activation_function": "torch.nn.modules.activation.Tanh"}),
+    ("dense_tokens", "1_Dense/config.json", {"activation_function": "torch.nn.modules.linear.Identity"}),
+    ("late_attended", "2_MultiVectorMask/config.json", {"skiplist_words": []}),
+    ("late_attended", "config_sentence_transformers.json", {"prompts": {"document": "a "}}),
+    ("splade", "1_SpladePooling/config.json", {"activation_function": "log1p_relu"}),
+    ("splade", "1_SpladePooling/config.json", {"pooling_strategy": "sum"}),
+    ("cross", "config_sentence_transformers.json", {"activation_fn": "torch.nn.modules.activation.Sigmoid"}),
+    ("cross", "config_sentence_transformers.json", {"default_prompt_name": None}),
+    ("causal", "1_LogitScore/config.json", {"false_token_id": None}),
+    ("causal_asked", "sentence_bert_config.json", {"processing_kwargs": {}}),
+    ("causal_asked", "config_sentence_transformers.json", {"default_prompt_name": None}),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "changes"), TWINS)
+def test_what_a_folder_says_shows(tmp_path: Path, name: str, file: str, changes: dict[str, Any]) -> None:
+    """A setting that is overlooked would be seen by the goldens: another value changes what comes out."""
+    folder, wanted = compose(tmp_path / "model", name), expected(name)
+    edit(folder, file, **changes)
+    with fastlm.load(folder, threads=1) as model:
+        if "vectors" in wanted:
+            assert not near(model.embed(TEXTS, truncate=True), wanted["vectors"])
+        elif "sparse" in wanted:
+            heaviest = [max(words.values()) for words in model.embed_sparse(TEXTS)]
+            assert not np.allclose(heaviest, [max(words.values()) for words in wanted["sparse"]], atol=1e-2)
+        elif "query0" in wanted:
+            found = model.embed_tokens(TEXTS)
+            assert not all(near(vectors, wanted[f"document{i}"]) for i, vectors in enumerate(found))
+        else:
+            found = [np.array([rank.score for rank in model.rerank(QUERY, DOCUMENTS)])]
+            assert not near(found[0], np.sort(wanted["ranks"])[::-1])
 
 
 @pytest.mark.parametrize(

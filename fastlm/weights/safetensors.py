@@ -68,6 +68,7 @@ _READABLE: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "bfloat16": np.dtype("<u2"),
     "float64": np.dtype("<f8"),
+    "int8": np.dtype("i1"),
     "int32": np.dtype("<i4"),
     "int64": np.dtype("<i8"),
 }
@@ -259,7 +260,7 @@ class Checkpoint:
         Raises
         ------
         UnsupportedError
-            The data type is none of float32, float16, bfloat16, float64, int32 and int64.
+            The data type is none of float32, float16, bfloat16, float64, int8, int32 and int64.
         ModelFormatError
             The file was cut short after it was opened.
         ModelFileError

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fastlm.arch.family import Family
 from fastlm.arch.spec import Layer, ModelSpec, Stack
 from fastlm.errors import ModelFormatError
-from fastlm.weights.bind import bind, to_float32
+from fastlm.weights.bind import DTYPES, bind, to_float32
 from fastlm.weights.folder import CheckpointFolder, no_weights
 from fastlm.weights.modules import STATIC, WEIGHTS, read_modules
 from fastlm.weights.safetensors import Checkpoint
@@ -87,7 +87,7 @@ class Table:
         dtype, (rows, columns) = self._checkpoint.info(self._name)
         if self._rows is not None:
             rows = len(self._rows)
-        return "float32" if self._factors is not None else dtype, (rows, columns)
+        return dtype if self._factors is None and dtype in DTYPES else "float32", (rows, columns)
 
     def read(self, name: str, start_row: int = 0, stop_row: int | None = None) -> NDArray[Any]:
         rows = self.info(name)[1][0]
@@ -96,10 +96,10 @@ class Table:
             found = self._checkpoint.read(self._name, start_row, stop)
         else:
             found = self._distinct[self._rows[start_row:stop]]
-        if self._factors is None:
-            return found
-        factors = self._factors[start_row:stop, None]
-        return to_float32(found, self._checkpoint.info(self._name)[0]) * factors
+        stored = self._checkpoint.info(self._name)[0]
+        if self._factors is not None:
+            return to_float32(found, stored) * self._factors[start_row:stop, None]
+        return found if stored in DTYPES else to_float32(found, stored)
 
     @cached_property
     def _distinct(self) -> NDArray[Any]:

@@ -110,6 +110,8 @@ def pooled_old(model: Path, out: Path) -> Made:
     tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
     tokenizer.save(str(out / "tokenizer.json"))
+    settings = json.loads((model / "tokenizer_config.json").read_text())  # whose class would have its own normaliser
+    write(out, {"tokenizer_config.json": {**settings, "tokenizer_class": "PreTrainedTokenizerFast"}})
     return vectors(out)
 
 
