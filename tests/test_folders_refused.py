@@ -40,10 +40,11 @@ def tensors(folder: Path, **arrays: np.ndarray) -> None:
 BAD_POOLINGS = [
     ({"pooling_mode": "sorted"}, UnsupportedError, r"pooling_mode = 'sorted' is not supported \(known: cls, max, mean"),
     ({"pooling_mode": ["cls", "sum"]}, UnsupportedError, "pooling_mode = 'sum' is not supported"),
-    ({"pooling_mode": []}, ModelFormatError, "pooling_mode: expected a name or a list of names"),
-    ({"pooling_mode": ["mean"] * 1000}, ModelFormatError, "pooling_mode: expected a name or a list of names"),
-    ({"pooling_mode": 7}, ModelFormatError, "pooling_mode: expected a name"),
-    ({"pooling_mode": [["mean"]]}, UnsupportedError, "pooling_mode"),
+    ({"pooling_mode": []}, ModelFormatError, "pooling_mode: expected one to 6 names, found 0"),
+    ({"pooling_mode": ["mean"] * 1000}, ModelFormatError, "pooling_mode: expected one to 6 names, found 1000"),
+    ({"pooling_mode": 7}, ModelFormatError, "pooling_mode: expected a list of str"),
+    ({"pooling_mode": [["mean"]]}, ModelFormatError, "pooling_mode: expected a list of str"),
+    ({"pooling_mode_median": True}, UnsupportedError, "unknown key 'pooling_mode_median' .* might change the result"),
     (
         {"pooling_mode": ..., "pooling_mode_max_tokens": "yes"},
         ModelFormatError,
@@ -74,6 +75,7 @@ BAD_DENSES = [
     ({"module_output_name": "token_embeddings"}, UnsupportedError, "it reads sentence_embedding"),
     ({"module_input_name": "token_embeddings", "module_output_name": ...}, UnsupportedError, "behind the pooling"),
     ({"bias": "no"}, ModelFormatError, "bias: expected true or false"),
+    ({"scale": 2}, UnsupportedError, "unknown key 'scale'"),
 ]
 
 
@@ -147,6 +149,13 @@ def test_modules(tmp_path: Path, listed: object, kind: type[FastlmError], words:
 
 
 BAD_SETTINGS = [
+    ("dense", "sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 3}}}, "max_length.* not supp"),
+    (
+        "dense",
+        "sentence_bert_config.json",
+        {"modality_config": {"text": {"method_output_name": "pooler_output"}}},
+        "pooler_output' is not supported",
+    ),
     ("dense", "config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim: expected an integer from 1"),
     ("dense", "config_sentence_transformers.json", {"prompts": {"query": 3}}, "prompts: query: expected a string"),
     ("dense", "config_sentence_transformers.json", {"prompts": [1]}, "prompts: expected an object"),

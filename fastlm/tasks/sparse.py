@@ -59,5 +59,6 @@ def _weights(logits: Array, way: Splade) -> Array:
 def _words(engine: Engine, weights: Array, top_k: int | None) -> dict[str, float]:
     """The words that have a weight, the heaviest first."""
     tokenizer = engine.prompts.needed_tokenizer()
-    order = np.argsort(-weights, kind="stable")[:top_k]
-    return {tokenizer.name_of(int(i)): float(weights[i]) for i in order if weights[i] > 0}
+    there = np.flatnonzero(weights > 0)
+    order = there[np.argsort(-weights[there], kind="stable")][:top_k]
+    return {tokenizer.name_of(int(i)): float(weights[i]) for i in order}

@@ -125,10 +125,12 @@ class Chain:
                 "module_input_name", reads, "it stands " + ("behind" if behind else "before") + " the pooling"
             )
         step: Step = Normalize()
-        if module.kind == "Dense":
+        if module.kind == "Normalize":
+            config.finish()
+        elif module.kind == "Dense":
             step = read_dense(self._source, module, self._width)
             self._width = len(step.weight)
-        elif module.kind == "LayerNorm":
+        else:
             step = read_layer_norm(self._source, module, self._width)
         (self.steps if behind else self.token_steps).append(step)
 
@@ -139,6 +141,8 @@ def _splade(config: Config) -> Splade:
         raise config.unsupported("pooling_strategy", strategy, "known: max, sum")
     if activation not in ("relu", "log1p_relu"):
         raise config.unsupported("activation_function", activation, "known: relu, log1p_relu")
+    config.ignore("embedding_dimension", "word_embedding_dimension", "chunk_size")
+    config.finish()
     return Splade(strategy == "sum", activation == "log1p_relu")
 
 
@@ -147,4 +151,6 @@ def _score(config: Config, vocab: int) -> Score:
         raise ModelFormatError(f"{config.where}: true_token_id: is missing")
     most = min(vocab, MAX_VOCAB) - 1
     true, false = (config.count_or_none(key, None, most, 0) for key in ("true_token_id", "false_token_id"))
+    config.only("module_input_name", "causal_logits")
+    config.finish()
     return Score(true or 0, false)

@@ -100,6 +100,7 @@ def read_mask(config: Config) -> Mask:
     if any(not 0 <= token < MAX_VOCAB for token in kept):
         raise config.bad("keep_only_token_ids", "expected token ids")
     words = config.items("skiplist_words", str) or []
+    config.finish()
     return Mask(tuple(words), (DOCUMENT,) if tasks is None else tuple(tasks), tuple(kept))
 
 

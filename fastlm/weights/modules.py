@@ -162,17 +162,17 @@ def read_pooling(source: ModelSource, module: Module, width: int) -> Pooling:
     for key in ("embedding_dimension", "word_embedding_dimension"):
         if config.has(key) and config.count(key, 0, MAX_WIDTH) != width:
             raise config.bad(key, f"{config.count(key, 0, MAX_WIDTH)} is not the width of the model, {width}")
-    values = source.read_json(module.path + CONFIG) or {}
-    given = values.get("pooling_mode")
-    if given is None:
-        flags = [mode for flag, mode in FLAGS.items() if config.flag(flag, False)]
-        given = flags or ["mean"]
-    modes = [given] if isinstance(given, str) else given
-    if not isinstance(modes, list) or not 1 <= len(modes) <= len(POOLINGS):
-        raise config.bad("pooling_mode", f"expected a name or a list of names, found {show(given)}")
+    flags = [mode for flag, mode in FLAGS.items() if config.flag(flag, False)]
+    one = config.text("pooling_mode", "") if config.is_text("pooling_mode") else None
+    several = None if one else config.items("pooling_mode", str)
+    modes = [one] if one else (flags or ["mean"]) if several is None else several
+    if not 1 <= len(modes) <= len(POOLINGS):
+        raise config.bad("pooling_mode", f"expected one to {len(POOLINGS)} names, found {len(modes)}")
     if unknown := [mode for mode in modes if mode not in POOLINGS]:
         raise config.unsupported("pooling_mode", unknown[0], "known: " + ", ".join(POOLINGS))
-    return Pooling(tuple(modes), config.flag("include_prompt", True))
+    found = Pooling(tuple(modes), config.flag("include_prompt", True))
+    config.finish()
+    return found
 
 
 def read_dense(source: ModelSource, module: Module, width: int) -> Dense:
@@ -185,10 +185,12 @@ def read_dense(source: ModelSource, module: Module, width: int) -> Dense:
     name = activation.rpartition(".")[2]
     if not activation.startswith("torch.nn.") or name not in ACTIVATIONS:
         raise config.unsupported("activation_function", activation, "known: torch.nn's " + ", ".join(ACTIVATIONS))
-    adds = config.flag("use_residual", False)
+    adds, bias = config.flag("use_residual", False), config.flag("bias", True)
+    config.ignore("module_input_name", "module_output_name")
+    config.finish()
     return Dense(
         weights.take("linear.weight", outputs, inputs),
-        weights.take("linear.bias", outputs) if config.flag("bias", True) else None,
+        weights.take("linear.bias", outputs) if bias else None,
         name,
         adds,
         weights.take("residual.weight", outputs, inputs) if adds and inputs != outputs else None,
@@ -200,6 +202,7 @@ def read_layer_norm(source: ModelSource, module: Module, width: int) -> LayerNor
     config, weights = config_of(source, module), _Weights(source, module)
     if (found := config.count("dimension", 0, MAX_WIDTH)) != width:
         raise config.bad("dimension", f"{found}, but what is before it gives {width} numbers")
+    config.finish()
     return LayerNorm(weights.take("norm.weight", width), weights.take("norm.bias", width))
 
 

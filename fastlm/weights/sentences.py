@@ -12,6 +12,7 @@ from fastlm.weights.late import DOCUMENT, QUERY, Late, read_late
 from fastlm.weights.modules import ACTIVATIONS, MEAN, MODULES, STATIC, Normalize, Pooling, Step, read_modules
 from fastlm.weights.source import ModelSource
 
+_WITHOUT_EFFECT = {"padding", "return_tensors"}  # on one text without padding
 SETTINGS, LIMITS = "config_sentence_transformers.json", "sentence_bert_config.json"
 
 
@@ -79,6 +80,7 @@ def read_sentences(source: ModelSource, spec: ModelSpec) -> Sentences:
     found = Sentences(activation=_activation(source, settings))
     if not modules:
         return _model2vec(found, source)
+    _check_reading(source, limits)
     prompts = settings.section("prompts")
     found = replace(
         found,
@@ -139,6 +141,16 @@ def _longest(source: ModelSource, limits: Config) -> int:
     given = limits.count_or_none("max_seq_length", None, MAX_CONTEXT)
     own = (source.read_json("tokenizer_config.json") or {}).get("model_max_length")
     return given or (own if type(own) is int and 0 < own <= MAX_CONTEXT else 0)
+
+
+def _check_reading(source: ModelSource, limits: Config) -> None:
+    """Refuse what newer folders may say of how the model reads texts, and of which of its outputs counts."""
+    output = _inner(source, "modality_config", "text").get("method_output_name")
+    if output not in (None, "last_hidden_state", "logits"):
+        raise limits.unsupported("modality_config", output, "known outputs: last_hidden_state, logits")
+    for part in ("text", "common"):
+        if other := set(_inner(source, "processing_kwargs", part)) - _WITHOUT_EFFECT:
+            raise limits.unsupported("processing_kwargs", sorted(other), f"of {part}")
 
 
 def _inner(source: ModelSource, *keys: str) -> Mapping[str, object]:
