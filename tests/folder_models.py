@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from bert_models import save_bert
-from models import add_byte_tokenizer, byte_shape, save_llama
+import numpy as np
+from bert_models import HIDDEN, pieces, save_bert, weights
+from models import add_byte_tokenizer, byte_shape, save_checkpoint, save_llama
 
 FOLDERS = Path(__file__).parent / "golden" / "folders"
 TEXTS = [
@@ -43,6 +44,17 @@ def save_decoder(folder: Path, template: str = "") -> Path:
     return folder
 
 
+def save_colbert(folder: Path) -> Path:
+    """As Stanford's code writes it: a projection beside the encoder, and marks that are words."""
+    rng, n = np.random.default_rng(8), len(pieces())
+    config = json.loads((save_bert(folder) / "config.json").read_text())
+    projection = {"linear.weight": rng.standard_normal((16, HIDDEN), dtype=np.float32)}
+    save_checkpoint(folder, {**config, "architectures": ["HF_ColBERT"]}, {**weights("BertModel", n, 0), **projection})
+    metadata = {"query_token_id": "in", "doc_token_id": "my", "query_maxlen": 14, "doc_maxlen": 24, "dim": 16}
+    (folder / "artifact.metadata").write_text(json.dumps(metadata))
+    return folder
+
+
 BASES: dict[str, Callable[[Path], Path]] = {
     "bert": save_bert,
     "words": lambda folder: save_bert(folder, "BertForMaskedLM"),
@@ -52,6 +64,7 @@ BASES: dict[str, Callable[[Path], Path]] = {
     ),
     "tags": lambda folder: save_bert(folder, "BertForTokenClassification", TAGS),
     "answers": lambda folder: save_bert(folder, "BertForQuestionAnswering", ("LABEL_0", "LABEL_1")),
+    "colbert": save_colbert,
     "decoder": save_decoder,
     "asked": lambda folder: save_decoder(folder, TEMPLATE),
 }

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from fastlm.errors import FastlmError, ModelFileError, ParameterError, file_error
+from fastlm.weights.colbert import open_colbert
 from fastlm.weights.folder import no_gguf, open_folder
 from fastlm.weights.jsonfile import read_bytes
 from fastlm.weights.packed import open_packed
@@ -56,7 +57,10 @@ def locate(path: str | os.PathLike[str]) -> ModelSource:
 
 
 def _folder(path: Path) -> ModelSource:
-    return open_static(path) or open_folder(path)
+    if static := open_static(path):
+        return static
+    folder = open_folder(path)
+    return open_colbert(path, folder) or folder
 
 
 def _file(path: Path) -> ModelSource:

@@ -272,6 +272,11 @@ def late_pylate(model: Path, out: Path) -> Made:
     return tokens(out)
 
 
+@case("colbert")
+def late_stanford(model: Path, out: Path) -> Made:
+    return tokens(out)
+
+
 def ranks(out: Path, kind: Any = st.CrossEncoder) -> Made:
     model = loaded(kind, out)
     return {"ranks": model.predict([(QUERY, document) for document in DOCUMENTS])}
