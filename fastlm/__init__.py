@@ -24,7 +24,9 @@ if not TYPE_CHECKING:
 
     def __getattr__(name):
         """A public name: a function, `__version__`, `__all__` or a class, as no module of the package is called."""
-        if name in ("load", "max_sim", "__version__", "__all__") or name[:1].isupper():
+        if name == "load":  # which needs few of the others
+            return import_module("fastlm.loading").load
+        if name in ("max_sim", "__version__", "__all__") or name[:1].isupper():
             public = import_module("fastlm.public")
             if hasattr(public, name):
                 return getattr(public, name)

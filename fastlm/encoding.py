@@ -1,19 +1,22 @@
-"""What a model makes of whole texts: vectors, labels, answers. `Model` has these methods."""
+"""What a model makes of whole texts: vectors, labels, answers. `Model` has these methods.
+
+Each imports its task when it is called: programs that only write text load none of them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from fastlm.engine import Engine
-from fastlm.tasks import embed, late, rerank, spans, sparse
-from fastlm.tasks import labels as labels_task
-from fastlm.tasks.labels import Label, Span
-from fastlm.tasks.rerank import Ranked
-from fastlm.tasks.spans import Filled
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from fastlm.tasks.labels import Label, Span
+    from fastlm.tasks.rerank import Ranked
+    from fastlm.tasks.spans import Filled
 
 Progress = Callable[[int, int | None], None]
 
@@ -69,7 +72,9 @@ class Encoding:
         ParameterError, UnsupportedError
             An argument is out of range, or this model gives no vectors.
         """
-        return embed.embed(
+        from fastlm.tasks.embed import embed
+
+        return embed(
             self.engine,
             texts,
             prompt_name=prompt_name,
@@ -98,7 +103,9 @@ class Encoding:
 
         The others are as of `embed`. Raises as `embed`; UnsupportedError where the folder lists no SpladePooling.
         """
-        return sparse.embed_sparse(
+        from fastlm.tasks.sparse import embed_sparse
+
+        return embed_sparse(
             self.engine, texts, prompt_name=prompt_name, top_k=top_k, truncate=truncate, progress=progress
         )
 
@@ -119,7 +126,9 @@ class Encoding:
 
         The others are as of `embed`. Raises as `embed`; UnsupportedError where the folder has no modules for it.
         """
-        return late.embed_tokens(self.engine, texts, prompt_name=prompt_name, truncate=truncate, progress=progress)
+        from fastlm.tasks.late import embed_tokens
+
+        return embed_tokens(self.engine, texts, prompt_name=prompt_name, truncate=truncate, progress=progress)
 
     def classify(
         self, texts: Iterable[Any], *, labels: Sequence[str] | None = None, top_k: int | None = None
@@ -135,18 +144,24 @@ class Encoding:
 
         Raises UnsupportedError where the checkpoint has no such head, and ContextLengthError.
         """
-        return labels_task.classify(self.engine, texts, labels, top_k)
+        from fastlm.tasks.labels import classify
+
+        return classify(self.engine, texts, labels, top_k)
 
     def tag(self, text: str) -> list[Span]:
         """Names and whatever else the head finds in a text, in order: label, score, text[start:end].
 
         A word is what its first piece is; neighbours of one kind (B-X, I-X) are one span. Raises as `classify`.
         """
-        return labels_task.tag(self.engine, text)
+        from fastlm.tasks.labels import tag
+
+        return tag(self.engine, text)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[Filled] | list[list[Filled]]:
         """What may stand for the mask token in a text, best first; for several of them, a list for each."""
-        return spans.fill_mask(self.engine, text, top_k)
+        from fastlm.tasks.spans import fill_mask
+
+        return fill_mask(self.engine, text, top_k)
 
     def answer(self, question: str, context: str, top_k: int = 1, *, no_answer: bool = False) -> list[Span]:
         """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`.
@@ -154,7 +169,9 @@ class Encoding:
         With `no_answer`, an empty span, text "", competes with them: how much a model that was trained to say so says
         that the context holds no answer.
         """
-        return spans.answer(self.engine, question, context, top_k, no_answer)
+        from fastlm.tasks.spans import answer
+
+        return answer(self.engine, question, context, top_k, no_answer)
 
     def rerank(
         self, query: str, docs: Iterable[str], *, top_n: int | None = None, prompt_name: str | None = None
@@ -164,4 +181,6 @@ class Encoding:
         The model is a cross-encoder, or a decoder whose folder lists a LogitScore. `prompt_name` is as of `embed`.
         Raises as `classify`.
         """
-        return rerank.rerank(self.engine, query, docs, top_n, prompt_name)
+        from fastlm.tasks.rerank import rerank
+
+        return rerank(self.engine, query, docs, top_n, prompt_name)

@@ -8,13 +8,11 @@ import re
 from pathlib import Path
 
 from fastlm.errors import FastlmError, ModelFileError, ParameterError, file_error
-from fastlm.weights.colbert import open_colbert
 from fastlm.weights.folder import no_gguf, open_folder
 from fastlm.weights.jsonfile import read_bytes
 from fastlm.weights.packed import open_packed
 from fastlm.weights.paths import path_of
 from fastlm.weights.source import ModelSource
-from fastlm.weights.static import open_static
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
 
@@ -57,6 +55,9 @@ def locate(path: str | os.PathLike[str]) -> ModelSource:
 
 
 def _folder(path: Path) -> ModelSource:
+    from fastlm.weights.colbert import open_colbert  # here: a .flm file needs neither
+    from fastlm.weights.static import open_static
+
     if static := open_static(path):
         return static
     folder = open_folder(path)
