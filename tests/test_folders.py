@@ -73,6 +73,17 @@ def test_vectors_are_the_same_in_any_company(model: fastlm.Model) -> None:
         assert all(np.array_equal(alone, together[j]) for j in range(i, len(together), len(TEXTS)))
 
 
+def test_prompts_of_pairs_and_vectors_of_other_models(tmp_path: Path) -> None:
+    with fastlm.load(compose(tmp_path / "dense", "pooled_list"), threads=1) as model:
+        pair = model.embed([("paris", "is it wide")], prompt_name="query")
+        assert np.array_equal(pair, model.embed([("who is it paris", "is it wide")], prompt_name="none"))
+    with fastlm.load(compose(tmp_path / "sparse", "splade"), threads=1) as model:
+        ids = model.tokenizer.encode(TEXTS[0])  # type: ignore[union-attr]
+        hidden = model.forward(ids).hidden
+        found = model.embed([TEXTS[0]], pooling=["mean", "max"], normalize=False)[0]
+        assert np.abs(found - np.concatenate([hidden.mean(axis=0), hidden.max(axis=0)])).max() < 1e-5
+
+
 def test_a_folder_of_model2vec_alone(tmp_path: Path) -> None:
     """Its config.json says whether vectors have length 1."""
     folder = compose(tmp_path / "model", "model2vec")

@@ -134,7 +134,9 @@ def prompt_of(setup: Sentences, name: str | None) -> str:
 
 
 def begin(prompt: str, text: object) -> object:
-    """A text behind its prompt."""
+    """A text, or the first of a pair, behind its prompt."""
+    if isinstance(text, tuple | list) and text and isinstance(text[0], str):
+        return (prompt + text[0], *text[1:])
     return prompt + text if isinstance(text, str) else text
 
 

@@ -7,7 +7,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,10 +105,9 @@ class _Encoder:
         return self._names
 
 
-def open_colbert(path: Path, folder: CheckpointFolder) -> ColbertFolder | None:
+def open_colbert(folder: CheckpointFolder) -> ColbertFolder | None:
     """The ColBERT in a checkpoint folder; None: it holds something else, or says in modules.json what it is."""
-    config: Mapping[str, Any] = folder.read_json("config.json") or {}
-    named = config.get("architectures")
-    if named != [ARCHITECTURE] or folder.read(MODULES) is not None:
+    looked_at = CheckpointFolder(folder.path)  # what is read here may change until the model is loaded
+    if f'"{ARCHITECTURE}"'.encode() not in (looked_at.read("config.json") or b""):
         return None
-    return ColbertFolder(path, folder)
+    return None if looked_at.read(MODULES) else ColbertFolder(folder.path, folder)

@@ -61,7 +61,7 @@ def _folder(path: Path) -> ModelSource:
     if static := open_static(path):
         return static
     folder = open_folder(path)
-    return open_colbert(path, folder) or folder
+    return open_colbert(folder) or folder
 
 
 def _file(path: Path) -> ModelSource:
