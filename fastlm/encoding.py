@@ -28,7 +28,7 @@ class Encoding:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """What this checkpoint is for, such as ("generate", "chat", "embed"), ("classify", "embed") or ("embed_sparse",)."""
+        """What this checkpoint is for, such as ("generate", "chat", "embed") or ("classify", "embed")."""
         return self.engine.tasks
 
     def embed(

@@ -75,6 +75,7 @@ BAD_DENSES = [
     ({"module_output_name": "token_embeddings"}, UnsupportedError, "it reads sentence_embedding"),
     ({"module_input_name": "token_embeddings", "module_output_name": ...}, UnsupportedError, "behind the pooling"),
     ({"bias": "no"}, ModelFormatError, "bias: expected true or false"),
+    ({"bias": False}, ModelFormatError, r"tensors that have no place in this Dense: linear\.bias"),
     ({"scale": 2}, UnsupportedError, "unknown key 'scale'"),
 ]
 
@@ -117,7 +118,8 @@ def test_weights_of_modules_that_are_missing_or_damaged(tmp_path: Path) -> None:
 BAD_MODULES = [
     ({}, ModelFormatError, "expected a list of modules"),
     ([3], ModelFormatError, "expected a list of modules"),
-    ([{"type": "x.Transformer"}] * 33, ModelFormatError, "33 modules; at most 32 are read"),
+    ([], ModelFormatError, "0 modules; from 1 to 32 are read"),
+    ([{"type": "x.Transformer"}] * 33, ModelFormatError, "33 modules; from 1 to 32 are read"),
     ([{"type": "x.Quaternion"}], UnsupportedError, r"'Quaternion' as the first module is not supported \(known: Tra"),
     ([{"type": "x.Transformer"}, {"type": "x.Router"}], UnsupportedError, "the module 'Router' is not supported"),
     (

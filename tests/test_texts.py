@@ -290,6 +290,23 @@ def test_answers_are_spans_of_the_context(folders: dict[str, Path]) -> None:
         assert abs(found[0].score - best) < 1e-6
 
 
+def test_no_answer_competes(folders: dict[str, Path]) -> None:
+    for model in opened(folders, "ForQuestionAnswering"):
+        question, context = "what is paris?", "paris is the capital of france."
+        found = model.answer(question, context, top_k=1000, no_answer=True)
+        (none,) = [span for span in found if not span.text]
+        logits = model.forward(ids(question, context), token_type_ids=types(question, context)).logits
+        assert logits is not None
+        first = len(ids(question))
+        start, end = (softmax(np.append(logits[0, i], logits[first:-1, i]).astype(float)) for i in (0, 1))
+        assert (none.start, none.end) == (0, 0) and abs(none.score - start[0] * end[0]) < 1e-6
+        best = max(start[i] * end[j] for i in range(1, len(start)) for j in range(i, len(end)))
+        assert abs(max(span.score for span in found if span.text) - best) < 1e-6
+        assert all(span.text for span in model.answer(question, context, top_k=1000))
+        with pytest.raises(ParameterError, match="no_answer must be True or False"):
+            model.answer(question, context, no_answer="maybe")  # type: ignore[arg-type]
+
+
 def test_documents_are_ranked(folders: dict[str, Path]) -> None:
     docs = ["paris", "the street", "france is wide"]
     for model in opened(folders, "one label"):

@@ -109,7 +109,6 @@ class Chain:
             self._width *= len(self.pooling.modes)
         elif module.kind == "SpladePooling":
             self.sparse = _splade(config_of(self._source, module))
-            self._width = self._spec.vocab
         else:
             self.score = _score(config_of(self._source, module), self._spec.vocab)
 

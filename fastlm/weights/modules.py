@@ -132,8 +132,8 @@ def read_modules(source: ModelSource) -> tuple[Module, ...]:
     listed = parse_json(data, where)
     if not isinstance(listed, list) or not all(isinstance(module, Mapping) for module in listed):
         raise ModelFormatError(f"{where}: expected a list of modules, found {show(listed)}")
-    if len(listed) > _MOST:
-        raise ModelFormatError(f"{where}: {len(listed)} modules; at most {_MOST} are read")
+    if not 1 <= len(listed) <= _MOST:
+        raise ModelFormatError(f"{where}: {len(listed)} modules; from 1 to {_MOST} are read")
     return tuple(_module(Config(module, f"{where}: [{i}]"), i) for i, module in enumerate(listed))
 
 
@@ -188,22 +188,26 @@ def read_dense(source: ModelSource, module: Module, width: int) -> Dense:
     adds, bias = config.flag("use_residual", False), config.flag("bias", True)
     config.ignore("module_input_name", "module_output_name")
     config.finish()
-    return Dense(
+    found = Dense(
         weights.take("linear.weight", outputs, inputs),
         weights.take("linear.bias", outputs) if bias else None,
         name,
         adds,
         weights.take("residual.weight", outputs, inputs) if adds and inputs != outputs else None,
     )
+    weights.finish()
+    return found
 
 
 def read_layer_norm(source: ModelSource, module: Module, width: int) -> LayerNorm:
     """A norm of vectors of `width` numbers."""
     config, weights = config_of(source, module), _Weights(source, module)
-    if (found := config.count("dimension", 0, MAX_WIDTH)) != width:
-        raise config.bad("dimension", f"{found}, but what is before it gives {width} numbers")
+    if (dimension := config.count("dimension", 0, MAX_WIDTH)) != width:
+        raise config.bad("dimension", f"{dimension}, but what is before it gives {width} numbers")
     config.finish()
-    return LayerNorm(weights.take("norm.weight", width), weights.take("norm.bias", width))
+    found = LayerNorm(weights.take("norm.weight", width), weights.take("norm.bias", width))
+    weights.finish()
+    return found
 
 
 class _Weights:
@@ -211,7 +215,7 @@ class _Weights:
 
     def __init__(self, source: ModelSource, module: Module) -> None:
         name = module.path + WEIGHTS
-        self.where = source.describe(name)
+        self.where, self._kind = source.describe(name), module.kind
         data = source.read(name)
         if data is None:
             raise UnsupportedError(
@@ -219,11 +223,19 @@ class _Weights:
                 "sentence-transformers that writes safetensors"
             )
         self._checkpoint = Checkpoint(Path(self.where), data)
+        self._left = set(self._checkpoint.names())
+
+    def finish(self) -> None:
+        """Refuse tensors that were not taken."""
+        if self._left:
+            left = ", ".join(sorted(self._left)[:5])
+            raise ModelFormatError(f"{self.where}: tensors that have no place in this {self._kind}: {left}")
 
     def take(self, name: str, *shape: int) -> Array:
         """A tensor of this shape, all of whose values are finite, as float32."""
         if name not in self._checkpoint.names():
             raise ModelFormatError(f"{self.where}: tensor {name!r} is missing")
+        self._left.discard(name)
         dtype, found = self._checkpoint.info(name)
         if found != shape:
             raise ModelFormatError(f"{self.where}: {name}: expected shape {list(shape)}, found {list(found)}")
