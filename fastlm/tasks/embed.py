@@ -20,7 +20,7 @@ from fastlm.weights.sentences import Sentences
 Array = NDArray[np.float32]
 Progress = Callable[[int, int | None], None]
 OTHER_NAMES = {"first": "cls", "last": "lasttoken"}
-ROWS = {"cls": "first", "mean": "mean", "lasttoken": "last"}  # what the core pools, as it calls it
+ROWS = {"cls": "first", "mean": "mean", "lasttoken": "last"}  # what the core pools, as it calls it; a decoder's: last
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,11 @@ def begin(prompt: str, text: object) -> object:
 def _vectors(engine: Engine, readings: Sequence[Reading], way: _Way) -> Array:
     """Pooled by the core where it can, else from hidden states; then what the folder's modules make of it."""
     modes, token_steps = way.pooling.modes, way.setup.token_steps
-    if len(modes) == 1 and modes[0] in ROWS and not (token_steps or way.skipped or engine.spec.head):
-        return advance(pooled(engine, readings, ROWS[modes[0]]), way.setup.steps)
+    rows = ROWS.get(modes[0]) if len(modes) == 1 else None
+    if engine.kind == "decoder" and rows != "last":
+        rows = None
+    if rows is not None and not (token_steps or way.skipped or engine.spec.head):
+        return advance(pooled(engine, readings, rows), way.setup.steps)
     for i, reading in enumerate(readings):
         if len(reading.ids) <= way.skipped:
             raise ParameterError(f"texts[{i}]: nothing is left of it behind the prompt, which is not to count")
