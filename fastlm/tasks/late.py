@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +14,7 @@ from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.tasks.embed import begin, prompt_of
 from fastlm.tasks.texts import given, groups, hidden, read
 from fastlm.tasks.vectors import advance
-from fastlm.tokenizer.reading import Reading
+from fastlm.tokenizer.reading import Assembled, Reading, Tokens
 from fastlm.weights.late import DOCUMENT, QUERY, Expansion, Mask
 
 Array = NDArray[np.float32]
@@ -68,7 +67,7 @@ def _scored(engine: Engine, mask: Mask, kind: str) -> NDArray[np.bool_]:
     return found
 
 
-def _filled(engine: Engine, reading: Reading, expansion: Expansion) -> Reading:
+def _filled(engine: Engine, reading: Reading, expansion: Expansion) -> Tokens:
     """A query filled up with mask tokens; with ends of the text, where the tokenizer has no mask."""
     n = expansion.length - len(reading.ids)
     if n <= 0:
@@ -79,10 +78,10 @@ def _filled(engine: Engine, reading: Reading, expansion: Expansion) -> Reading:
     token = None if name is None else tokenizer.id_of(name)
     if token is None:
         raise UnsupportedError("embed_tokens: queries are to be filled up, and the tokenizer has no mask token")
-    return replace(reading, ids=[*reading.ids, *[token] * n], types=[*reading.types, *[0] * n])
+    return Assembled([*reading.ids, *[token] * n], [*reading.types, *[0] * n])
 
 
-def _apart(engine: Engine, filled: Sequence[Reading], readings: Sequence[Reading]) -> Iterator[Array]:
+def _apart(engine: Engine, filled: Sequence[Tokens], readings: Sequence[Tokens]) -> Iterator[Array]:
     """Hidden states of filled queries, whose new tokens look at the others and are not looked at."""
     if engine.kind != "encoder":
         raise UnsupportedError("embed_tokens: queries are to be filled up so that no token sees it; a decoder's would")

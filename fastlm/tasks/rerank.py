@@ -16,7 +16,7 @@ from fastlm.tasks.embed import begin, prompt_of
 from fastlm.tasks.labels import softmax
 from fastlm.tasks.texts import RUN_AT_ONCE, check, given, groups, only, pooled, read, scores
 from fastlm.tasks.vectors import activated
-from fastlm.tokenizer.reading import Reading
+from fastlm.tokenizer.reading import Assembled, Tokens
 from fastlm.weights.chain import Score
 from fastlm.weights.late import DOCUMENT, QUERY
 
@@ -65,7 +65,7 @@ def _relevance(activation: str, logits: Array) -> NDArray[np.float64]:
     return activated(x[:, 0], activation or "Sigmoid")
 
 
-def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object]) -> list[Reading]:
+def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object]) -> Sequence[Tokens]:
     """A query and each document as the model's chat template puts them; as a pair where it has none."""
     if engine.templates is None:
         return read(engine, [(prompt + query, document) for document in documents], "docs", joins=True)
@@ -79,7 +79,7 @@ def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object])
                 raise ParameterError("a document must be a string")
             messages = _messages(parts, prompt, query, document)
             ids = tokenizer.encode(engine.templates.render(messages, variables), special=False)
-            reading = Reading(ids, [0] * len(ids), [], [], [])
+            reading = Assembled(ids, [0] * len(ids))
             check(engine, reading, min(setup.longest or engine.longest, engine.longest))
             found.append(reading)
     return found
@@ -90,7 +90,7 @@ def _messages(parts: bool, prompt: str, query: str, document: str) -> list[dict[
     return [{"role": role, "content": [{"type": "text", "text": text}] if parts else text} for role, text in said]
 
 
-def _said(engine: Engine, readings: Sequence[Reading], score: Score) -> Array:
+def _said(engine: Engine, readings: Sequence[Tokens], score: Score) -> Array:
     """(n, 1): the logit of yes behind the last token, less that of no."""
     found = np.empty((len(readings), 1), np.float32)
     for at in range(0, len(readings), RUN_AT_ONCE):

@@ -14,7 +14,7 @@ from fastlm.arguments import shown
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, error_of
 from fastlm.tasks.forward import head_rows
-from fastlm.tokenizer.reading import Reading, pair
+from fastlm.tokenizer.reading import Reading, Tokens, pair
 
 Array = NDArray[np.float32]
 READ_AT_ONCE = 1024  # texts, which are then sorted
@@ -69,7 +69,7 @@ def read(
     return readings
 
 
-def check(engine: Engine, reading: Reading, longest: int) -> None:
+def check(engine: Engine, reading: Tokens, longest: int) -> None:
     """Refuse what has no tokens, too many, or some that the model has no rows for."""
     if not reading.ids:
         raise ParameterError("the text is empty, and the tokenizer adds nothing to it")
@@ -89,7 +89,7 @@ def groups(texts: Iterable[object]) -> Iterator[list[object]]:
         yield found
 
 
-def pooled(engine: Engine, readings: Sequence[Reading], rows: str) -> Array:
+def pooled(engine: Engine, readings: Sequence[Tokens], rows: str) -> Array:
     """One row for each text, (n, outputs), in their order; rows: "first", "last" or "mean"."""
     found = np.empty((len(readings), engine.spec.outputs), np.float32)
     order = sorted(range(len(readings)), key=lambda i: len(readings[i].ids))
@@ -105,19 +105,19 @@ def pooled(engine: Engine, readings: Sequence[Reading], rows: str) -> Array:
     return found
 
 
-def hidden(engine: Engine, readings: Sequence[Reading]) -> Iterator[Array]:
+def hidden(engine: Engine, readings: Sequence[Tokens]) -> Iterator[Array]:
     """The hidden states of each text's tokens after the final norm, (tokens, width)."""
     for items in _together(engine, readings, "none", engine.spec.hidden):
         yield from (item.hidden for item in items if item.hidden is not None)
 
 
-def by_token(engine: Engine, readings: Sequence[Reading]) -> Iterator[Array]:
+def by_token(engine: Engine, readings: Sequence[Tokens]) -> Iterator[Array]:
     """What the head gives for each text's tokens, (tokens, outputs)."""
     for items in _together(engine, readings, "all", engine.spec.outputs):
         yield from (item.logits for item in items if item.logits is not None)
 
 
-def _together(engine: Engine, readings: Sequence[Reading], rows: str, width: int) -> Iterator[list[_core.Item]]:
+def _together(engine: Engine, readings: Sequence[Tokens], rows: str, width: int) -> Iterator[list[_core.Item]]:
     """Texts in calls of the core that keep a row for each token."""
     at = 0
     while at < len(readings):
@@ -134,7 +134,7 @@ def _together(engine: Engine, readings: Sequence[Reading], rows: str, width: int
         yield items
 
 
-def listed_rows(engine: Engine, reading: Reading, listed: Sequence[int]) -> Array:
+def listed_rows(engine: Engine, reading: Tokens, listed: Sequence[int]) -> Array:
     """What the head gives for some tokens of a text, which are listed in ascending order: (listed, outputs)."""
     found = np.empty((len(listed), engine.spec.outputs), np.float32)
     tokens = np.array(listed, np.int32)
@@ -145,7 +145,7 @@ def listed_rows(engine: Engine, reading: Reading, listed: Sequence[int]) -> Arra
 def _item(
     engine: Engine,
     session: _core.Session,
-    reading: Reading,
+    reading: Tokens,
     rows: str,
     to: Array,
     listed: NDArray[np.int32] | None = None,
@@ -158,7 +158,7 @@ def _item(
     )
 
 
-def scores(engine: Engine, readings: Sequence[Reading]) -> Array:
+def scores(engine: Engine, readings: Sequence[Tokens]) -> Array:
     """What a head for sequences gives for each text: (n, labels)."""
     if engine.spec.pool is Pool.LATE:
         return np.stack([rows.mean(axis=0) for rows in by_token(engine, readings)])

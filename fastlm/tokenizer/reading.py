@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from fastlm.arguments import has_surrogate, shown
 from fastlm.errors import ParameterError
@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     import tokenizers
 
 Text = str | tuple[str, str] | Sequence[str]  # or a pair
+
+
+class Tokens(Protocol):
+    """What of a text a model reads: ids, and token types."""
+
+    @property
+    def ids(self) -> list[int]: ...
+    @property
+    def types(self) -> list[int]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """Tokens that are not those of a text alone: filled up, or made by a template."""
+
+    ids: list[int]
+    types: list[int]
 
 
 @dataclass(frozen=True, slots=True)
