@@ -45,6 +45,7 @@ def _mixer(m: Mixer) -> str:
         extras += [f"rope {2 * len(m.rope.frequencies)}"] if isinstance(m.rope, Rope) else []
         extras += ["alibi"] if m.alibi else []
         extras += ["relative bias"] if m.relative_bias else []
+        extras += [f"relative vectors {2 * m.vectors.span}"] if m.vectors else []
         return ", ".join([text, *extras])
     kind = m.activation.name.lower()
     if isinstance(m, MixtureOfExperts):

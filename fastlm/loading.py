@@ -222,9 +222,9 @@ def _format(binding: Binding, dtype: str) -> str:
     if dtype != "auto":
         return dtype
     sizes: Counter[str] = Counter()
-    for source in binding.values():
-        if source.shape[0] > 1:
-            sizes[source.dtype] += source.shape[0] * source.shape[1]
+    for slot in slots(binding.spec):
+        if slot.is_matrix:
+            sizes[binding[slot.name].dtype] += slot.rows * slot.cols
     return sizes.most_common(1)[0][0]
 
 

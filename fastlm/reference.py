@@ -29,11 +29,10 @@ from fastlm.arch.spec import (
     NormKind,
     NormSpan,
     Pool,
-    RelativeBias,
-    Rope,
     Source,
     Stack,
 )
+from fastlm.positions import relative_buckets, rotate, vector_buckets
 
 Array = NDArray[np.float64]
 Weights = Mapping[str, Array]
@@ -99,40 +98,19 @@ def linear(x: Array, weights: Weights, slot: str, bias: bool = False) -> Array:
     return np.asarray(x @ weights[slot].T + (weights[f"{slot}.bias"] if bias else 0.0))
 
 
-def rope_angles(n_tokens: int, frequencies: Sequence[float]) -> Array:
-    """(T, pairs) radians, rounded to float32 as in training: at position 10,000 that is worth up to 5e-4."""
-    positions = np.arange(n_tokens, dtype=np.float32)
-    return np.outer(positions, np.array(frequencies, dtype=np.float32)).astype(np.float64)
-
-
-def rotate(x: Array, rope: Rope, long: bool) -> Array:
-    """x (T, H, d): turn dimensions (i, i + pairs) of each head by the angle of the token's position."""
-    long = long and rope.long_from > 0
-    frequencies, scale = (rope.long_frequencies, rope.long_scale) if long else (rope.frequencies, rope.scale)
-    n = len(frequencies)
-    angles = rope_angles(len(x), frequencies)[:, None, :]  # (T, 1, pairs)
-    cos, sin = scale * np.cos(angles), scale * np.sin(angles)
-    a, b, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
-
-
-def relative_buckets(n_tokens: int, relative: RelativeBias) -> NDArray[np.int64]:
-    """(T, T) bucket of (query, key): one per small distance, then logarithmically (in float32) wider ones.
-
-    Bidirectional stacks use the lower half of the buckets for keys up to the query, the upper half for later ones.
-    """
-    distance = np.arange(n_tokens)[:, None] - np.arange(n_tokens)[None, :]  # query - key
-    buckets, first = relative.buckets, np.zeros_like(distance)
-    if relative.bidirectional:
-        buckets //= 2
-        first = np.where(distance < 0, buckets, 0)
-        distance = np.abs(distance)
-    distance = np.maximum(distance, 0)
-    exact = buckets // 2
-    ratio = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact))
-    steps = ratio / np.float32(math.log(relative.max_distance / exact)) * np.float32(buckets - exact)
-    far = np.minimum(exact + steps.astype(np.int64), buckets - 1)
-    return np.asarray(first + np.where(distance < exact, distance, far))
+def vector_products(q: Array, k: Array, a: Attention, slot: str, weights: Weights) -> Array:
+    """(H, T, S): of queries with one vector of their bucket, and of keys with another."""
+    assert a.vectors is not None
+    bucket = vector_buckets(len(q), a.vectors)[None]  # (1, T, S)
+    products = np.zeros((a.heads, len(q), len(k)))
+    if a.vectors.keys:
+        table = weights[f"{slot}.relative_k"].reshape(a.heads, a.head_dim, -1)
+        products += np.take_along_axis(np.einsum("thd,hdb->htb", q, table), bucket, axis=2)
+    if a.vectors.queries:
+        table = weights[f"{slot}.relative_q"].reshape(a.heads, a.head_dim, -1)
+        by_key = np.take_along_axis(np.einsum("shd,hdb->hsb", k, table), bucket.swapaxes(1, 2), axis=2)
+        products += by_key.swapaxes(1, 2)
+    return products
 
 
 def attend(x: Array, a: Attention, slot: str, run: _Pass) -> Array:
@@ -146,7 +124,10 @@ def attend(x: Array, a: Attention, slot: str, run: _Pass) -> Array:
     shared = a.heads // a.kv_heads  # query head h reads key/value head h // shared
     k, v = np.repeat(k, shared, axis=1), np.repeat(v, shared, axis=1)
 
-    scores = softcap(a.scale * np.einsum("thd,shd->hts", q, k), a.softcap)  # (H, T, S)
+    products = np.einsum("thd,shd->hts", q, k)
+    if a.vectors:
+        products = products + vector_products(q, k, a, slot, run.weights)
+    scores = softcap(a.scale * products, a.softcap)  # (H, T, S)
     distance = np.arange(len(x))[:, None] - np.arange(len(source))[None, :]  # (T, S): tokens back from the query
     if a.alibi:
         scores = scores - np.array(a.alibi)[:, None, None] * distance

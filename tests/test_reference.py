@@ -11,7 +11,7 @@ import pytest
 from greedy import write_greedily
 from numpy.typing import NDArray
 
-from fastlm import reference
+from fastlm import positions, reference
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import (
     Activate,
@@ -141,7 +141,7 @@ def test_attention_against_loops(name: str) -> None:
 
 
 def test_rope_angles_are_rounded_to_float32() -> None:
-    (angle,) = reference.rope_angles(10_000, (0.1,))[-1]
+    (angle,) = positions.rope_angles(10_000, (0.1,))[-1]
     exact = 9_999 * float(np.float32(0.1))
     assert angle == np.float32(exact)
     assert 0 < abs(angle - exact) < 6.2e-5
@@ -173,12 +173,12 @@ def test_norms_against_loops(norm: Norm) -> None:
 
 def test_relative_buckets() -> None:
     """Buckets of T5's published defaults: 32, up to distance 128."""
-    both = reference.relative_buckets(200, RelativeBias(8, 32, 128, bidirectional=True))
+    both = positions.relative_buckets(200, RelativeBias(8, 32, 128, bidirectional=True))
     keys = {0: 0, 1: 1, 7: 7, 8: 8, 11: 8, 12: 9, 15: 9, 16: 10, 23: 11, 31: 11, 32: 12, 64: 14, 91: 15, 199: 15}
     for distance, bucket in keys.items():
         assert both[199, 199 - distance] == bucket
         assert both[0, distance] == (bucket + 16 if distance else 0)
-    back = reference.relative_buckets(200, RelativeBias(8, 32, 128, bidirectional=False))
+    back = positions.relative_buckets(200, RelativeBias(8, 32, 128, bidirectional=False))
     keys = {0: 0, 15: 15, 16: 16, 18: 16, 19: 17, 32: 21, 64: 26, 112: 30, 113: 31, 199: 31}
     for distance, bucket in keys.items():
         assert back[199, 199 - distance] == bucket

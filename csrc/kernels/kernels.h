@@ -77,6 +77,9 @@ typedef struct flm_attention_job {
     const float *relative;
     const uint16_t *bucket;
     uint32_t relative_buckets, relative_reach;
+    /* [head_dim][relative_buckets] or NULL, of a group of one head without int8 pages; b is the bucket as above:
+     * <q, relative_keys[.][b]> and <K_j, relative_queries[.][b]> are added to <q, K_j> */
+    const float *relative_keys, *relative_queries;
     unsigned char *const *pages; /* page table; position p is in pages[p / FLM_PAGE] */
     size_t k_offset, v_offset;   /* bytes from a page's start to this K/V head's keys and values */
     flm_dtype kv_dtype;

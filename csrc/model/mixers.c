@@ -18,6 +18,19 @@ static void read_rope(flm_reader *r, flm_rope_spec *rope, uint32_t head_dim) {
         flm_read_bad(r, "rope long frequencies", "are not as many as the others");
 }
 
+static void read_vectors(flm_reader *r, flm_vectors_spec *v) {
+    flm_record record;
+    if (!flm_read_open(r, "relative vectors", &record)) return;
+    v->span = flm_read_int(r, "relative span", 1, FLM_MAX_BUCKETS / 2);
+    v->max_distance = flm_read_int(r, "relative max_distance", 0, FLM_MAX_BUCKETS);
+    v->keys = flm_read_flag(r, "relative keys");
+    v->queries = flm_read_flag(r, "relative queries");
+    flm_read_close(r, record);
+    /* Half of the span are exact distances; the logarithmic half needs a larger maximum than those. */
+    if (v->max_distance && (v->span % 2 || v->max_distance < v->span / 2 + 2))
+        flm_read_bad(r, "relative max_distance", "does not fit the span");
+}
+
 static void read_attention(flm_reader *r, flm_sublayer_spec *s) {
     flm_attention_spec *a = &s->mixer.attention;
     uint32_t n_alibi;
@@ -37,11 +50,14 @@ static void read_attention(flm_reader *r, flm_sublayer_spec *s) {
     a->alibi = flm_read_floats(r, "attention alibi", &n_alibi, FLM_MAX_HEADS);
     a->relative_bias = flm_read_flag(r, "attention relative_bias");
     a->cross = flm_read_flag(r, "attention source");
+    read_vectors(r, &a->vectors);
     if (a->heads % a->kv_heads) flm_read_bad(r, "attention heads", "are not a multiple of kv_heads");
     if (n_alibi && n_alibi != a->heads) flm_read_bad(r, "attention alibi", "does not have one slope per head");
     if ((uint64_t)a->heads * a->head_dim > FLM_MAX_WIDTH)
         flm_read_bad(r, "attention heads", "times head_dim is too large");
     if (a->softcap < 0.0f) flm_read_bad(r, "attention softcap", "is negative");
+    if (a->vectors.span && (a->cross || a->heads != a->kv_heads))
+        flm_read_bad(r, "relative vectors", "need self-attention whose heads do not share keys");
 }
 
 /* q, k and v of self-attention are products of one operation with the same inputs, and so are k and v of
@@ -62,6 +78,8 @@ static void attention_slots(flm_slots *b, const flm_sublayer_spec *s) {
     if (a->out_bias) flm_slots_vector(b, "o.bias", hidden);
     flm_slots_norm(b, "q_norm", &a->q_norm, a->norm_whole ? q_width : a->head_dim);
     flm_slots_norm(b, "k_norm", &a->k_norm, a->norm_whole ? kv_width : a->head_dim);
+    if (a->vectors.keys) flm_slots_table(b, "relative_k", q_width, 2 * (size_t)a->vectors.span);
+    if (a->vectors.queries) flm_slots_table(b, "relative_q", q_width, 2 * (size_t)a->vectors.span);
 }
 
 static void read_ffn(flm_reader *r, flm_sublayer_spec *s) {

@@ -30,6 +30,11 @@ typedef enum flm_mixer_kind { /* rows of flm_mixer_layouts (mixers.h) */
                               FLM_MIXER_COUNT = 4
 } flm_mixer_kind;
 
+typedef struct flm_vectors_spec { /* of relative positions; span = 0: none */
+    uint32_t span, max_distance;
+    int keys, queries;
+} flm_vectors_spec;
+
 typedef struct flm_attention_spec {
     uint32_t heads, kv_heads, head_dim, window;
     int cross, causal, qkv_bias, out_bias, norm_whole, relative_bias;
@@ -37,6 +42,7 @@ typedef struct flm_attention_spec {
     const float *alibi; /* [heads] or NULL */
     flm_norm_spec q_norm, k_norm;
     flm_rope_spec rope;
+    flm_vectors_spec vectors;
 } flm_attention_spec;
 
 typedef struct flm_ffn_spec {

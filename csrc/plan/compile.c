@@ -78,6 +78,12 @@ const float *flm_compile_vector(flm_compiler *c, const char *name) {
     return slot ? (const float *)slot->data : NULL;
 }
 
+const float *flm_compile_table(flm_compiler *c, const char *part) {
+    char name[NAME_BYTES];
+    snprintf(name, sizeof name, "%s.%u.%u.%s", c->name, (unsigned)c->weights_of, (unsigned)c->sublayer, part);
+    return flm_compile_vector(c, name);
+}
+
 flm_linear flm_compile_linear(flm_compiler *c, const char *part) {
     char name[NAME_BYTES];
     snprintf(name, sizeof name, "%s.%u.%u.%s", c->name, (unsigned)c->weights_of, (unsigned)c->sublayer, part);

@@ -34,6 +34,7 @@ const float *flm_compile_vector(flm_compiler *c, const char *name);
 flm_norm flm_compile_bind_norm(flm_compiler *c, const flm_norm_spec *spec, const char *prefix, size_t width);
 /* Slots of the current sublayer: "<stack>.<layer>.<sublayer>.<part>". */
 flm_linear flm_compile_linear(flm_compiler *c, const char *part);
+const float *flm_compile_table(flm_compiler *c, const char *part);
 flm_norm flm_compile_norm(flm_compiler *c, const flm_norm_spec *spec, const char *part, size_t width);
 /* The product that ends a sublayer, and how its result joins the residual stream. `part`: the name of the product's
  * slot. */

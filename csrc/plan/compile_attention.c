@@ -26,8 +26,17 @@ static uint32_t relative_bucket(const flm_stack_spec *s, int64_t distance) {
     return bucket + (log_bucket < buckets ? log_bucket : buckets - 1);
 }
 
-/* Tabulates one bucket for each distance in -reach .. reach. No key of the context is farther away than reach, or
- * buckets do not change beyond it. */
+/* Makes room for one bucket for each distance in -reach .. reach, and returns how many these are; 0 after an error.
+ * No key of the context is farther away than reach, or buckets do not change beyond max_distance. */
+static size_t make_buckets(flm_compiler *c, uint32_t buckets, uint32_t max_distance) {
+    flm_plan *p = c->plan;
+    p->relative_buckets = buckets;
+    p->relative_reach = max_distance < c->model->max_context ? max_distance : c->model->max_context;
+    p->bucket = flm_alloc_array(2 * (size_t)p->relative_reach + 1, sizeof *p->bucket);
+    if (!p->bucket) flm_compile_out_of_memory(c);
+    return p->bucket ? 2 * (size_t)p->relative_reach + 1 : 0;
+}
+
 void flm_compile_relative(flm_compiler *c) {
     const flm_stack_spec *s = c->stack;
     flm_plan *p = c->plan;
@@ -35,13 +44,40 @@ void flm_compile_relative(flm_compiler *c) {
     if (!s->relative_heads) return;
     snprintf(name, sizeof name, "%s.relative_bias", c->name);
     p->relative = flm_compile_vector(c, name);
-    p->relative_buckets = s->relative_buckets;
-    p->relative_reach =
-        s->relative_max_distance < c->model->max_context ? s->relative_max_distance : c->model->max_context;
-    p->bucket = flm_alloc_array(2 * (size_t)p->relative_reach + 1, sizeof *p->bucket);
-    if (!p->bucket) flm_compile_out_of_memory(c);
-    for (size_t i = 0; p->bucket && i < 2 * (size_t)p->relative_reach + 1; i++)
-        p->bucket[i] = (uint16_t)relative_bucket(s, (int64_t)i - p->relative_reach);
+    const size_t n = make_buckets(c, s->relative_buckets, s->relative_max_distance);
+    for (size_t i = 0; i < n; i++) p->bucket[i] = (uint16_t)relative_bucket(s, (int64_t)i - p->relative_reach);
+}
+
+/* The bucket of a key that stands `distance` positions after the query (DeBERTa): of 2 * span buckets, span - 1 stands
+ * for the query's own position. Distances are exact up to half of the span, then grow logarithmically. */
+static uint32_t vector_bucket(const flm_vectors_spec *v, int64_t distance) {
+    const int64_t half = v->span / 2, far = distance < 0 ? -distance : distance;
+    int64_t steps = far;
+    if (v->max_distance && far > half) {
+        const float ratio =
+            logf((float)far / (float)half) / logf((float)((double)(v->max_distance - 1) / (double)half));
+        steps = half + (int64_t)ceilf(ratio * (float)(half - 1));
+    }
+    const int64_t bucket = (int64_t)v->span - 1 + (distance < 0 ? -steps : steps), last = 2 * (int64_t)v->span - 1;
+    return (uint32_t)(bucket < 0 ? 0 : bucket > last ? last : bucket);
+}
+
+/* Binds an attention's vectors of relative positions. All layers of a stack that have some share the buckets. */
+static void compile_vectors(flm_compiler *c, const flm_vectors_spec *v, flm_attention_op *s) {
+    flm_plan *p = c->plan;
+    if (!v->span) return;
+    if (c->model->kv_dtype == FLM_DTYPE_I8)
+        flm_compile_fail(c, "kv_dtype int8 beside vectors of relative positions: load it with another kv_dtype");
+    if (p->relative || (p->vectors && (p->vectors->span != v->span || p->vectors->max_distance != v->max_distance)))
+        flm_compile_fail(c, "two kinds of relative positions in a stack");
+    if (!p->bucket) {
+        const size_t n = make_buckets(c, 2 * v->span, v->max_distance ? v->max_distance : v->span);
+        for (size_t i = 0; i < n; i++) p->bucket[i] = (uint16_t)vector_bucket(v, (int64_t)i - p->relative_reach);
+    }
+    p->vectors = v;
+    s->relative_keys = flm_compile_table(c, "relative_k");
+    s->relative_queries = flm_compile_table(c, "relative_q");
+    p->key_flops += 2.0 * s->heads * s->head_dim * (v->keys + v->queries);
 }
 
 static int rope_equal(const flm_rope_spec *a, const flm_rope_spec *b) {
@@ -134,6 +170,7 @@ void flm_compile_attention(flm_compiler *c, const flm_sublayer_spec *sub) {
                                 .from = c->residual,
                                 .to = {FLM_BUF_Q, FLM_BUF_K, FLM_BUF_V},
                                 .epilogue = FLM_EPILOGUE_STORE};
+    compile_vectors(c, &a->vectors, &s);
     if (a->cross)
         compile_cross(c, a, &s);
     else

@@ -109,6 +109,8 @@ typedef struct flm_attention_op {
     float scale, softcap;
     const float *alibi;
     int relative; /* 1: with the plan's relative-position bias */
+    /* [heads * head_dim][the plan's buckets] or NULL: vectors that queries, and keys, are multiplied with */
+    const float *relative_keys, *relative_queries;
     flm_norm q_norm, k_norm;
     int rope; /* index into the plan's ropes, -1: none */
     flm_kv_layer kv;

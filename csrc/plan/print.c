@@ -142,6 +142,8 @@ static void put_attend(text *t, const flm_attention_op *s) {
     put_scale(t, s->scale, s->softcap);
     if (s->alibi) put(t, ", alibi");
     if (s->relative) put(t, ", relative bias");
+    if (s->relative_keys) put(t, ", relative keys");
+    if (s->relative_queries) put(t, ", relative queries");
     put(t, " -> attended");
 }
 

@@ -98,6 +98,10 @@ static float *capture_at(const flm_attention_op *s, const flm_row_item *item, si
                     captured_keys(s, item);
 }
 
+static const float *vectors_of(const flm_run *run, const flm_attention_op *s, const float *table, uint32_t head) {
+    return table ? table + (size_t)head * s->head_dim * run->plan->relative_buckets : NULL;
+}
+
 /* Tokens [index, index + count) of an entry, with query heads [head, head + group) of one K/V head. */
 static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
                    uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
@@ -122,6 +126,8 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .bucket = run->plan->bucket,
         .relative_buckets = run->plan->relative_buckets,
         .relative_reach = run->plan->relative_reach,
+        .relative_keys = vectors_of(run, s, s->relative_keys, head),
+        .relative_queries = vectors_of(run, s, s->relative_queries, head),
         .pages = s->cross ? item->cross_kv->pages : item->self->pages,
         .k_offset = s->kv.k_offset + kv_head * s->kv.head_bytes,
         .v_offset = s->kv.v_offset + kv_head * s->kv.head_bytes,

@@ -198,6 +198,15 @@ class Config:
             raise self.bad(key, f"expected a list of {kind.__name__} values, found {show(values)}")
         return values
 
+    def words(self, key: str, *known: str) -> set[str]:
+        """Some of the known words, in a list or in one string with | between them; none where it is absent or null."""
+        value = self._take(key, None)
+        listed = value.lower().split("|") if isinstance(value, str) else self.items(key, str) or []
+        found = {word.strip() for word in listed} - {""}
+        if unknown := found - set(known):
+            raise self.unsupported(key, min(unknown), "known: " + ", ".join(known))
+        return found
+
     def activation(self, key: str, default: str) -> Activation:
         value = self.text(key, default)
         if value not in ACTIVATIONS:

@@ -31,8 +31,27 @@ class Take:
     add: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """A table of constants that binding computes, in float64: of another table, through a norm and a linear module.
+
+    Column c of the slot is weight norm(row) + bias, where row is the table's c-th from its end.
+    """
+
+    table: str
+    module: str
+    norm: str = ""  # the module of a layer norm with weight and bias; "": there is none
+    eps: float = 0.0
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Canonical names of all that it reads."""
+        norm = (self.norm + ".weight", self.norm + ".bias") if self.norm else ()
+        return (self.table + ".weight", self.module + ".weight", self.module + ".bias", *norm)
+
+
 # A tuple: the first that the checkpoint has; further ones must hold the same values.
-Rule = str | Take | tuple[str | Take, ...]
+Rule = str | Take | Projection | tuple[str | Take, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ FAMILIES = (
     "bert",
     "bloom",
     "camembert",
+    "deberta-v2",
     "distilbert",
     "electra",
     "eurobert",
@@ -43,7 +44,11 @@ FAMILIES = (
     "t5",
     "xlm-roberta",
 )
-MODULES = {"camembert": "roberta", "xlm-roberta": "roberta"}  # families that are other names of one
+MODULES = {
+    "camembert": "roberta",
+    "deberta-v2": "deberta_v2",
+    "xlm-roberta": "roberta",
+}  # whose files are called otherwise
 
 
 def read(config: Mapping[str, object], path: str | Path = "config.json") -> Family:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastlm.arch.spec import Attention, Dense, FeedForward, Logits, MixtureOfExperts, ModelSpec, Norm, NormSpan, Stack
 from fastlm.errors import ModelFormatError
 
+TABLES = ("relative_bias", ".relative_k", ".relative_q")  # float32 numbers in rows
 MAX_SLOTS = 1 << 18  # as in csrc/model/slots.c; bounds what a hostile config can make us enumerate
 
 
@@ -23,7 +24,7 @@ class Slot:
     @property
     def is_vector(self) -> bool:
         """Whether checkpoints store it with one dimension."""
-        return not self.is_matrix and not self.name.endswith("relative_bias")
+        return not self.is_matrix and not self.name.endswith(TABLES)
 
 
 def slots(spec: ModelSpec) -> Iterator[Slot]:
@@ -106,6 +107,10 @@ def _attention(prefix: str, a: Attention, hidden: int) -> Iterator[Slot]:
     whole = a.norm_span == NormSpan.PROJECTION
     yield from _norm(prefix + "q_norm", a.q_norm, wide if whole else a.head_dim)
     yield from _norm(prefix + "k_norm", a.k_norm, narrow if whole else a.head_dim)
+    if a.vectors is not None and a.vectors.keys:
+        yield Slot(prefix + "relative_k", wide, 2 * a.vectors.span, False)
+    if a.vectors is not None and a.vectors.queries:
+        yield Slot(prefix + "relative_q", wide, 2 * a.vectors.span, False)
 
 
 def _feed_forward(prefix: str, f: FeedForward, hidden: int) -> Iterator[Slot]:

@@ -84,6 +84,16 @@ class NormSpan(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RelativeVectors(Record):
+    """DeBERTa's (He et al. 2021): q . relative_k[b] + k . relative_q[b] joins q k^T, b the bucket of the distance."""
+
+    span: int  # half of the buckets; the nearest span / 2 positions on each side have one each
+    max_distance: int = 0  # up to which the others grow logarithmically; 0: all of the span have one each
+    keys: bool = True  # "content to position"
+    queries: bool = True  # "position to content"
+
+
+@dataclass(frozen=True, slots=True)
 class Attention(Record):
     """softmax(softcap(scale * q k^T) + position bias + mask) v, heads sharing K/V in groups of heads / kv_heads."""
 
@@ -103,6 +113,7 @@ class Attention(Record):
     alibi: tuple[float, ...] = ()  # per head: adds slope * (key position - query position) (Press et al. 2021)
     relative_bias: bool = False  # adds the stack's relative-position bias (T5)
     source: Source = Source.SELF
+    vectors: RelativeVectors | None = None  # of relative positions; heads = kv_heads
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.family import Family, Rule, Take
+from fastlm.arch.family import Family, Projection, Rule, Take
 from fastlm.arch.slots import Slot, slots
 from fastlm.arch.spec import ModelSpec
 from fastlm.errors import ModelFormatError, UnsupportedError
+from fastlm.weights.projection import Projected
+from fastlm.weights.tensors import Array, Checkpoint, check_tensor, to_float32
 
-Array = NDArray[Any]  # float32, float16, or uint16 that holds bfloat16
-DTYPES = ("float32", "float16", "bfloat16")
 BLOCK_BYTES = 1 << 24  # how much of a tensor is compared at a time
 SHOWN = 5  # names in an error text
 MANY = 1000  # missing tensors after which no more are looked for
@@ -25,19 +24,10 @@ HEADS = re.compile(  # of tasks, as transformers names them in all families
 )
 
 
-class Checkpoint(Protocol):
-    """What binding asks of a reader of checkpoints (`fastlm.weights.safetensors`)."""
-
-    def names(self) -> list[str]: ...
-    def info(self, name: str) -> tuple[str, tuple[int, ...]]: ...  # dtype, shape
-    def read(self, name: str, start_row: int = 0, stop_row: int | None = None) -> Array: ...  # bfloat16 as uint16
-    def where(self, name: str) -> str: ...  # its file
-
-
-class Binding(dict[str, "Source"]):
+class Binding(dict[str, "Source | Projected"]):
     """A source for every slot of `spec`, which is the family's but for a head that only the weights could decide on."""
 
-    def __init__(self, spec: ModelSpec, sources: dict[str, Source]) -> None:
+    def __init__(self, spec: ModelSpec, sources: dict[str, Source | Projected]) -> None:
         super().__init__(sources)
         self.spec = spec
 
@@ -110,12 +100,6 @@ class _Whole:
             self.name, self.values = "", np.empty(0)
             self.name, self.values = name, checkpoint.read(name)
         return self.values
-
-
-def to_float32(values: Array, dtype: str) -> NDArray[np.float32]:
-    if dtype == "bfloat16":
-        values = (values.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return np.asarray(values, np.float32)
 
 
 def bind(family: Family, checkpoint: Checkpoint) -> Binding:
@@ -198,8 +182,16 @@ class _Search:
             stem, suffix = slot, "weight"
         pattern, layer, expert = _generic(stem)
         rule: Rule = self.family.weights.get(pattern, ())
+        if isinstance(rule, Projection):
+            return []
         takes = [_take(one) for one in (rule if isinstance(rule, tuple) else (rule,))]
         return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
+
+    def projection(self, slot: str) -> Projection | None:
+        """What computes a slot, if it is not stored."""
+        pattern, layer, _ = _generic(slot)
+        rule = self.family.weights.get(pattern)
+        return replace(rule, module=rule.module.format(i=layer)) if isinstance(rule, Projection) else None
 
     def refuse_heads(self) -> None:
         """A checkpoint with a head of another task: without it, the model would do something else in silence."""
@@ -213,13 +205,20 @@ class _Search:
             text += "; for hidden states alone, save it by transformers' AutoModel, which leaves the head out"
         raise UnsupportedError(text)
 
-    def sources(self, spec: ModelSpec) -> dict[str, Source]:
+    def sources(self, spec: ModelSpec) -> dict[str, Source | Projected]:
         """A source per slot, after all checks that need no values."""
         whole, used = _Whole(), set[str]()
-        found: dict[str, Source] = {}
+        found: dict[str, Source | Projected] = {}
         missing: list[str] = []
         from_head = spec.tied and not self.has_tokens and self.has_head
         for slot in slots(spec):
+            projection = self.projection(slot.name)
+            if projection is not None:
+                used.update(projection.tensors)
+                missing += [t for t in projection.tensors if t not in self.names and t not in missing]
+                if not missing:
+                    found[slot.name] = Projected(self.checkpoint, slot, spec.hidden, projection, self.names)
+                continue
             candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
             there = [c for c in candidates if c.tensor in self.names]
             if not there:
@@ -252,16 +251,11 @@ class _Search:
 
     def check(self, slot: Slot, candidate: _Candidate) -> None:
         take, stored = candidate.take, self.names[candidate.tensor]
-        dtype, shape = self.checkpoint.info(stored)
         n = slot.cols if slot.is_vector else slot.rows
         expected: tuple[int, ...] = (take.of or n,) if slot.is_vector else (take.of or n, slot.cols)
         if take.transposed and not slot.is_vector:
             expected = expected[::-1]
-        where = f"{self.checkpoint.where(stored)}: {stored}"
-        if tuple(shape) != expected:
-            raise ModelFormatError(f"{where}: expected shape {list(expected)} by the config, found {list(shape)}")
-        if dtype not in DTYPES:
-            raise UnsupportedError(f"{where}: values of type {dtype} are not supported (known: {', '.join(DTYPES)})")
+        check_tensor(self.checkpoint, stored, expected)
 
 
 def _generic(stem: str) -> tuple[str, str, str]:
@@ -279,7 +273,7 @@ def _take(rule: str | Take) -> Take:
     return rule if isinstance(rule, Take) else Take(rule)
 
 
-def _equal(a: Source, b: Source) -> bool:
+def _equal(a: Source | Projected, b: Source | Projected) -> bool:
     """Whether two sources hold the same bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False

@@ -19,6 +19,7 @@ from fastlm.arch.spec import (
     ModelSpec,
     Norm,
     NormKind,
+    RelativeVectors,
 )
 from fastlm.errors import ModelFormatError, UnsupportedError
 
@@ -40,6 +41,7 @@ LLAMA3: Json = {
     "original_max_position_embeddings": 16,
     "rope_type": "llama3",
 }
+DEBERTA: Json = {"model_type": "deberta-v2", "relative_attention": True, "pos_att_type": ["c2p"]}
 GPT2: Json = {"model_type": "gpt2", "vocab_size": 99, "n_embd": 48, "n_layer": 3, "n_head": 4, "n_positions": 64}
 
 
@@ -208,6 +210,26 @@ def test_gte_by_its_own_code_is_gte_with_a_stretched_rope() -> None:
     assert [read(config, **masked, model_type=name).head[1] for name in ("new", "gte")] == activations
 
 
+def test_deberta_scores() -> None:
+    """As many products as there are share the scale; distances have vectors of their own unless there are buckets."""
+    config = {"model_type": "deberta-v2", **SHAPE, "num_key_value_heads": 4, "relative_attention": True}
+
+    def attention(**more: Any) -> Attention:
+        stack = read(config, **more).encoder
+        assert stack is not None and stack.embed.positions == 64 and stack.embed.types == 0
+        return stack.layers[0].sublayers[0].mixer  # type: ignore[return-value]
+
+    assert attention().vectors is None and attention().scale == pytest.approx(12**-0.5)
+    both = attention(pos_att_type=" P2C | c2p", position_buckets=16)
+    assert both.vectors == RelativeVectors(16, 64) and both.scale == pytest.approx(36**-0.5)
+    keys = attention(pos_att_type=["c2p"], max_relative_positions=20)
+    assert keys.vectors == RelativeVectors(20, 0, queries=False) and keys.scale == pytest.approx(24**-0.5)
+    plain = attention(pos_att_type=["c2p", "p2c"], relative_attention=False)
+    assert plain.vectors is None and plain.scale == both.scale
+    spec = read(config, position_biased_input=False, type_vocab_size=2).encoder
+    assert spec is not None and (spec.embed.positions, spec.embed.types) == (0, 2)
+
+
 def test_t5_versions() -> None:
     small = {"model_type": "t5", "d_model": 64, "num_layers": 2, "num_decoder_layers": 1, "is_encoder_decoder": True}
     old, new = read(small), read(small, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
@@ -262,6 +284,11 @@ def test_bert_is_an_encoder_with_norms_after_the_sum() -> None:
         ({"model_type": "new", "layer_norm_type": "rms_norm"}, ("layer_norm_type", "rms_norm")),
         ({"model_type": "new", "position_embedding_type": "absolute"}, ("position_embedding_type", "absolute")),
         ({"model_type": "new", "logn_attention_scale": True}, ("logn_attention_scale", "True")),
+        ({"model_type": "deberta-v2", "conv_kernel_size": 3}, ("conv_kernel_size", "3")),
+        ({"model_type": "deberta-v2", "pos_att_type": ["p2p"]}, ("pos_att_type", "p2p")),
+        ({"model_type": "deberta-v2", "norm_rel_ebd": "rms_norm"}, ("norm_rel_ebd", "rms_norm")),
+        ({"model_type": "deberta-v2", "embedding_size": 32}, ("embedding_size", "32")),
+        ({"model_type": "deberta-v2", "attention_head_size": 8}, ("attention_head_size", "8")),
         ({"model_type": "lama"}, ("lama", "llama", "gpt2")),
     ],
 )
@@ -288,6 +315,8 @@ def test_unsupported(change: Json, names: tuple[str, ...]) -> None:
         ({"model_type": "gpt2", "n_embd": 24}, ("n_embd", "hidden_size")),
         ({"model_type": "mixtral", "num_experts_per_tok": 9}, ("num_experts_per_tok", "num_local_experts")),
         ({"model_type": "t5", "relative_attention_max_distance": 16}, ("relative_attention_max_distance",)),
+        (DEBERTA | {"position_buckets": 7}, ("position_buckets", "7 buckets")),
+        (DEBERTA | {"position_buckets": 128}, ("position_buckets", "max_position_embeddings (64)")),
         ({"model_type": None}, ("model_type",)),
     ],
 )

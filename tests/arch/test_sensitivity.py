@@ -27,6 +27,7 @@ from fastlm.arch.spec import (
     NormKind,
     Pool,
     RelativeBias,
+    RelativeVectors,
     Rope,
     Source,
     Stack,
@@ -166,6 +167,10 @@ def relative(spec: ModelSpec, change: Callable[[RelativeBias], RelativeBias]) ->
     return stacks(spec, lambda s: replace(s, relative=change(s.relative)) if s.relative else s)
 
 
+def vectors(spec: ModelSpec, change: Callable[[RelativeVectors], RelativeVectors]) -> ModelSpec:
+    return attention(spec, lambda a: replace(a, vectors=change(a.vectors)) if a.vectors else a)
+
+
 def last_norm(spec: ModelSpec, change: Callable[[Norm | None], Norm | None]) -> ModelSpec:
     return stacks(spec, lambda s: replace(s, norm=change(s.norm)))
 
@@ -234,6 +239,12 @@ SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
     "no relative bias": lambda s: attention(s, lambda a: replace(a, relative_bias=False)),
     "direction of the relative bias": lambda s: relative(s, lambda r: replace(r, bidirectional=not r.bidirectional)),
     "distance of the relative bias": lambda s: relative(s, lambda r: replace(r, max_distance=r.max_distance + 4)),
+    "no vectors of keys": lambda s: vectors(s, lambda v: replace(v, keys=False)),
+    "no vectors of queries": lambda s: vectors(s, lambda v: replace(v, queries=False)),
+    "vectors shared by farther distances": lambda s: vectors(
+        s, lambda v: replace(v, max_distance=v.max_distance + 4) if v.max_distance else v
+    ),
+    "no vectors shared by distances": lambda s: vectors(s, lambda v: replace(v, max_distance=0)),
     "experts not normalised, or normalised": lambda s: experts(s, lambda m: replace(m, normalize=not m.normalize)),
     "one expert more": lambda s: experts(s, lambda m: replace(m, active=m.active + 1)),
     "one expert less": lambda s: experts(s, lambda m: replace(m, active=m.active - 1)),

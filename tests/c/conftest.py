@@ -27,6 +27,7 @@ from fastlm.arch.spec import (
     Norm,
     NormKind,
     RelativeBias,
+    RelativeVectors,
     Rope,
     Source,
     Stack,
@@ -122,6 +123,7 @@ def small_specs() -> dict[str, ModelSpec]:
     relative = RelativeBias(4, 8, 16, bidirectional=True)
     two_way = _attention(causal=False, kv_heads=4, relative_bias=True)
     one_way = _attention(kv_heads=4, relative_bias=True)
+    disentangled = _attention(causal=False, kv_heads=4, vectors=RelativeVectors(8, 20))
     cross = _attention(kv_heads=4, causal=False, source=Source.ENCODER)
     return {
         "llama": ModelSpec(40, 32, 64, decoder=Stack((decoder, decoder), RMS), head=(Logits(tied=True, softcap=30.0),)),
@@ -143,6 +145,12 @@ def small_specs() -> dict[str, ModelSpec]:
             encoder=Stack((_layer(two_way, plain),), RMS, relative),
             decoder=Stack((_layer(one_way, cross, plain),), RMS, RelativeBias(4, 8, 16, bidirectional=False)),
             head=(Logits(tied=True, scale=0.2),),
+        ),
+        "deberta": ModelSpec(
+            40,
+            32,
+            64,
+            encoder=Stack((_layer(disentangled, plain),), LAYER),
         ),
         "bert": ModelSpec(
             40,
@@ -179,7 +187,14 @@ def small_blobs() -> list[bytes]:
 def small_files(tmp_path_factory) -> dict[str, Path]:
     """A .flm file for each of `small_specs`, in all formats in turn, and some in quantised ones."""
     folder, specs = tmp_path_factory.mktemp("small"), small_specs()
-    formats = {"llama": "float32", "moe": "bfloat16", "twins": "float32", "t5": "float16", "bert": "float32"}
+    formats = {
+        "llama": "float32",
+        "moe": "bfloat16",
+        "twins": "float32",
+        "t5": "float16",
+        "bert": "float32",
+        "deberta": "bfloat16",
+    }
     quantized = [("llama", "int8"), ("moe", "int4"), ("bert", "int4"), ("moe", "int8")]
 
     def written(name: str, spec: str, format: str) -> Path:

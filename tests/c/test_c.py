@@ -115,7 +115,7 @@ def test_overruns_are_seen(build_c, small_files, case):
 
 def test_plans_keep_to_their_room(build_c, small_files):
     program = build_c("unit_plan", [HERE / "unit_plan.c", *LIBRARY], sanitizer="address")
-    for name in ("llama", "moe_int4", "t5"):
+    for name in ("llama", "moe_int4", "t5", "deberta"):
         run(program, small_files[name])
 
 

@@ -56,6 +56,7 @@ POST_NORM = (
     (r"([qkv]_lin|attn\.[qkv]|Wqkv|fc1[12]|lin1|up_gate_proj|\.ffn)\.weight$", 10.0),
     (r"(transform|lm_head|predictions|classifier)\.dense\.weight$", 10.0),
 )
+DEBERTA = (*POST_NORM, (r"(query|key|value)_proj\.weight$", 10.0))
 # Gemma scales the embedding by sqrt(hidden); its norms behind a block set the size of what the block adds.
 GEMMA = ((r"embed_tokens\.weight$", 0.4), (r"model\.norm\.weight$", 10.0))
 GEMMA_POST = (*GEMMA, (r"post_(attention|feedforward)_layernorm\.weight$", 0.05))
@@ -108,6 +109,14 @@ CASES = {
     "camembert_mlm": Case(gains=POST_NORM, residual=0.1),
     "distilbert_answers": Case(gains=POST_NORM, residual=0.1, tokens=29),
     "mpnet": Case(gains=POST_NORM, residual=0.1, states=True),
+    "deberta_v3_classes": Case(
+        gains=(*DEBERTA, (r"[0-9]\.output\.dense\.weight", 3.0), (r"pooler\.dense", 20.0), (r"classifier\.bias", 10.0)),
+        residual=0.1,
+        tokens=40,
+        states=True,
+    ),
+    "deberta_v2_mlm": Case(gains=DEBERTA, residual=0.1, tokens=30),
+    "deberta_v2_words": Case(gains=DEBERTA, residual=0.1, tokens=35),
     "electra_classes": Case(gains=(*POST_NORM, (r"[0-9]\.output\.dense\.weight", 4.0)), residual=0.1),
     "albert_mlm": Case(gains=POST_NORM, residual=0.1),
     "jina_embeddings_v3": Case(gains=POST_NORM, residual=0.1),
@@ -142,6 +151,7 @@ ROLES = (
     (r"relative_attention_bias\.weight$", "table", 1.0),
     (r"(tok_embeddings|embed_tokens|wte|word_embeddings|shared|embed_in)\.weight$", "residual table", 1.0),
     (r"(wpe|embed_positions|position_embeddings|token_type_embeddings)\.weight$", "residual table", 0.7),
+    (r"rel_embeddings\.weight$", "table", 0.3),
     (r"^([a-z_]+\.)*(norm|ln_f|final_layer_?norm)\.weight$", "signed norm", 1.0),
     (r"([nN]orm[12]?|ln_[12]|_ln)\.weight$", "norm", 1.0),
     (r"([nN]orm[12]?|ln_[12f]|_ln)\.bias$", "table", 0.1),

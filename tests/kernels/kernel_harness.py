@@ -67,6 +67,8 @@ class AttentionJob(ctypes.Structure):
         ("bucket", c_void_p),
         ("relative_buckets", c_uint32),
         ("relative_reach", c_uint32),
+        ("relative_keys", c_void_p),
+        ("relative_queries", c_void_p),
         ("pages", c_void_p),
         ("k_offset", c_size_t),
         ("v_offset", c_size_t),

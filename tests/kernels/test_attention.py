@@ -31,6 +31,7 @@ class Case:
     softcap: float = 0.0
     alibi: bool = False
     reach: int | None = None
+    vectors: str = ""  # k, q: of the buckets, that queries and keys are multiplied with
     kv_dtype: int = F32
     seed: int = 1
     arrays: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
@@ -51,6 +52,8 @@ class Case:
         if self.reach is not None:
             arrays["bucket"] = np.cumsum(rng.random(2 * self.reach + 1) < 0.3)  # runs of equal buckets
             arrays["relative"] = rng.standard_normal((self.group, int(arrays["bucket"].max()) + 1))
+            for kind in self.vectors:
+                arrays[f"relative_{kind}"] = rng.standard_normal((self.head_dim, arrays["relative"].shape[1]))
         return replace(self, arrays={name: array.astype(np.float32) for name, array in arrays.items()})
 
 
@@ -119,13 +122,15 @@ def attend(
     scratch = guarded.empty((SPLIT + 16 * 17) * width + 16 * (SPLIT + SPLIT // 2) + SPLIT + 32)
     keys = guarded.empty((group, n_tokens, case.n_keys + 1))
     alibi = guarded.copy(a["alibi"][heads]) if case.alibi else None
-    relative = guarded.copy(a["relative"][heads]) if case.reach is not None else None
+    relative = guarded.copy(a["relative"][heads]) if case.reach is not None and not case.vectors else None
+    vectors = {kind: address(guarded.copy(a[f"relative_{kind}"])) for kind in case.vectors}
     bucket = guarded.copy(a["bucket"], np.uint16) if case.reach is not None else None
     buckets = a["relative"].shape[1] if case.reach is not None else 0
     job = AttentionJob(
         address(q), address(out), q.shape[1], out.shape[1], n_tokens, group, head_dim, case.start + first_token,
         case.n_keys, case.window, case.causal, case.scale, case.softcap, address(alibi), address(relative),
-        address(bucket), buckets, case.reach or 0, ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype,
+        address(bucket), buckets, case.reach or 0, vectors.get("k"), vectors.get("q"),
+        ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype,
         address(scratch), address(keys), keys.shape[1] * keys.shape[2], keys.shape[2],
     )  # fmt: skip
     kernels.attention(ctypes.byref(job))
@@ -146,13 +151,21 @@ def oracle(case: Case, rounding: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
     k, v = (stored(case.arrays[name], case.kv_dtype).astype(np.float64) for name in "kv")
     position = case.start + np.arange(case.n_tokens)
     distance = np.arange(case.n_keys)[None] - position[:, None]
-    s = np.float32(case.scale) * np.einsum("tgd,jd->gtj", a["q"], k)
-    error = (case.head_dim + 8) * EPS * case.scale * np.einsum("tgd,jd->gtj", abs(a["q"]), abs(k))
+    products, sizes = (np.einsum("tgd,jd->gtj", x, y) for x, y in ((a["q"], k), (abs(a["q"]), abs(k))))
+    if case.vectors:
+        columns = a["bucket"].astype(int)[np.clip(distance, -case.reach, case.reach) + case.reach]
+        q = case.arrays["q"].astype(np.float64)  # never rounded
+        for kind, dims, x in (("k", "tgd,dtj->gtj", q), ("q", "jd,dtj->tj", k)):
+            if kind in case.vectors:
+                table = a[f"relative_{kind}"][:, columns]
+                products = products + np.einsum(dims, x, table)
+                sizes = sizes + np.einsum(dims, abs(x), abs(table))
+    s, error = np.float32(case.scale) * products, (case.head_dim + 8) * EPS * case.scale * sizes
     if case.softcap:
         s = case.softcap * np.tanh(s / case.softcap)
     if case.alibi:
         s = s + a["alibi"][:, None, None] * distance
-    if case.reach is not None:
+    if case.reach is not None and not case.vectors:
         buckets = case.arrays["bucket"].astype(int)
         s = s + a["relative"][:, buckets[np.clip(distance, -case.reach, case.reach) + case.reach]]
     visible = np.ones_like(distance, bool)
@@ -173,7 +186,10 @@ def oracle(case: Case, rounding: bool) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 
 def check(kernels: Kernels, guarded: Guarded, case: Case) -> None:
-    case = case.draw()
+    check_drawn(kernels, guarded, case.draw())
+
+
+def check_drawn(kernels: Kernels, guarded: Guarded, case: Case) -> None:
     pages = Pages(kernels, guarded, case)
     out, p = attend(kernels, guarded, case, pages)
     exact_out, exact_p, out_bound, p_bound = oracle(case, rounds(kernels, case))
@@ -197,6 +213,12 @@ OPTIONS: list[dict[str, Any]] = [
     {"causal": False, "window": 70},
     {"causal": False, "reach": 9, "softcap": 20.0},
     {"window": 40, "alibi": True, "softcap": 8.0, "reach": 100},
+]
+VECTORS: list[dict[str, Any]] = [  # random buckets: runs of equal ones; steps: each distance has its own
+    {"vectors": "kq", "reach": 9, "causal": False},
+    {"vectors": "kq", "reach": 700, "causal": False},
+    {"vectors": "k", "reach": 30},
+    {"vectors": "q", "reach": 30, "causal": False, "window": 40, "softcap": 20.0},
 ]
 
 
@@ -226,6 +248,38 @@ def test_every_length(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None
 def test_head_dims(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
     for head_dim in (1, 2, 4, 7, 8, 15, 16, 17, 20, 31, 36, 48, 64, 80, 96, 112, 128, 129, 256):
         check(kernels, guarded, Case(head_dim, 3, 70, 4, kv_dtype=kv_dtype, scale=head_dim**-0.5))
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("steps", [False, True], ids=["runs", "steps"])
+@pytest.mark.parametrize("options", VECTORS, ids=lambda options: "-".join(map(str, options.values())))
+def test_vectors_of_relative_positions(
+    kernels: Kernels, guarded: Guarded, options: dict[str, Any], steps: bool, kv_dtype: int
+) -> None:
+    shapes = [(1, 1, 1), (20, 1, 8), (65, 3, 37), (300, 17, 20), (530, 16, 16), (270, 19, 64), (90, 90, 33)]
+    for n_keys, n_tokens, head_dim in shapes:
+        case = Case(head_dim, 1, n_keys, n_tokens, kv_dtype=kv_dtype, scale=0.1, **options).draw()
+        if steps:
+            case.arrays["bucket"] = np.arange(2 * case.reach + 1, dtype=np.float32)
+            rng = np.random.default_rng(n_keys)
+            for kind in ("relative", *(f"relative_{kind}" for kind in case.vectors)):
+                rows = len(case.arrays[kind])
+                case.arrays[kind] = rng.standard_normal((rows, 2 * case.reach + 1)).astype(np.float32)
+        check_drawn(kernels, guarded, case)
+
+
+@pytest.mark.parametrize("kv_dtype", [F32, BF16])
+@pytest.mark.parametrize("options", VECTORS, ids=lambda options: "-".join(map(str, options.values())))
+def test_vectors_give_the_same_bits_in_any_chunk(
+    kernels: Kernels, guarded: Guarded, options: dict[str, Any], kv_dtype: int
+) -> None:
+    case = Case(24, 1, 300, 70, kv_dtype=kv_dtype, **options).draw()
+    pages = Pages(kernels, guarded, case)
+    out, p = attend(kernels, guarded, case, pages)
+    for size in (1, 2, 3, 5, 6, 7, 16):
+        for t in range(0, case.n_tokens, size):
+            part, p_part = attend(kernels, guarded, case, pages, tokens=slice(t, t + size))
+            assert same_bits(part, out[t : t + size]) and same_bits(p_part, p[:, t : t + size]), (size, t)
 
 
 def test_cross_attention(kernels: Kernels, guarded: Guarded) -> None:

@@ -16,6 +16,8 @@ INLINE vf v_select(vi m, vf a, vf b) {
     return (vf)_mm512_mask_blend_ps(_mm512_movepi32_mask((__m512i)m), (__m512)b, (__m512)a);
 }
 
+INLINE vf v_permute(vf v, vi lane) { return (vf)_mm512_permutexvar_ps((__m512i)lane, (__m512)v); }
+
 INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* b if either is NaN */
 INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 

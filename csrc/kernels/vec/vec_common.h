@@ -3,6 +3,7 @@
  * what it can do better or alone:
  *   v_set1 v_fma v_max v_min v_sum v_hmax       arithmetic; sums in a fixed tree order
  *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
+ *   v_permute(v, lane)                          lane i is v's lane lane[i]
  *   v_max_int(a, b) v_quad_sums(v)              of integers; sums of the quads of lanes of four vectors, in order
  *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
@@ -60,6 +61,8 @@ INLINE vi v_load_int(const void *p) {
 }
 
 #if VF == 4 /* where there are no masked loads, and a vector is a quad */
+INLINE vf v_permute(vf v, vi lane) { return (vf){v[lane[0]], v[lane[1]], v[lane[2]], v[lane[3]]}; }
+
 INLINE vf v_load_n(const float *p, size_t n) { return (vf){p[0], n > 1 ? p[1] : 0.0f, n > 2 ? p[2] : 0.0f, 0.0f}; }
 
 INLINE void v_store_n(float *p, vf v, size_t n) {
