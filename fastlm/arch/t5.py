@@ -1,4 +1,4 @@
-"""T5, T5 v1.1 and Flan-T5: encoder-decoder with relative position biases and unscaled dot products."""
+"""T5, T5 v1.1 and Flan-T5: encoder-decoder, or encoder alone, with relative position biases and unscaled products."""
 
 from dataclasses import replace
 
@@ -39,6 +39,9 @@ def read(config: Config) -> Family:
         decoder=Stack(decoder, norm, RelativeBias(shape.heads, buckets, distance, bidirectional=False)),
         head=(Logits(scaled, scale=shape.hidden**-0.5 if scaled else 1.0),),
     )
+    if config.architecture == "T5EncoderModel":  # sentence-t5, gtr-t5
+        spec = replace(spec, decoder=None, head=())
+        return Family("t5", spec, weights(ffn.gated), ignored=(r"decoder\..*",))
     return Family("t5", spec, weights(ffn.gated), ignored=IGNORED, tie_when_missing=True)
 
 

@@ -244,6 +244,12 @@ def test_t5_versions() -> None:
     )
 
 
+def test_t5_may_be_an_encoder_alone() -> None:
+    both = read({"model_type": "t5"})
+    alone = read({"model_type": "t5", "architectures": ["T5EncoderModel"], "is_encoder_decoder": False})
+    assert alone.kind == "encoder" and alone == replace(both, decoder=None, head=())
+
+
 def test_neox_residual_and_rotation() -> None:
     config = {"model_type": "gpt_neox", **{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}}
     spec = read(config, rotary_pct=0.5, rotary_emb_base=100, use_parallel_residual=False)

@@ -132,6 +132,7 @@ CASES = {
     "modernbert_mlm": Case(gains=(*MODERN, (r"W(qkv|o)", 0.6), (r"head\.dense", 0.7)), tokens=24, states=True),
     "modernbert_classes": Case(gains=(*MODERN, (r"Wi", 1.5), (r"head\.dense", 2.0)), tokens=33),
     "t5": Case(gains=T5, tokens=30),
+    "t5_encoder": Case(gains=T5, tokens=31, states=True),
     "t5_gated": Case(gains=T5, tokens=33, states=True),
 }
 
@@ -235,7 +236,8 @@ def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np
     draw = {"ids": rng.integers(3, config["vocab_size"], n_tokens)}
     if config.get("type_vocab_size", 0) > 1:
         draw["token_types"] = np.sort(rng.integers(0, config["type_vocab_size"], n_tokens))
-    if config["model_type"] == "t5":
+    writes = config["architectures"][0].endswith("ForConditionalGeneration")
+    if writes:
         draw["decoder_ids"] = np.concatenate([[0], rng.integers(3, config["vocab_size"], n_tokens - 4)])
     name, values, out = output(model, **inputs(draw), output_attentions=True, output_hidden_states=True)
     with exact(model) as fine:
@@ -250,7 +252,7 @@ def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np
         draw["greedy"] = written[1 if model.config.is_encoder_decoder else n_tokens :].numpy()
         assert len(draw["greedy"]) == STEPS
     if states:
-        part = "decoder_" if config["model_type"] == "t5" else ""
+        part = "decoder_" if writes else ""
         draw["attentions"] = torch.cat(getattr(out, part + "attentions")).numpy()
         draw["hidden_states"] = torch.cat(getattr(out, part + "hidden_states")).numpy()
         for name in ("encoder_attentions", "cross_attentions") if part else ():
