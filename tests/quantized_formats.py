@@ -20,6 +20,22 @@ def from_bf16(h: np.ndarray) -> np.ndarray:
     return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
+def rotated(x: np.ndarray) -> np.ndarray:
+    """Parts of 64, 16 and 4 columns by Hadamard transforms, float32; its own inverse, to the bit if no sum rounds."""
+    y, start, cols = np.array(x, np.float32), 0, x.shape[-1]
+    for part in (64, 16, 4):
+        end = cols - cols % part
+        y[..., start:end] *= np.float32(part**-0.5)
+        distance = part // 2
+        while distance:
+            pairs = y[..., start:end].reshape(*x.shape[:-1], -1, 2, distance)
+            sums = np.stack([pairs[..., 0, :] + pairs[..., 1, :], pairs[..., 0, :] - pairs[..., 1, :]], axis=-2)
+            y[..., start:end] = sums.reshape(*x.shape[:-1], -1)
+            distance //= 2
+        start = end
+    return y
+
+
 @dataclass(frozen=True)
 class Layout:
     """What tells the formats apart."""
@@ -63,7 +79,7 @@ LAYOUTS = {I8: Layout(I8, 32, 4, 255, -127, 127, 0), I4: Layout(I4, 16, 8, 8, 0,
 
 @dataclass(frozen=True)
 class Weights:
-    """w = scale * multiplier * (code - zero); scale [rows, scales], multiplier and zero [rows, groups]."""
+    """rotated(w) = scale * multiplier * (code - zero); scale [rows, scales], multiplier and zero [rows, groups]."""
 
     layout: Layout
     scale: np.ndarray
@@ -85,7 +101,7 @@ class Weights:
 
     @property
     def dense(self) -> np.ndarray:
-        return self.column_scale * self.steps.astype(np.float32)
+        return rotated(self.column_scale * self.steps.astype(np.float32))
 
     def encode(self, rng: np.random.Generator) -> np.ndarray:
         """Packed bytes; codes past the last column, which nothing may depend on, are random."""
@@ -133,7 +149,7 @@ def decode(format: int, packed: np.ndarray, rows: int, cols: int) -> Weights:
 
 def with_scales(format: int, scale: np.ndarray, values: np.ndarray) -> Weights:
     """Plain rounding: multipliers that just clip nothing, zeros so that the lowest weight of a group takes code 0."""
-    layout, (rows, cols) = LAYOUTS[format], values.shape
+    layout, (rows, cols), values = LAYOUTS[format], values.shape, rotated(values)
     padded = np.zeros((rows, layout.groups(cols) * layout.group))
     padded[:, :cols] = values
     groups = padded.reshape(rows, -1, layout.group)
@@ -155,7 +171,7 @@ def plainly(format: int, values: np.ndarray) -> Weights:
     """`with_scales`, of scales by which the widest group takes nearly the largest multiplier."""
     layout, cols = LAYOUTS[format], values.shape[1]
     width = layout.scale_cols or cols
-    parts = [values[:, at : at + width] for at in range(0, cols, width)]
+    parts = [rotated(values)[:, at : at + width] for at in range(0, cols, width)]
     spread = [
         np.abs(p).max(axis=1) / 127
         if format == I8
@@ -180,7 +196,7 @@ def random_weights(format: int, rng: np.random.Generator, rows: int, cols: int, 
 
 @dataclass(frozen=True)
 class Inputs:
-    """code int8 [tokens, cols], scale float32 [tokens, blocks]."""
+    """Of rotated rows: code int8 [tokens, cols], scale float32 [tokens, blocks]."""
 
     code: np.ndarray
     scale: np.ndarray
@@ -188,11 +204,12 @@ class Inputs:
     @property
     def values(self) -> np.ndarray:
         """Numbers that become these if each block has a code of 127 or -127, and a scale that is a power of two."""
-        return self.code * np.repeat(self.scale, BLOCK, axis=1)[:, : self.code.shape[1]]
+        return rotated(self.code * np.repeat(self.scale, BLOCK, axis=1)[:, : self.code.shape[1]])
 
 
 def quantised(x: np.ndarray) -> Inputs:
-    """One scale per block of 256, such that the largest number takes 127; nearest even codes. Float32 throughout."""
+    """Rotated; one scale per block of 256, such that the largest number takes 127; nearest even codes. In float32."""
+    x = rotated(x)
     blocks = [x[:, at : at + BLOCK] for at in range(0, x.shape[1], BLOCK)]
     codes, scales = [], []
     for block in blocks:

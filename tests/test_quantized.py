@@ -29,7 +29,7 @@ class Budget:
     loss: float  # of perplexity, relative to float32
 
 
-BUDGETS = {"int8": Budget(8.6, 0.004), "int4": Budget(5.0, 0.09)}
+BUDGETS = {"int8": Budget(8.6, 0.001), "int4": Budget(5.0, 0.09)}
 SHAPES = {
     "2048 wide": llama_spec(2048, 22, 32, 4, 5632, 32000, tied=False),
     "576 wide": llama_spec(576, 30, 9, 3, 1536, 49152, tied=True),

@@ -100,9 +100,12 @@ static void widen(float *dst, const void *values, flm_dtype dtype, size_t at, si
         for (size_t i = 0; i < n; i++) dst[i] = float_of((uint32_t)halves[i] << 16);
 }
 
-static int all_finite(const float *x, size_t n) {
+enum { INFINITE = 0x7f800000, TOO_LARGE = 0x7d800000 }; /* bits of infinity, and of 2^124 */
+
+/* Whether all sizes are below the float that has these bits. */
+static int all_below(uint32_t bits, const float *x, size_t n) {
     uint32_t bad = 0;
-    for (size_t i = 0; i < n; i++) bad |= (bits_of(x[i]) & 0x7f800000u) == 0x7f800000u;
+    for (size_t i = 0; i < n; i++) bad |= (bits_of(x[i]) & 0x7fffffffu) >= bits;
     return !bad;
 }
 
@@ -151,7 +154,7 @@ int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype 
             size_t n = cols - at < CHUNK ? cols - at : CHUNK;
             for (size_t r = 0; r < present; r++) {
                 widen(rows[r], values, dtype, (row + r) * cols + at, n);
-                finite &= all_finite(rows[r], n);
+                finite &= all_below(INFINITE, rows[r], n);
                 /* The last column of an odd number has a pair of zeros. */
                 if (n % 2) rows[r][n] = 0.0f;
             }
@@ -173,7 +176,7 @@ int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void
             for (size_t r = 0; r < present; r++) {
                 float chunk[CHUNK];
                 widen(chunk, values, dtype, (row + r) * cols + at, n);
-                finite &= all_finite(chunk, n);
+                finite &= all_below(TOO_LARGE, chunk, n);
                 for (size_t k = 0; k < n; k++) columns[(at + k) * FLM_STRIP + r] = chunk[k];
             }
         }

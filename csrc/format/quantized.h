@@ -2,6 +2,11 @@
  *
  * Columns are divided into groups, and groups into blocks of FLM_BLOCK columns; the last of either may be short.
  * "Block" in csrc/ always means these 256 columns.
+ * What is quantised are rotated rows, of weights and of inputs: products are those of the rows themselves, since the
+ * rotation R is orthogonal, (W R)(R x) = W x, and its own inverse. It spreads an outlier over 64 columns, which would
+ * take the resolution of 255 others. R is a Hadamard transform (of factor 1/8) of every 64 columns that are
+ * neighbours; the rest of a row is cut in parts of 16 (1/4), of 4 (1/2) and of 1, so that factors are exact.
+ *
  *   I8  w[r][k] = scale[r] * multiplier[r][k / 32] * code[r][k]
  *       code -127 .. 127 (stored + 128), multiplier 1 .. 255; scale bfloat16
  *   I4  w[r][k] = scale[r][k / 256] * multiplier[r][k / 16] * (code[r][k] - zero[r][k / 16])
@@ -64,7 +69,7 @@ static inline size_t flm_i4_strip_bytes(size_t cols) {
     return flm_i4_codes_at(cols, last) + (flm_block_cols(cols, last) + 7) / 8 * FLM_LINE_BYTES;
 }
 
-/* Inputs as integer kernels read them: x[k] = scale[block] * code[k], code -127 .. 127. One row is
+/* Inputs as integer kernels read them, rotated: x[k] = scale[block] * code[k], code -127 .. 127. One row is
  *
  *     | codes int8[cols, padded to 64] | offsets int32[groups] | pad | scales f32[blocks] | totals i32[blocks] | pad |
  *

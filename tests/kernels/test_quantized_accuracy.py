@@ -104,6 +104,19 @@ def test_whole_products(
         assert error <= 1.15 * other, (cols, error, other)
 
 
+@pytest.mark.parametrize("size", [8, 30])
+def test_inputs_with_outliers(kernel_library: ctypes.CDLL, guarded: Guarded, best: Kernels, size: int) -> None:
+    """As real ones have them: some channels are far larger than others, and rotated take no resolution from these."""
+    for cols in COMPARED["i8"].cols:
+        rng = np.random.default_rng(cols)
+        w, x = (0.02 * gaussian(rng, cols)).astype(np.float32), rng.standard_normal((VECTORS, cols)).astype(np.float32)
+        x[:, rng.choice(cols, cols // 100, replace=False)] *= size
+        packed = Packed(kernel_library, guarded, best, I8, w)
+        exact = x.astype(np.float64) @ w.T.astype(np.float64)
+        error = relative_error(multiply(best, kernel_library, guarded, packed, x), exact)
+        assert error <= 0.95 * relative_error(q8_0(x) @ q8_0(w).T, exact), (cols, error)
+
+
 def test_the_other_formats_are_those_of_gguf() -> None:
     """Where the package is there: the definitions above are what it makes of the same numbers."""
     gguf = pytest.importorskip("gguf")

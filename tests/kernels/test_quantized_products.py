@@ -28,6 +28,7 @@ from quantized_formats import (
     exact_inputs,
     quantised,
     random_weights,
+    rotated,
     scales_of_sums,
 )
 
@@ -153,7 +154,7 @@ def picking(format: int, n: int) -> Weights:
 
 
 def awkward_rows(rng: np.random.Generator, cols: int) -> np.ndarray:
-    """Ordinary rows, and zeros, ties, tiny and huge numbers."""
+    """Ordinary rows, and zeros, ties, tiny and huge numbers; ties and the least numbers are so when rotated."""
     x = rng.standard_normal((24, cols)).astype(np.float32)
     x[1] = 0
     x[2] *= np.float32(1e-38)
@@ -161,11 +162,12 @@ def awkward_rows(rng: np.random.Generator, cols: int) -> np.ndarray:
     x[4] *= np.float32(2) ** rng.integers(-40, 40, cols)
     x[5] = rng.integers(-126, 126, cols) + 0.5
     x[5, ::BLOCK] = 127
+    x[5] = rotated(x[5])
     x[6, :BLOCK] = 0
     x[7, BLOCK - 1 :] = 0
-    x[8] = 2.0**-100
-    x[9] = np.nextafter(np.float32(2.0**-100), np.float32(1))
-    x[10] = np.finfo(np.float32).max
+    x[8:10] = rotated(np.full((2, cols), 2.0**-100, np.float32))
+    x[9] *= np.nextafter(np.float32(1), np.float32(2))
+    x[10] = np.finfo(np.float32).max / 8
     x[11] = -x[11, 0]
     return x
 

@@ -16,6 +16,14 @@ INLINE vf v_max(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); } 
 INLINE vf v_min(vf a, vf b) { return (vf)_mm256_min_ps((__m256)a, (__m256)b); }
 INLINE vf v_permute(vf v, vi lane) { return (vf)_mm256_permutevar8x32_ps((__m256)v, (__m256i)lane); }
 
+INLINE vi v_nearest(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
+
+INLINE vf v_swap(vf v, int d) {
+    const __m256 x = (__m256)v;
+    if (d == 4) return (vf)_mm256_permute2f128_ps(x, x, 1);
+    return (vf)(d == 2 ? _mm256_permute_ps(x, 0x4e) : _mm256_permute_ps(x, 0xb1));
+}
+
 INLINE vi v_max_int(vi a, vi b) { return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b); }
 
 /* Lane i + 4 is added to lane i, then i + 2 to i, then 1 to 0: a fixed tree. */

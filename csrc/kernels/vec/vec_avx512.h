@@ -21,6 +21,14 @@ INLINE vf v_permute(vf v, vi lane) { return (vf)_mm512_permutexvar_ps((__m512i)l
 INLINE vf v_max(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); } /* b if either is NaN */
 INLINE vf v_min(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
 
+INLINE vi v_nearest(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
+
+INLINE vf v_swap(vf v, int d) {
+    const __m512 x = (__m512)v;
+    if (d >= 4) return (vf)(d == 8 ? _mm512_shuffle_f32x4(x, x, 0x4e) : _mm512_shuffle_f32x4(x, x, 0xb1));
+    return (vf)(d == 2 ? _mm512_permute_ps(x, 0x4e) : _mm512_permute_ps(x, 0xb1));
+}
+
 INLINE vi v_max_int(vi a, vi b) { return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b); }
 
 INLINE __m256 v_upper(vf v) { return _mm512_extractf32x8_ps((__m512)v, 1); }

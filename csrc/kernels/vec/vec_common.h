@@ -5,6 +5,8 @@
  *   v_select(m, a, b)                           m ? a : b by lane; m all ones or all zeros
  *   v_permute(v, lane)                          lane i is v's lane lane[i]
  *   v_max_int(a, b) v_quad_sums(v)              of integers; sums of the quads of lanes of four vectors, in order
+ *   v_nearest(v)                                the nearest integers, ties to even, for |v| < 2^22
+ *   v_swap(v, d)                                lanes i and i ^ d exchanged; d: a power of two below VF
  *   v_load_n v_store_n                          the first n of VF lanes, 0 < n < VF; loads fill with zeros
  *   v_load_f16 v_load_bf16 v_store_bf16         16-bit numbers in memory; stores round to nearest even
  *   v_load_u8 v_load_i8 v_store_i8              8-bit integers in memory; stores keep the low byte
@@ -92,6 +94,13 @@ INLINE vf v_float(vi v) { return (vf)v; }
 INLINE vi v_set1_int(int32_t x) { return x - (vi){0}; }
 INLINE vf v_from_int(vi v) { return __builtin_convertvector(v, vf); }
 INLINE vf v_zero(void) { return (vf){0}; }
+
+#if VF == 4
+INLINE vf v_swap(vf v, int d) { return d == 2 ? (vf){v[2], v[3], v[0], v[1]} : (vf){v[1], v[0], v[3], v[2]}; }
+
+/* Adding 1.5 * 2^23 leaves the integer in the low bits. */
+INLINE vi v_nearest(vf v) { return v_bits(v + 12582912.0f) - v_bits(v_zero() + 12582912.0f); }
+#endif
 
 /* The high halves of 32-bit lanes as float32; the low halves likewise. */
 INLINE vf v_high_bf16(vi v) { return v_float(v & (int32_t)0xffff0000); }
