@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from fastlm.arch import registry
 from fastlm.arch.config import MAX_CONTEXT, Config
 from fastlm.errors import ModelFormatError
-from fastlm.weights.bind import bind, to_float32
+from fastlm.weights.bind import bind
 from fastlm.weights.folder import CheckpointFolder
 from fastlm.weights.modules import CONFIG, MODULES, WEIGHTS
 from fastlm.weights.safetensors import Checkpoint
 from fastlm.weights.sentences import SETTINGS
 from fastlm.weights.source import Builder, Built, ModelSource
+from fastlm.weights.tensors import to_float32
 
 ARCHITECTURE = "HF_ColBERT"
 METADATA = "artifact.metadata"

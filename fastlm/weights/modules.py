@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from fastlm.arch.config import MAX_WIDTH, Config, show
 from fastlm.errors import ModelFormatError, UnsupportedError
-from fastlm.weights.bind import to_float32
 from fastlm.weights.jsonfile import parse_json
 from fastlm.weights.safetensors import Checkpoint
 from fastlm.weights.source import ModelSource
+from fastlm.weights.tensors import to_float32
 
 Array = NDArray[np.float32]
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from fastlm.arch.family import Family
 from fastlm.arch.spec import Layer, ModelSpec, Stack
 from fastlm.errors import ModelFormatError
-from fastlm.weights.bind import DTYPES, bind, to_float32
+from fastlm.weights.bind import bind
 from fastlm.weights.folder import CheckpointFolder, no_weights
 from fastlm.weights.modules import STATIC, WEIGHTS, read_modules
 from fastlm.weights.safetensors import Checkpoint
 from fastlm.weights.source import Builder, Built, ModelSource
+from fastlm.weights.tensors import DTYPES, to_float32
 
 CONTEXT = 1 << 20  # tokens of a text
 _TABLES = ("embedding.weight", "embeddings")  # sentence-transformers', model2vec's
