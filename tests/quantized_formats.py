@@ -8,6 +8,7 @@ import numpy as np
 
 I8, I4 = 4, 5  # flm_format
 STRIP, BLOCK = 16, 256
+PARTS = {256: (128, 64, 32, 16, 2, 1), 64: (32, 16, 8, 4, 2, 1), 16: (8, 4, 2, 1), 4: (2, 1)}  # distances of pairs
 
 
 def to_bf16(x: np.ndarray) -> np.ndarray:
@@ -21,17 +22,15 @@ def from_bf16(h: np.ndarray) -> np.ndarray:
 
 
 def rotated(x: np.ndarray) -> np.ndarray:
-    """Parts of 64, 16 and 4 columns by Hadamard transforms, float32; its own inverse, to the bit if no sum rounds."""
+    """Hadamard transforms of parts of rows, in float32: their own inverse, to the bit if no sum rounds."""
     y, start, cols = np.array(x, np.float32), 0, x.shape[-1]
-    for part in (64, 16, 4):
-        end = cols - cols % part
-        y[..., start:end] *= np.float32(part**-0.5)
-        distance = part // 2
-        while distance:
+    for part, distances in PARTS.items():
+        end = cols - (cols - start) % part
+        y[..., start:end] *= np.float32(2.0 ** (-len(distances) / 2))
+        for distance in distances:
             pairs = y[..., start:end].reshape(*x.shape[:-1], -1, 2, distance)
             sums = np.stack([pairs[..., 0, :] + pairs[..., 1, :], pairs[..., 0, :] - pairs[..., 1, :]], axis=-2)
             y[..., start:end] = sums.reshape(*x.shape[:-1], -1)
-            distance //= 2
         start = end
     return y
 

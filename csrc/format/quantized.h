@@ -2,10 +2,15 @@
  *
  * Columns are divided into groups, and groups into blocks of FLM_BLOCK columns; the last of either may be short.
  * "Block" in csrc/ always means these 256 columns.
+ *
  * What is quantised are rotated rows, of weights and of inputs: products are those of the rows themselves, since the
  * rotation R is orthogonal, (W R)(R x) = W x, and its own inverse. It spreads an outlier over 64 columns, which would
- * take the resolution of 255 others. R is a Hadamard transform (of factor 1/8) of every 64 columns that are
- * neighbours; the rest of a row is cut in parts of 16 (1/4), of 4 (1/2) and of 1, so that factors are exact.
+ * take the resolution of 255 others. A row is cut in parts of 256 columns, then of 64, 16, 4 and 1, from left to right,
+ * and R is a Hadamard transform of each: sums and differences of columns that are so far apart, times a power of two:
+ *   256  128, 64, 32, 16, 2, 1 (of vectors, and within quads: shuffles of lanes cost more)      1/8
+ *   64   32, 16, 8, 4, 2, 1                                                                     1/8
+ *   16   8, 4, 2, 1                                                                             1/4
+ *   4    2, 1                                                                                   1/2
  *
  *   I8  w[r][k] = scale[r] * multiplier[r][k / 32] * code[r][k]
  *       code -127 .. 127 (stored + 128), multiplier 1 .. 255; scale bfloat16
