@@ -41,6 +41,7 @@ typedef void flm_matmul_fn(const flm_matrix *w, size_t strip0, size_t strip1, co
 typedef void flm_unpack_row_fn(const flm_matrix *w, size_t row, float *dst);
 
 /* Products with matrices of one format. */
+enum { FLM_CHUNK_ROWS = 24 }; /* a multiple of what tiles of 6, 8 or 12 rows take */
 typedef struct flm_product {
     flm_quantize_inputs_fn *quantize_inputs; /* NULL: products read rows of floats */
     flm_matmul_fn *matmul;
@@ -49,6 +50,9 @@ typedef struct flm_product {
     /* Quantised inputs can be cut before every row that is a multiple of this power of two: the part from there on
      * reads like inputs of its own. 0: their layout cannot be cut. */
     unsigned input_rows;
+    /* Rows that a product takes at a time as fast as all: its outputs then stay in the L1 cache until they have been
+     * worked on. 0: all, for it reads or unpacks weights once for them, or its inputs cannot be cut. */
+    unsigned chunk_rows;
 } flm_product;
 
 /* Attention of n_tokens consecutive queries of one sequence, with the `group` query heads that share one K/V head.

@@ -85,7 +85,7 @@ static void attention_slots(flm_slots *b, const flm_sublayer_spec *s) {
 static void read_ffn(flm_reader *r, flm_sublayer_spec *s) {
     flm_ffn_spec *f = &s->mixer.ffn;
     f->width = flm_read_int(r, "feed-forward width", 1, FLM_MAX_WIDTH);
-    f->activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_COUNT);
+    f->activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_SPEC_COUNT);
     f->gated = flm_read_flag(r, "feed-forward gated");
     f->bias = flm_read_flag(r, "feed-forward bias");
     f->out_bias = flm_read_flag(r, "feed-forward out_bias");
@@ -107,7 +107,7 @@ static void read_moe(flm_reader *r, flm_sublayer_spec *s) {
     m->experts = flm_read_int(r, "experts", 1, FLM_MAX_EXPERTS);
     m->active = flm_read_int(r, "active experts", 1, FLM_MAX_EXPERTS);
     m->width = flm_read_int(r, "expert width", 1, FLM_MAX_WIDTH);
-    m->activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_COUNT);
+    m->activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_SPEC_COUNT);
     m->normalize = flm_read_flag(r, "experts normalize");
     if (m->active > m->experts) flm_read_bad(r, "active experts", "are more than there are");
 }

@@ -148,7 +148,9 @@ static void read_head_step(flm_reader *r, flm_head_spec *step) {
         step->as.dense.width = flm_read_int(r, "width", 1, FLM_MAX_WIDTH);
         step->as.dense.bias = flm_read_flag(r, "bias");
         break;
-    case FLM_HEAD_ACTIVATE: step->as.activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_COUNT); break;
+    case FLM_HEAD_ACTIVATE:
+        step->as.activation = (flm_activation)flm_read_kind(r, "activation", FLM_ACT_SPEC_COUNT);
+        break;
     case FLM_HEAD_NORM: flm_read_norm_fields(r, &step->as.norm, "norm"); break;
     default: read_logits(r, &step->as.logits, step->inputs);
     }

@@ -7,6 +7,8 @@ static void fuse_quantize(flm_compiler *c, flm_op *first, flm_op *second) {
     const flm_matrix *w = &second->as.linear.linear[0].w;
     if (!c->model->kernels->product[w->format].quantize_inputs) return;
     first->as.linear.fused_quantize = second->as.linear.fused_quantize = w->format;
+    if (first->as.linear.activation == FLM_ACT_GELU && w->format >= FLM_FORMAT_I8)
+        first->as.linear.activation = FLM_ACT_GELU_SHORT;
     first->flags |= FLM_FLAG_SAME_TEAM_NEXT;
     flm_compile_use(c, FLM_BUF_FUSED, flm_input_bytes(w->format, w->cols) / sizeof(float));
 }

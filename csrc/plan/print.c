@@ -43,7 +43,8 @@ static const char *const kind_names[FLM_OP_COUNT] = {
 };
 
 static const char *const format_names[] = {"", "float32", "float16", "bfloat16", "int8", "int4"};
-static const char *const activation_names[FLM_ACT_COUNT] = {"", "relu", "gelu", "gelu_tanh", "silu", "tanh"};
+static const char *const activation_names[FLM_ACT_COUNT] = {"",     "relu", "gelu",      "gelu_tanh",
+                                                            "silu", "tanh", "gelu_short"};
 static const char *const norm_names[] = {"", "rms_norm", "layer_norm"};
 
 /* As snprintf does, text that does not fit is counted, but not written. */
@@ -55,8 +56,7 @@ typedef struct text {
 #if defined(__GNUC__)
 __attribute__((format(printf, 2, 3)))
 #endif
-static void
-put(text *t, const char *format, ...) {
+static void put(text *t, const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
     const size_t used = t->length < t->room ? t->length : t->room;

@@ -1,8 +1,8 @@
 /* The linear operation: [norm], [quantising the inputs], one to three matrix products of the same input, and an
  * epilogue.
  *
- *   inputs (a stage of its own; or private)         row blocks of 128 outputs, with many tokens:
- *   from ── norm ── quantise ──> n rows ──────────> product ──> epilogue while in the L2 cache ──> to[]
+ *   inputs (a stage of its own; or private)         row blocks of 128 outputs, with chunks of the tokens:
+ *   from ── norm ── quantise ──> n rows ──────────> product ──> epilogue while in cache ──> to[]
  *                                                                  └─> fused: quantise for the next product
  *
  * Threads divide the strips of all matrices; each output row is computed by one thread, whole. */
@@ -46,17 +46,22 @@ typedef struct products {
     int fused; /* 1: the results stay in the row block and are quantised for the next product */
 } products;
 
-/* Epilogue fusion: element-wise work on rows [row0, row1) of n tokens, while their products are in cache. */
-static void epilogue(const flm_run *run, const flm_linear_op *s, const products *p, size_t row0, size_t row1, size_t n,
+/* Tokens [first, first + n) of an operation, which are worked on together. */
+typedef struct chunk {
+    size_t first, n;
+} chunk;
+
+/* Epilogue fusion: element-wise work on rows [row0, row1), while the products of the chunk are in cache. */
+static void epilogue(const flm_run *run, const flm_linear_op *s, const products *p, size_t row0, size_t row1, chunk c,
                      unsigned thread) {
     const flm_kernels *k = run->kernels;
     size_t width = row1 - row0;
-    for (size_t t = 0; t < n; t++) {
-        float *y = p->y[0] + t * p->stride[0], *result = p->fused ? y : flm_row(run, s->to[0], t) + row0;
+    for (size_t i = 0, t = c.first; i < c.n && s->epilogue != FLM_EPILOGUE_STORE; i++, t++) {
+        float *y = p->y[0] + i * p->stride[0], *result = p->fused ? y : flm_row(run, s->to[0], t) + row0;
         switch (s->epilogue) {
-        case FLM_EPILOGUE_STORE: return;
+        case FLM_EPILOGUE_STORE: break;
         case FLM_EPILOGUE_ACTIVATE: k->activate[s->activation](result, y, width); break;
-        case FLM_EPILOGUE_GATE: k->gate[s->activation](result, y, p->y[1] + t * p->stride[1], width); break;
+        case FLM_EPILOGUE_GATE: k->gate[s->activation](result, y, p->y[1] + i * p->stride[1], width); break;
         case FLM_EPILOGUE_RESIDUAL: {
             float *to = flm_row(run, s->residual_to, t) + row0;
             if (s->residual_to != s->residual_from)
@@ -76,15 +81,15 @@ static void epilogue(const flm_run *run, const flm_linear_op *s, const products 
     }
 }
 
-static products products_at(const flm_run *run, const flm_linear_op *s, size_t i, size_t row0, size_t n, int fused,
-                            unsigned thread) {
+static products products_at(const flm_run *run, const flm_linear_op *s, size_t i, size_t row0, chunk c, size_t n,
+                            int fused, unsigned thread) {
     /* One row stays in the L1 cache anyway. Stored products and logits are wanted in their buffer. */
     const int direct = n == 1 || s->epilogue == FLM_EPILOGUE_STORE || s->epilogue == FLM_EPILOGUE_LOGITS;
     products p = {.stride = {fused ? FLM_BLOCK : FLM_ROW_BLOCK, FLM_ROW_BLOCK}, .fused = fused};
     p.y[1] = run->scratch->row_blocks + (size_t)thread * run->scratch->max_tokens * FLM_ROW_BLOCK_FLOATS;
-    p.y[0] = p.y[1] + n * FLM_ROW_BLOCK + (fused ? row0 % FLM_BLOCK : 0);
+    p.y[0] = p.y[1] + c.n * FLM_ROW_BLOCK + (fused ? row0 % FLM_BLOCK : 0);
     for (size_t k = i; direct && k < s->n_linears && k < i + 2; k++) {
-        p.y[k - i] = flm_row(run, s->to[k], 0) + row0;
+        p.y[k - i] = flm_row(run, s->to[k], c.first) + row0;
         p.stride[k - i] = flm_stride(run, s->to[k]);
     }
     return p;
@@ -113,14 +118,14 @@ unsigned flm_linear_units(const flm_op *op) {
     return (unsigned)((all_strips(&op->as.linear) + strips - 1) / strips);
 }
 
-/* Quantises results [row0, row1) of n tokens as inputs of the next product. The `before` results in front of row0
- * belong to the same block. */
-static void quantize_fused(const flm_run *run, const flm_linear_op *s, const products *p, size_t row0, size_t row1,
-                           size_t before, size_t n) {
-    run->kernels->product[s->fused_quantize].quantize_inputs(&(flm_inputs_job){.x = p->y[0] - before,
-                                                                               .x_stride = p->stride[0],
-                                                                               .n = n,
-                                                                               .from = row0 - before,
+/* Quantises results [row0, row1), a block of them, as inputs of the next product. y: the first one's result. */
+static void quantize_fused(const flm_run *run, const flm_linear_op *s, const float *y, size_t row0, size_t row1,
+                           chunk c, size_t n) {
+    run->kernels->product[s->fused_quantize].quantize_inputs(&(flm_inputs_job){.x = y,
+                                                                               .x_stride = FLM_BLOCK,
+                                                                               .row = c.first,
+                                                                               .n = c.n,
+                                                                               .from = row0,
                                                                                .to = row1,
                                                                                .dst = flm_row(run, FLM_BUF_FUSED, 0),
                                                                                .n_rows = n,
@@ -135,27 +140,52 @@ static void prefetch(const void *from, size_t bytes) {
 
 /* Prefetches rows [row0, row1) of the residual stream into the L2 cache, while the products that will be added to
  * them are computed. */
-static void prefetch_residual(const flm_run *run, const flm_linear_op *s, size_t row0, size_t row1, size_t n) {
-    for (size_t t = 0; t < n; t++)
+static void prefetch_residual(const flm_run *run, const flm_linear_op *s, size_t row0, size_t row1, chunk c) {
+    for (size_t t = c.first; t < c.first + c.n; t++)
         for (size_t r = row0; r < row1; r += FLM_LINE_BYTES / sizeof(float))
             __builtin_prefetch(flm_row(run, s->residual_from, t) + r, 0, 2);
 }
 
-/* A thread's share [strip0, strip1) of linear i; of a gated pair, of both linears. With many tokens it goes by row
- * blocks. */
+/* A row block [strip0, strip1) of linear i, of a gated pair of both linears, for a chunk of the n tokens. */
+static products run_block(const flm_run *run, const flm_linear_op *s, size_t i, size_t strip0, size_t strip1,
+                          flm_inputs x, chunk c, size_t n, int fused, unsigned thread) {
+    const size_t row0 = strip0 * FLM_STRIP, row1 = end_row(&s->linear[i], strip1);
+    const products p = products_at(run, s, i, row0, c, n, fused, thread);
+    x.rows += c.first * x.bytes;
+    if (n > 1 && s->epilogue == FLM_EPILOGUE_RESIDUAL) prefetch_residual(run, s, row0, row1, c);
+    flm_linear_strips(run, &s->linear[i], strip0, strip1, x, c.n, p.y[0], p.stride[0], thread);
+    if (s->epilogue == FLM_EPILOGUE_GATE)
+        flm_linear_strips(run, &s->linear[1], strip0, strip1, x, c.n, p.y[1], p.stride[1], thread);
+    epilogue(run, s, &p, row0, row1, c, thread);
+    return p;
+}
+
+/* How many of n tokens are worked on together. */
+static size_t chunk_tokens(const flm_run *run, const flm_linear_op *s, size_t n) {
+    const unsigned rows = run->kernels->product[s->linear[0].w.format].chunk_rows;
+    return rows && rows < n ? rows : n;
+}
+
+/* A thread's share [strip0, strip1) of linear i. With many tokens it goes by row blocks; where the results are
+ * quantised for the next product, by blocks of 256 of them. */
 static void run_strips(const flm_run *run, const flm_linear_op *s, size_t i, size_t strip0, size_t strip1, flm_inputs x,
                        size_t n, int fused, unsigned thread) {
-    size_t strips_at_once = n > 1 ? FLM_ROW_BLOCK / FLM_STRIP : strip1 - strip0;
-    for (size_t at = strip0; at < strip1 && !(n > 1 && flm_run_stopping(run, thread)); at += strips_at_once) {
-        size_t end = at + strips_at_once < strip1 ? at + strips_at_once : strip1;
-        const products p = products_at(run, s, i, at * FLM_STRIP, n, fused, thread);
-        const size_t row0 = at * FLM_STRIP, row1 = end_row(&s->linear[i], end), before = n > 1 ? row0 % FLM_BLOCK : 0;
-        if (n > 1 && s->epilogue == FLM_EPILOGUE_RESIDUAL) prefetch_residual(run, s, row0, row1, n);
-        flm_linear_strips(run, &s->linear[i], at, end, x, n, p.y[0], p.stride[0], thread);
-        if (s->epilogue == FLM_EPILOGUE_GATE)
-            flm_linear_strips(run, &s->linear[1], at, end, x, n, p.y[1], p.stride[1], thread);
-        epilogue(run, s, &p, row0, row1, n, thread);
-        if (fused && (row1 % FLM_BLOCK == 0 || end == strip1)) quantize_fused(run, s, &p, row0, row1, before, n);
+    const size_t row_block = FLM_ROW_BLOCK / FLM_STRIP, tokens = chunk_tokens(run, s, n);
+    const size_t at_once = n == 1 ? strip1 - strip0 : fused ? BLOCK_STRIPS : row_block;
+    for (size_t at = strip0, end; at < strip1; at = end) {
+        end = at + at_once < strip1 ? at + at_once : strip1;
+        for (chunk c = {0, tokens}; c.first < n; c.first += c.n) {
+            if (n > 1 && flm_run_stopping(run, thread)) return;
+            if (c.n > n - c.first) c.n = n - c.first;
+            const size_t step = n == 1 ? at_once : row_block;
+            const float *first = NULL; /* result of the block */
+            for (size_t strip = at; strip < end; strip += step) {
+                const size_t last = strip + step < end ? strip + step : end;
+                const products p = run_block(run, s, i, strip, last, x, c, n, fused, thread);
+                if (!first) first = p.y[0];
+            }
+            if (fused) quantize_fused(run, s, first, at * FLM_STRIP, end_row(&s->linear[i], end), c, n);
+        }
     }
 }
 

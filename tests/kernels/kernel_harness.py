@@ -13,8 +13,8 @@ from quantized_formats import BLOCK, I4, I8, Weights, from_bf16, to_bf16
 F32, F16, BF16 = 1, 2, 3
 FORMATS = {"f32": F32, "f16": F16, "bf16": BF16}
 QUANTIZED = {"i8": I8, "i4": I4}
-RELU, GELU, GELU_TANH, SILU, TANH = 1, 2, 3, 4, 5
-ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU, "tanh": TANH}
+RELU, GELU, GELU_TANH, SILU, TANH, GELU_SHORT = 1, 2, 3, 4, 5, 6
+ACTIVATIONS = {"relu": RELU, "gelu": GELU, "gelu_tanh": GELU_TANH, "silu": SILU, "tanh": TANH, "gelu_short": GELU_SHORT}
 PAGE, SPLIT = 64, 256
 EPS = 2.0**-24  # half a unit in the last place of 1: the relative error of one float32 operation
 TINY = 2.0**-126  # what a dot product of bfloat16 may lose at each step: subnormals count as zeros
@@ -92,6 +92,7 @@ class Product(ctypes.Structure):
         ("unpack_row", ctypes.CFUNCTYPE(None, ctypes.POINTER(Matrix), _N, _F)),
         ("quantize_strip", ctypes.CFUNCTYPE(None, _F, _F, _N, _N)),
         ("input_rows", ctypes.c_uint),
+        ("chunk_rows", ctypes.c_uint),
     ]
 
 
@@ -109,10 +110,10 @@ class Kernels(ctypes.Structure):
         ("add_scaled", ctypes.CFUNCTYPE(None, _F, _F, c_float, _N)),
         ("scale", ctypes.CFUNCTYPE(None, _F, c_float, _N)),
         ("softcap", ctypes.CFUNCTYPE(None, _F, c_float, _N)),
-        ("activate", ctypes.CFUNCTYPE(None, _F, _F, _N) * 6),
-        ("gate", ctypes.CFUNCTYPE(None, _F, _F, _F, _N) * 6),
+        ("activate", ctypes.CFUNCTYPE(None, _F, _F, _N) * 7),
+        ("gate", ctypes.CFUNCTYPE(None, _F, _F, _F, _N) * 7),
         ("rope", ctypes.CFUNCTYPE(None, _F, _F, _F, _N)),
-        ("kv_store", ctypes.CFUNCTYPE(None, _F, _F, c_int, _N, _F, _F, _N)),
+        ("kv_store", ctypes.CFUNCTYPE(None, _F, _F, c_int, _N, _N, _F, _F, _N, _N)),
         ("attention", ctypes.CFUNCTYPE(None, ctypes.POINTER(AttentionJob))),
         ("argmax", ctypes.CFUNCTYPE(c_size_t, _F, _N)),
         ("finite_largest", ctypes.CFUNCTYPE(c_int, _F, _N, ctypes.POINTER(c_float))),

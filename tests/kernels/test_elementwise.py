@@ -24,11 +24,15 @@ EXACT: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "silu": lambda x: x / (1 + np.exp(-np.maximum(x, -700))),
     "tanh": np.tanh,
 }
+EXACT["gelu_short"] = EXACT["gelu"]
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_error(kernels: Kernels, guarded: Guarded, name: str) -> None:
-    """The error is below 4e-7 |x| everywhere; that includes what is left of far negative arguments."""
+    """The error is below 4e-7 |x| everywhere; that includes what is left of far negative arguments.
+
+    What is quantised at once may be off by 1e-4, or 2e-6 |x| far out, and by 2e-4 |x| near 0.
+    """
     dense = np.linspace(-20, 20, 40001)
     far = np.concatenate([-np.logspace(-30, 3, 4000), np.logspace(-30, 4, 4000), [0.0]])
     x = np.concatenate([dense, far]).astype(np.float32)
@@ -36,6 +40,9 @@ def test_activation_error(kernels: Kernels, guarded: Guarded, name: str) -> None
     kernels.activate[ACTIVATIONS[name]](address(y), address(given), len(x))
     wide = x.astype(np.float64)
     error = np.abs(y - EXACT[name](wide))
+    if name == "gelu_short":
+        assert np.all(error <= np.minimum(1e-4 + 2e-6 * np.abs(wide), 2e-4 * np.abs(wide)))
+        return
     assert np.all(error <= 4e-7 * np.abs(wide))
     if name == "silu":  # holds relatively, too
         near = wide > -80

@@ -65,20 +65,21 @@ extern const flm_kernels flm_kernels_neondot;
         .isa = isa_name,                                                                                               \
         .vector_floats = VF,                                                                                           \
         .slice_tokens = SLICE_TOKENS,                                                                                  \
-        .product = {{NULL, NULL, NULL, NULL, 0},                                                                       \
-                    {NULL, matmul_f32, unpack_row_f32, NULL, 1},                                                       \
-                    {NULL, matmul_f16, unpack_row_f16, NULL, 1},                                                       \
-                    {QUANTIZE_INPUTS_BF16, MATMUL_BF16, unpack_row_bf16, NULL, INPUT_ROWS},                            \
-                    {QUANTIZE_INPUTS_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8, INPUT_ROWS},                     \
-                    {QUANTIZE_INPUTS_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4, INPUT_ROWS}},                    \
+        .product = {{NULL, NULL, NULL, NULL, 0, 0},                                                                    \
+                    {NULL, matmul_f32, unpack_row_f32, NULL, 1, 0},                                                    \
+                    {NULL, matmul_f16, unpack_row_f16, NULL, 1, 0},                                                    \
+                    {QUANTIZE_INPUTS_BF16, MATMUL_BF16, unpack_row_bf16, NULL, INPUT_ROWS, 0},                         \
+                    {QUANTIZE_INPUTS_I8, MATMUL_I8, unpack_row_i8, quantize_strip_i8, INPUT_ROWS,                      \
+                     FLM_CHUNK_ROWS * INPUT_ROWS},                                                                     \
+                    {QUANTIZE_INPUTS_I4, MATMUL_I4, unpack_row_i4, quantize_strip_i4, INPUT_ROWS, 0}},                 \
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \
         .add_scaled = add_scaled,                                                                                      \
         .scale = scale,                                                                                                \
         .softcap = softcap,                                                                                            \
-        .activate = {NULL, relu, gelu, gelu_tanh, silu, hyperbolic},                                                   \
-        .gate = {NULL, gate_relu, gate_gelu, gate_gelu_tanh, gate_silu, gate_tanh},                                    \
+        .activate = {NULL, relu, gelu, gelu_tanh, silu, hyperbolic, gelu_short},                                       \
+        .gate = {NULL, gate_relu, gate_gelu, gate_gelu_tanh, gate_silu, gate_tanh, gate_gelu_short},                   \
         .rope = rope,                                                                                                  \
         .kv_store = kv_store,                                                                                          \
         .attention = attention,                                                                                        \
