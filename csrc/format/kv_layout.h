@@ -14,6 +14,9 @@
 #include "fastlm.h"
 
 #define FLM_PAGE 64u
+/* Attention reads values by aligned chunks of so many positions: pairs of a bfloat16 page, and the 32 that an AMX tile
+ * takes. Positions past the end have weight 0, but 0 * NaN is NaN: what stands there must be finite. */
+#define FLM_KV_CHUNK 32u
 
 /* Byte offsets of one attention sublayer's keys and values in a page. The K/V heads follow each other at distances
  * of head_bytes; a head's key area comes before its value area. */

@@ -115,9 +115,10 @@ typedef struct flm_kernels {
     void (*gate[FLM_ACT_COUNT])(float *y, const float *gate, const float *up, size_t n);
     /* (x[i], x[i + n]) = (x[i] cos[i] - x[i + n] sin[i], x[i + n] cos[i] + x[i] sin[i]) for i < n */
     void (*rope)(float *x, const float *cosine, const float *sine, size_t n);
-    /* Round one head's key and value and store them at `slot` (0 .. FLM_PAGE - 1) of its areas in a page. */
-    void (*kv_store)(void *k_area, void *v_area, flm_dtype kv_dtype, size_t slot, const float *k, const float *v,
-                     size_t head_dim);
+    /* Round one head's keys and values of n positions, rows of k and v that are `stride` floats apart, and store them
+     * from `slot` on (slot + n <= FLM_PAGE) in its areas of a page. */
+    void (*kv_store)(void *k_area, void *v_area, flm_dtype kv_dtype, size_t slot, size_t n, const float *k,
+                     const float *v, size_t stride, size_t head_dim);
     void (*attention)(const flm_attention_job *job);
     size_t (*argmax)(const float *x, size_t n);                      /* the first of the largest; n > 0; no NaN */
     int (*finite_largest)(const float *x, size_t n, float *largest); /* 0: not all are finite, and *largest is void */

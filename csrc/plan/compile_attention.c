@@ -103,15 +103,17 @@ static int rope_index(flm_compiler *c, const flm_rope_spec *rope) {
     return (int)p->n_ropes++;
 }
 
-/* Assigns an attention's keys and values a place at the end of a page that is *page_bytes long so far: [heads][keys,
- * values]. */
-static flm_kv_layer kv_layer(flm_compiler *c, const flm_sublayer_spec *sub, size_t *page_bytes) {
+/* Assigns an attention's keys and values a place in a page, [heads][keys, values]: behind those of the layers before
+ * it; or, where no layer's are wanted later, in a place that all layers share. */
+static flm_kv_layer kv_layer(flm_compiler *c, const flm_sublayer_spec *sub) {
     const flm_attention_spec *a = &sub->mixer.attention;
+    const int is_shared = c->stack == &c->model->spec.encoder && !a->cross;
+    size_t *page_bytes = a->cross ? &c->plan->cross_page_bytes : &c->plan->page_bytes;
     const size_t bytes = flm_mixer_of(sub->kind)->page_bytes(sub, c->model->kv_dtype);
     flm_kv_layer kv = {.kv_heads = a->kv_heads, .head_dim = a->head_dim, .head_bytes = bytes / a->kv_heads};
-    kv.k_offset = *page_bytes;
+    kv.k_offset = is_shared ? 0 : *page_bytes;
     kv.v_offset = kv.k_offset + kv.head_bytes / 2;
-    *page_bytes += bytes;
+    if (kv.k_offset + bytes > *page_bytes) *page_bytes = kv.k_offset + bytes;
     return kv;
 }
 
@@ -135,7 +137,7 @@ static flm_attention_op attention_op(flm_compiler *c, const flm_sublayer_spec *s
         .q_norm = flm_compile_norm(c, &a->q_norm, "q_norm", a->norm_whole ? q_width : a->head_dim),
         .k_norm = flm_compile_norm(c, &a->k_norm, "k_norm", a->norm_whole ? kv_width : a->head_dim),
         .rope = rope_index(c, &a->rope),
-        .kv = kv_layer(c, sub, a->cross ? &c->plan->cross_page_bytes : &c->plan->page_bytes),
+        .kv = kv_layer(c, sub),
     };
 }
 

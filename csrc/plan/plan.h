@@ -29,7 +29,8 @@ typedef struct flm_plan {
     const flm_rope_spec *ropes[FLM_MAX_ROPES]; /* distinct ropes of the stack */
     uint32_t n_ropes, max_rope_pairs;
     uint32_t long_rope_from;                       /* sequences of more tokens use the long ropes; 0: there are none */
-    size_t page_bytes, cross_page_bytes;           /* of a page of self-attention, and of cross-attention */
+    size_t page_bytes, cross_page_bytes;           /* of a page of self-attention (an encoder's layers share it), and of
+                                                      cross-attention */
     uint32_t captured_heads, captured_cross_heads; /* of self-attention and of cross-attention, in all layers */
     size_t width[FLM_BUF_COUNT];                   /* floats per row, padded; 0: unused */
     flm_buffer output;                             /* what the head (or else the final norm) writes */

@@ -12,35 +12,62 @@ static void finish_head(const flm_run *run, const flm_attention_op *s, const flm
     run->kernels->rope(x, run->scratch->cosine[s->rope] + t * pairs, run->scratch->sine[s->rope] + t * pairs, pairs);
 }
 
-/* Rounds the key and value of one token and K/V head into the page of its position. */
-static void store_head(const flm_run *run, const flm_attention_op *s, size_t t, uint32_t head) {
-    const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+static const float zeros[FLM_MAX_HEAD_DIM];
+
+typedef struct areas { /* of a K/V head in a page */
+    unsigned char *keys, *values;
+} areas;
+
+static areas areas_of(const flm_attention_op *s, unsigned char *page, uint32_t head) {
+    return (areas){page + s->kv.k_offset + head * s->kv.head_bytes, page + s->kv.v_offset + head * s->kv.head_bytes};
+}
+
+/* With the address sanitizer a red zone follows each area; made at every store, because copying a page unpoisons it,
+ * and layers that share a page may have their areas elsewhere in it. */
+static void surround(areas to, size_t area_bytes) {
+    FLM_UNPOISON(to.keys, area_bytes);
+    FLM_UNPOISON(to.values, area_bytes);
+    FLM_POISON(to.keys + area_bytes, FLM_RED_ZONE);
+    FLM_POISON(to.values + area_bytes, FLM_RED_ZONE);
+}
+
+/* Rounds the keys and values of tokens [t, t + n) and one K/V head into the page of their positions. */
+static void store_run(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t t, size_t n,
+                      uint32_t head) {
     const flm_page_table *table = s->source_kv ? item->cross_kv : item->self;
-    unsigned char *page = table->pages[run->scratch->position[t] / FLM_PAGE];
-    float *k = flm_row(run, FLM_BUF_K, t) + (size_t)head * s->head_dim;
-    unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
-    unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
-    const size_t area = flm_kv_area_bytes(run->model->kv_dtype, s->head_dim);
-    /* With the address sanitizer a red zone follows each area; poisoned at every store, because copying a page
-     * unpoisons it. */
-    FLM_POISON(keys + area, FLM_RED_ZONE);
-    FLM_POISON(values + area, FLM_RED_ZONE);
-    finish_head(run, s, &s->k_norm, k, t);
-    run->kernels->kv_store(keys, values, run->model->kv_dtype, run->scratch->position[t] % FLM_PAGE, k,
-                           flm_row(run, FLM_BUF_V, t) + (size_t)head * s->head_dim, s->head_dim);
+    const uint32_t position = run->scratch->position[t], end = position + (uint32_t)n;
+    const areas to = areas_of(s, table->pages[position / FLM_PAGE], head);
+    const flm_dtype kv_dtype = run->model->kv_dtype;
+    const size_t column = (size_t)head * s->head_dim;
+    surround(to, flm_kv_area_bytes(kv_dtype, s->head_dim));
+    run->kernels->kv_store(to.keys, to.values, kv_dtype, position % FLM_PAGE, n, flm_row(run, FLM_BUF_K, t) + column,
+                           flm_row(run, FLM_BUF_V, t) + column, flm_stride(run, FLM_BUF_K), s->head_dim);
+    /* Zeros behind the last position, up to where attention reads. */
+    if (item->reuses && !s->source_kv && end == item->n_keys && end % FLM_KV_CHUNK)
+        run->kernels->kv_store(to.keys, to.values, kv_dtype, end % FLM_PAGE, FLM_KV_CHUNK - end % FLM_KV_CHUNK, zeros,
+                               zeros, 0, s->head_dim);
+}
+
+/* The same for tokens of any entries and pages. */
+static void store_tokens(const flm_run *run, const flm_attention_op *s, size_t t, size_t n, uint32_t head) {
+    for (size_t end = t + n, count; t < end; t += count) {
+        const flm_row_item *item = &run->step->items[run->scratch->item_of[t]];
+        const uint32_t position = run->scratch->position[t], left = item->start + item->n_tokens - position;
+        count = FLM_PAGE - position % FLM_PAGE < left ? FLM_PAGE - position % FLM_PAGE : left;
+        if (count > end - t) count = end - t;
+        store_run(run, s, item, t, count, head);
+    }
 }
 
 void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to) {
-    static const float zeros[FLM_MAX_HEAD_DIM];
     const flm_plan *plan = model->decoder_plan;
     for (size_t i = 0; i < plan->n_ops; i++) {
         const flm_attention_op *s = &plan->ops[i].as.attention;
         if (plan->ops[i].kind != FLM_OP_FINISH_QKV || s->cross) continue;
         for (uint32_t head = 0; head < s->kv_heads; head++) {
-            unsigned char *keys = page + s->kv.k_offset + head * s->kv.head_bytes;
-            unsigned char *values = page + s->kv.v_offset + head * s->kv.head_bytes;
-            for (uint32_t slot = from; slot < to; slot++)
-                model->kernels->kv_store(keys, values, model->kv_dtype, slot, zeros, zeros, s->head_dim);
+            const areas at = areas_of(s, page, head);
+            model->kernels->kv_store(at.keys, at.values, model->kv_dtype, from, to - from, zeros, zeros, 0,
+                                     s->head_dim);
         }
     }
 }
@@ -67,20 +94,33 @@ int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned 
     return run->single_tokens && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
 }
 
+/* Queries, keys and values of tokens [t, t + n) and one K/V head. */
+static void finish_tokens(const flm_run *run, const flm_attention_op *s, size_t t, size_t n, uint32_t head) {
+    const uint32_t group = s->heads / s->kv_heads;
+    const int stores = !s->cross || s->source_kv,
+              is_plain = s->rope < 0 && (s->norm_whole || !s->q_norm.kind) && (s->norm_whole || !s->k_norm.kind);
+    for (size_t i = t; i < t + n && !is_plain; i++) {
+        float *q = flm_row(run, FLM_BUF_Q, i) + (size_t)head * group * s->head_dim;
+        for (uint32_t g = 0; g < group && !s->source_kv; g++)
+            finish_head(run, s, &s->q_norm, q + (size_t)g * s->head_dim, i);
+        if (stores) finish_head(run, s, &s->k_norm, flm_row(run, FLM_BUF_K, i) + (size_t)head * s->head_dim, i);
+    }
+    if (stores) store_tokens(run, s, t, n, head);
+}
+
+/* Single tokens go round-robin; else a thread has a range of tokens, head by head, because neighbouring positions are
+ * stored together. */
 void flm_run_finish_qkv(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_attention_op *s = &op->as.attention;
-    const uint32_t group = s->heads / s->kv_heads;
-    const int round_robin = run->single_tokens; /* else ranges: neighbouring positions share cache lines of a page */
-    const size_t units = (size_t)run->n_tokens * s->kv_heads;
-    const size_t begin = round_robin ? share.index : flm_share_begin(share, units),
-                 end = round_robin ? units : flm_share_end(share, units);
-    for (size_t unit = begin; unit < end; unit += round_robin ? share.of : 1) {
-        const size_t t = unit / s->kv_heads;
-        const uint32_t head = (uint32_t)(unit % s->kv_heads);
-        float *q = flm_row(run, FLM_BUF_Q, t) + (size_t)head * group * s->head_dim;
-        for (uint32_t g = 0; g < group && !s->source_kv; g++)
-            finish_head(run, s, &s->q_norm, q + (size_t)g * s->head_dim, t);
-        if (!s->cross || s->source_kv) store_head(run, s, t, head);
+    const size_t tokens = run->n_tokens, units = tokens * s->kv_heads;
+    for (size_t unit = share.index; run->single_tokens && unit < units; unit += share.of)
+        finish_tokens(run, s, unit / s->kv_heads, 1, (uint32_t)(unit % s->kv_heads));
+    if (run->single_tokens) return;
+    const size_t end = flm_share_end(share, units);
+    for (size_t unit = flm_share_begin(share, units), n; unit < end; unit += n) {
+        const size_t t = unit % tokens;
+        n = end - unit < tokens - t ? end - unit : tokens - t;
+        finish_tokens(run, s, t, n, (uint32_t)(unit / tokens));
     }
 }
 

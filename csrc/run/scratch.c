@@ -46,6 +46,17 @@ static void *carve(unsigned char *base, size_t *used, int *ok, size_t n, size_t 
     return base + at;
 }
 
+/* Pages of one layer's keys and values: of each entry of a step whole ones. */
+static void carve_pages(const flm_model *m, flm_scratch *s, unsigned char *base, size_t *used, int *ok) {
+    const size_t page_bytes = m->encoder_plan ? m->encoder_plan->page_bytes : 0;
+    s->n_kv_pages = page_bytes ? s->max_tokens / FLM_PAGE + FLM_ENCODER_ITEMS : 0;
+    s->kv_pages = carve(base, used, ok, s->n_kv_pages, sizeof *s->kv_pages);
+    for (size_t i = 0; i < s->n_kv_pages; i++) {
+        unsigned char *page = carve(base, used, ok, 1, page_bytes);
+        if (page) s->kv_pages[i] = page;
+    }
+}
+
 /* Lays out all buffers from base on; returns the bytes that they take, 0 on overflow. Called twice with the same
  * sizes: first to count, then to set pointers. */
 static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, size_t threads) {
@@ -67,6 +78,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     s->private_rows = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
     s->row_blocks = carve(base, &used, &ok, threads * FLM_ROW_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
+    carve_pages(m, s, base, &used, &ok);
     s->tiles = carve(base, &used, &ok, threads * FLM_TILE_COUNTERS, sizeof(uint64_t));
     /* Bookkeeping of a step: which entry, position and row of logits a token has. */
     s->item_of = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
@@ -109,6 +121,10 @@ void flm_scratch_destroy(flm_scratch *scratch) {
     if (!scratch) return;
     flm_free(scratch->memory);
     flm_free(scratch);
+}
+
+flm_page_table flm_scratch_pages(const flm_scratch *scratch, size_t first, size_t n) {
+    return (flm_page_table){.pages = scratch->kv_pages + first, .n_pages = (uint32_t)n};
 }
 
 uint64_t flm_scratch_bytes(const flm_scratch *scratch) { return scratch ? scratch->bytes : 0; }

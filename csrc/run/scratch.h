@@ -10,12 +10,10 @@
  *     embed, linear, join     RESIDUAL (2)        every linear; captures
  *     linear (norm first)     NORMED, QUANTIZED   the products of the same linear
  *     linear q k v            Q K V               finish_qkv (in place), attend (Q)
- *     finish_qkv              pages of K and V    attend, of this step and of all later ones
- *     attend                  ATTENDED            linear o
- *     linear gate up          GATE, UP or FUSED   linear down
- *     linear o, linear down   BRANCH              join
- *     route                   NORMED, ROUTES      expert_inputs (NORMED), combine (ROUTES)
- *     group                   expert_begin,       all operations of experts up to combine
+ *     finish_qkv              pages of K and V    attend, of this step and of all later ones; an encoder's are here,
+ * and live for a layer attend                  ATTENDED            linear o linear gate up          GATE, UP or FUSED
+ * linear down linear o, linear down   BRANCH              join route                   NORMED, ROUTES expert_inputs
+ * (NORMED), combine (ROUTES) group                   expert_begin,       all operations of experts up to combine
  *                             pair_of, token_of
  *     expert_inputs           QUANTIZED, GATHERED expert_up
  *     expert_up               GATE, UP            expert_quant or expert_down
@@ -34,8 +32,8 @@ enum {
     FLM_PRIVATE_FLOATS = 1 << 14, /* for each thread its own copy of one token's inputs, which needs no barrier */
     FLM_ROW_BLOCK =
         128, /* rows of a matrix that are finished at a time for many tokens: their products stay in the L2 cache */
-    FLM_ROW_BLOCK_FLOATS =
-        FLM_BLOCK + FLM_ROW_BLOCK, /* for each token: a block of activations, and the second factors of a row block */
+    FLM_ROW_BLOCK_FLOATS = FLM_BLOCK +
+        FLM_ROW_BLOCK, /* for each token: a block of activations, and the second factors of a row block */
     FLM_TILE_COUNTERS = FLM_LINE_BYTES / sizeof(uint64_t) /* a counter has a cache line of its own: no false sharing */
 };
 
@@ -50,6 +48,8 @@ struct flm_scratch {
     float *row_blocks;                                  /* [threads][tokens * FLM_ROW_BLOCK_FLOATS] */
     float *attention_scratch;                           /* [threads][attention_floats] */
     size_t attention_floats;
+    unsigned char **kv_pages; /* of an encoder: pages of one layer's keys and values, for the entries of a step */
+    size_t n_kv_pages;
     uint64_t *tiles; /* [threads][FLM_TILE_COUNTERS]: the first element counts the thread's matrix tiles in this step */
     uint32_t *item_of, *position; /* [tokens]: a token's entry in step->items, and its position in its sequence */
     uint32_t *row_of_logit;       /* [logit rows]: the token of each row of logits */
@@ -69,6 +69,8 @@ flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t
                                unsigned n_threads, flm_error *error);
 void flm_scratch_destroy(flm_scratch *scratch);
 uint64_t flm_scratch_bytes(const flm_scratch *scratch);
+/* Pages [first, first + n) as a table. */
+flm_page_table flm_scratch_pages(const flm_scratch *scratch, size_t first, size_t n);
 /* Fill item_of, position and row_of_logit for a step. */
 void flm_lay_out_rows(const flm_step *step, const flm_scratch *scratch);
 

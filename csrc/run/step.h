@@ -17,6 +17,7 @@ typedef struct flm_scratch flm_scratch; /* the buffers of a step: scratch.h */
  * [start, start + n_tokens). */
 typedef struct flm_row_item {
     const flm_page_table *self;     /* pages of this stack's own keys and values */
+    int reuses;                     /* 1: these are the scratch's, and hold what other steps and layers have left */
     const flm_page_table *cross_kv; /* of cross-attention's keys and values: a decoder reads them, the encoder of an
                                        encoder-decoder writes them; else NULL */
     uint32_t n_cross;               /* positions stored in cross_kv */
@@ -43,7 +44,7 @@ typedef struct flm_step {
     uint32_t n_items;
     uint32_t n_tokens; /* sum over items, at most what scratch was reserved for */
     uint32_t n_logit_rows;
-    flm_pool *pool;         /* runs the step */
+    flm_pool *pool;         /* runs the step; NULL: the calling thread does, alone, and needs no lead */
     const flm_lead *lead;   /* held by the calling thread */
     flm_counters *counters; /* the step adds its work to these */
     /* Called by the calling thread between pieces of work. Non-zero abandons the step: flm_step_run then returns
@@ -55,6 +56,9 @@ typedef struct flm_step {
     size_t logits_stride;
     const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime; of a head that ends in logits */
 } flm_step;
+
+/* Entries of a step that an encoder runs, at most: each has pages of its own in the scratch. */
+enum { FLM_ENCODER_ITEMS = 32 };
 
 /* How many rows an entry's head reads. */
 static inline uint32_t flm_item_rows(const flm_row_item *item) {

@@ -94,9 +94,8 @@ class Pages:
             page[:] = POISON if case.kv_dtype == F32 else 0  # the others' products take whole steps of a zeroed page
             for p in range(start, min(start + PAGE, case.n_keys)):
                 k, v = guarded.copy(case.arrays["k"][p]), guarded.copy(case.arrays["v"][p])
-                kernels.kv_store(
-                    address(page), address(page) + self.area, case.kv_dtype, p % PAGE, address(k), address(v), len(k)
-                )
+                areas, rows = (address(page), address(page) + self.area), (address(k), address(v))
+                kernels.kv_store(*areas, case.kv_dtype, p % PAGE, 1, *rows, 0, len(k))
             self.pages.append(page)
         self.table = (ctypes.c_void_p * len(self.pages))(*[address(page) for page in self.pages])
 
@@ -369,7 +368,7 @@ def element_order(keys: np.ndarray, values: np.ndarray, head_dim: int) -> tuple[
 
 @pytest.mark.parametrize("kv_dtype", KV_DTYPES)
 def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
-    """Positions of the page layout, rounding to bfloat16, codes and scales of int8."""
+    """Positions of the page layout, rounding to bfloat16, codes and scales of int8; any runs of them, in any order."""
     rng = np.random.default_rng(3)
     for head_dim in (1, 5, 8, 16, 33):
         areas = [guarded.copy(np.zeros(area_bytes(kv_dtype, head_dim), np.uint8), np.uint8) for _ in range(2)]
@@ -377,9 +376,15 @@ def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded, kv_dtype: in
         if kv_dtype == BF16:
             for halves in (k.view(np.uint32), v.view(np.uint32)):
                 halves[::2] = halves[::2] & 0xFFFF0000 | 0x8000  # halfway between two bfloat16 numbers
-        for slot in rng.permutation(PAGE):
-            ends = [address(guarded.copy(x[slot])) for x in (k, v)]
-            kernels.kv_store(address(areas[0]), address(areas[1]), kv_dtype, int(slot), *ends, head_dim)
+        cuts = [0, *sorted(rng.choice(np.arange(1, PAGE), 9, replace=False)), PAGE]
+        for run in rng.permutation(len(cuts) - 1):
+            slot, n, stride = int(cuts[run]), int(cuts[run + 1] - cuts[run]), head_dim + int(rng.integers(4))
+            rows = [guarded.empty((n - 1) * stride + head_dim) for _ in range(2)]
+            for row, x in zip(rows, (k, v), strict=True):
+                for p in range(n):
+                    row[p * stride : p * stride + head_dim] = x[slot + p]
+            ends = [address(row) for row in rows]
+            kernels.kv_store(address(areas[0]), address(areas[1]), kv_dtype, slot, n, *ends, stride, head_dim)
         if kv_dtype == F32:
             keys, values = (area.view(np.float32) for area in areas)
             assert same_bits(keys.reshape(PAGE // 16, head_dim, 16).transpose(0, 2, 1).reshape(PAGE, head_dim), k)
@@ -400,6 +405,6 @@ def test_int8_of_zeros_and_of_what_is_not_finite(kernels: Kernels, guarded: Guar
     for bad, k in ((0.0, np.zeros(8)), (np.inf, [1, 2, np.inf, 4, 5, 6, 7, 8]), (np.nan, [np.nan] * 8)):
         areas = [guarded.copy(np.zeros(area, np.uint8), np.uint8) for _ in range(2)]
         row = guarded.copy(np.asarray(k, np.float32))
-        kernels.kv_store(address(areas[0]), address(areas[1]), I8, 3, address(row), address(row), 8)
+        kernels.kv_store(address(areas[0]), address(areas[1]), I8, 3, 1, address(row), address(row), 0, 8)
         scale = areas[0][-4 * PAGE :].view(np.float32)[3]
         assert scale == 0.0 if bad == 0.0 else not np.isfinite(scale)
