@@ -4,7 +4,7 @@ Shapes and contracts: csrc/include/fastlm.h, csrc/format/matrix.h.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "fastlm.h" nogil:
     ctypedef enum flm_status:

@@ -113,7 +113,7 @@ class Session:
 
 # One item of a step; the arrays that are given are filled (shapes as in flm_item).
 class Item(NamedTuple):
-    session: Session
+    session: Session | None  # an encoder's may be None
     tokens: NDArray[np.int32]
     rows: str = "last"  # or none, all, first, mean, listed
     logits: NDArray[np.float32] | None = None
@@ -127,6 +127,18 @@ class Item(NamedTuple):
     cross_attentions: NDArray[np.float32] | None = None
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
+
+# Texts of an encoder side by side: text i is ids[ends[i - 1] : ends[i]].
+class Texts(NamedTuple):
+    ids: NDArray[np.int32]
+    ends: NDArray[np.int64]
+    order: NDArray[np.int64]  # in which they are run
+    rows: str  # all, first, last or mean: what the head reads of each text
+    types: NDArray[np.int32] | None = None  # (total,)
+    logits: NDArray[np.float32] | None = None  # (texts, outputs), of all rows (total, outputs)
+    hidden: NDArray[np.float32] | None = None  # (total, width)
+
+def read_texts(model: Model, texts: Texts, cancel: object = None) -> None: ...
 
 @final
 class Request:

@@ -111,9 +111,10 @@ def forward(Model model, items, cancel=None):
         with nogil: flm_model_info_get(model.handle, &info)
         for i in range(n):
             session = items[i].session
-            session.hold()
-            held.append(session)
-            c_items[i].session = session.handle
+            if session is not None:
+                session.hold()
+                held.append(session)
+                c_items[i].session = session.handle
             _fill_item(&c_items[i], items[i], &info)
         with nogil:
             status = flm_forward(model.handle, c_items, n, &poll.poll, &error)
@@ -122,6 +123,53 @@ def forward(Model model, items, cancel=None):
         for handle in held:
             (<_Handle>handle).release()
         free(c_items)
+
+
+cdef int _fill_texts(flm_item *c, const int32_t *at, const int64_t[::1] ends, const int64_t[::1] order, texts,
+                     const flm_model_info *info) except -1:
+    """An item for each text, in the order in which they are to run: what of the arrays is its own."""
+    cdef const int32_t *types = NULL if texts.types is None else _ids(texts.types)
+    cdef flm_rows rows = _ROWS[texts.rows]
+    cdef size_t total = ends[ends.shape[0] - 1], start, place
+    cdef Py_ssize_t k
+    cdef float *logits = _floats(texts.logits, (total if rows == FLM_ROWS_ALL else <size_t>ends.shape[0]) * info.outputs,
+                                 "logits")
+    cdef float *hidden = _floats(texts.hidden, total * info.width, "hidden")
+    for k in range(order.shape[0]):
+        place = order[k]
+        start = ends[place - 1] if place else 0
+        c[k].tokens = at + start
+        c[k].n_tokens = ends[place] - start
+        c[k].rows = rows
+        if types is not NULL: c[k].types = types + start
+        if logits is not NULL: c[k].logits = logits + (start if rows == FLM_ROWS_ALL else place) * info.outputs
+        if hidden is not NULL: c[k].hidden = hidden + start * info.width
+    return 0
+
+
+def read_texts(Model model, texts, cancel=None):
+    cdef flm_error error
+    cdef flm_status status
+    cdef _Poll poll = _Poll(cancel)
+    cdef flm_model_info info
+    cdef const int32_t[::1] ids = texts.ids
+    cdef const int64_t[::1] order = texts.order
+    cdef size_t n = order.shape[0]
+    cdef flm_item *items = <flm_item *>calloc(max(n, 1), sizeof(flm_item))
+    if items is NULL:
+        raise MemoryError
+    try:
+        model.hold()
+        try:
+            with nogil: flm_model_info_get(model.handle, &info)
+            _fill_texts(items, &ids[0], texts.ends, order, texts, &info)
+            with nogil:
+                status = flm_forward(model.handle, items, n, &poll.poll, &error)
+        finally:
+            model.release()
+        poll.check(status, &error)
+    finally:
+        free(items)
 
 
 @cython.final

@@ -11,6 +11,7 @@ Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens pre
                                   "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed seen "
                           "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, 0, None))
+Texts = namedtuple("Texts", "ids ends order rows types logits hidden", defaults=(None, None, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -216,7 +217,8 @@ cdef int _fill_item(flm_item *c, item, const flm_model_info *info) except -1:
     c.hidden = _floats(item.hidden, count * info.width, "hidden")
     c.hidden_states = _floats(item.hidden_states, (info.layers + 1) * count * info.width, "hidden_states")
     if item.attentions is not None:
-        c.attentions = _attentions(item.attentions, info.heads, count, item.session.length + count)
+        length = 0 if item.session is None else item.session.length
+        c.attentions = _attentions(item.attentions, info.heads, count, length + count)
     if item.cross_attentions is not None:
         c.cross_attentions = _attentions(item.cross_attentions, info.cross_heads, count, item.session.source)
     return 0

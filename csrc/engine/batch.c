@@ -34,9 +34,8 @@ flm_status flm_batch_report(const flm_model *model, const flm_step *step, size_t
     return FLM_OK;
 }
 
-void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index) {
+void flm_batch_capture(const flm_part *part, size_t width, flm_row_item *row, size_t index) {
     const flm_item *item = part->item;
-    size_t width = part->session->model->spec.hidden;
     row->state_stride = item->n_tokens * width;
     row->attention_rows = item->n_tokens;
     row->attention_keys = part->end;
@@ -122,13 +121,19 @@ static flm_status check_seen(const flm_model *m, const flm_item *item, flm_error
     return FLM_OK;
 }
 
-static flm_status check_item(const flm_model *m, const flm_item *item, flm_error *error) {
+/* Together with those that a session has. */
+static flm_status check_tokens(flm_model *m, const flm_item *item, flm_error *error) {
+    const flm_session none = {.model = m};
+    return flm_session_check(item->session ? item->session : &none, item->tokens, item->n_tokens, error);
+}
+
+static flm_status check_item(flm_model *m, const flm_item *item, flm_error *error) {
     if (item->n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "an item has no tokens");
     if (item->cross_attentions && !flm_spec_heads(flm_spec_main(&m->spec), 1))
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "cross_attentions: this model has no cross-attention");
     flm_status status = check_rows(m, item, error);
     if (!status) status = check_seen(m, item, error);
-    if (!status) status = flm_session_check(item->session, item->tokens, item->n_tokens, error);
+    if (!status) status = check_tokens(m, item, error);
     if (!status && !m->decoder_plan) status = check_types(m, item, error);
     if (!status && m->decoder_plan && m->engine->cross && item->session->n_cross == 0)
         status = flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
@@ -163,18 +168,19 @@ static flm_status admit_part(flm_part *part, flm_error *error) {
 
 /* Claims the item's session, so that nothing else uses it and a poll that destroys it does not free it. An error leaves
  * it unclaimed and as it was. */
-static flm_status claim_part(flm_part *part, const flm_model *model, flm_item *item, flm_error *error) {
-    if (!item->session || item->session->model != model)
-        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is NULL or of another model");
-    flm_status status = flm_session_wait_until_left(item->session, error);
+static flm_status claim_part(flm_part *part, flm_model *model, flm_item *item, flm_error *error) {
+    flm_session *session = item->session;
+    if (session ? session->model != model : model->decoder_plan != NULL)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is of another model, or NULL and it has a decoder");
+    flm_status status = session ? flm_session_wait_until_left(session, error) : FLM_OK;
     if (!status) status = check_item(model, item, error);
     if (status) return status;
-    if (item->session->busy)
+    if (session && session->busy)
         return flm_fail(error, FLM_ERR_STATE,
                         "a session is in use by a request or another call, or is in two items of this one");
     *part = (flm_part){
-        .session = item->session, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
-    flm_session_claim(item->session);
+        .session = session, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
+    if (session) flm_session_claim(session);
     return FLM_OK;
 }
 
@@ -182,10 +188,11 @@ static flm_status claim_part(flm_part *part, const flm_model *model, flm_item *i
  * was computed of the new ones is forgotten. A session that a poll has destroyed meanwhile makes it an error. */
 static flm_status end_parts(flm_part *parts, size_t n_parts, flm_status status, flm_error *error) {
     for (size_t i = 0; i < n_parts && !status; i++)
-        if (flm_session_is_destroyed(parts[i].session))
+        if (parts[i].session && flm_session_is_destroyed(parts[i].session))
             status = flm_fail(error, FLM_ERR_STATE, "a session was destroyed while it was computed");
     for (size_t i = 0; i < n_parts; i++) {
         flm_session *s = parts[i].session;
+        if (!s) continue;
         flm_session_release(s);
         if (s->model->decoder_plan && !status) {
             s->n_tokens = parts[i].end;
@@ -226,7 +233,8 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
                           .n_keys = (uint32_t)(part->done + n),
                           .long_rope = s->long_rope,
                           .rows = rows};
-    if (part->done >= part->length && captures(part->item)) flm_batch_capture(part, row, part->done - part->length);
+    if (part->done >= part->length && captures(part->item))
+        flm_batch_capture(part, e->model->spec.hidden, row, part->done - part->length);
     step->n_tokens += (uint32_t)n;
     step->n_logit_rows += flm_item_rows(row);
     return FLM_OK;

@@ -11,7 +11,7 @@
 
 /* One sequence of such a call. */
 typedef struct flm_part {
-    flm_session *session;
+    flm_session *session;  /* NULL: an encoder's, which keeps nothing */
     flm_item *item;        /* what is to be reported; NULL: nothing */
     const int32_t *tokens; /* an encoder's; a decoder's are in the session */
     const int32_t *types;
@@ -19,11 +19,12 @@ typedef struct flm_part {
     size_t done, end;         /* positions computed so far, and to compute */
     int reports_all;          /* the item wants to know something of every token */
     const flm_row_item *row;  /* in the step in flight; NULL: not in it */
-    flm_page_table pages;     /* an encoder's, for one step */
+    flm_page_table pages;     /* an encoder's, in the scratch of one step */
     flm_page_table *cross_kv; /* where the keys and values of an encoder's output go, or NULL */
 } flm_part;
 
-/* Run every part's sequence through the encoder, each in one step. Leading, inside the gate. */
+/* Run every part's sequence through the encoder, each in one step; a thread runs many short ones by itself (texts.h).
+ * Leading, inside the gate. */
 flm_status flm_encode_parts(flm_engine *engine, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error);
 
 /* ---- batch.c, for both ---- */
@@ -45,6 +46,16 @@ flm_rows flm_batch_rows(const flm_item *item);
 flm_status flm_batch_report(const flm_model *model, const flm_step *step, size_t row, const flm_row_item *entry,
                             float *to, flm_error *error);
 /* Where the captures of a part's tokens from `index` of its item on go. */
-void flm_batch_capture(const flm_part *part, flm_row_item *row, size_t index);
+void flm_batch_capture(const flm_part *part, size_t width, flm_row_item *row, size_t index);
+
+/* ---- encode.c, also for texts.c ---- */
+
+/* Rows that the head reads of a part. */
+uint32_t flm_encode_rows(const flm_part *part);
+/* Add a part to a step of an encoder, as entry n_items of `items`. */
+void flm_encode_add(const flm_engine *engine, flm_step *step, flm_row_item *items, flm_part *part);
+/* Before it runs: pages of the scratch for its parts. After it: copy what it found to where they want it. */
+void flm_encode_place(const flm_scratch *scratch, flm_part *parts, size_t n_parts);
+flm_status flm_encode_report(const flm_engine *engine, const flm_step *step, const flm_part *parts, flm_error *error);
 
 #endif

@@ -1,19 +1,23 @@
 /* Encoders read whole sequences in one step, because every token sees all others. */
-#include "batch.h"
+#include "texts.h"
 
 #include <math.h>
 
 #include "../model/model.h"
+#include "../run/scratch.h"
 #include "../base/status.h"
 
-static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, flm_error *error) {
-    flm_status status = FLM_OK;
-    if (e->encoder_pool) status = flm_page_table_reserve(e->encoder_pool, &part->pages, 0, part->end, error);
-    if (!status && part->cross_kv && e->cross_pool)
-        status = flm_page_table_reserve(e->cross_pool, part->cross_kv, 0, part->end, error);
-    if (status) return status;
-    flm_row_item *row = &e->items[step->n_items++];
+uint32_t flm_encode_rows(const flm_part *part) {
+    if (!part->item) return 0;
+    return flm_item_rows(&(flm_row_item){.rows = flm_batch_rows(part->item),
+                                         .n_tokens = (uint32_t)part->end,
+                                         .n_listed = (uint32_t)part->item->n_listed});
+}
+
+void flm_encode_add(const flm_engine *e, flm_step *step, flm_row_item *items, flm_part *part) {
+    flm_row_item *row = &items[step->n_items++];
     *row = (flm_row_item){.self = &part->pages,
+                          .reuses = 1,
                           .cross_kv = part->cross_kv,
                           .n_cross = part->cross_kv ? (uint32_t)part->end : 0,
                           .tokens = part->tokens,
@@ -22,62 +26,74 @@ static flm_status add_sequence(flm_engine *e, flm_step *step, flm_part *part, fl
                           .n_keys = (uint32_t)(part->item && part->item->n_seen ? part->item->n_seen : part->end),
                           .long_rope = e->long_from > 0 && part->end > e->long_from};
     if (part->item) {
-        flm_batch_capture(part, row, 0);
+        flm_batch_capture(part, e->model->spec.hidden, row, 0);
         row->rows = flm_batch_rows(part->item);
         row->listed = part->item->listed;
         row->n_listed = (uint32_t)part->item->n_listed;
     }
     step->n_tokens += (uint32_t)part->end;
     step->n_logit_rows += flm_item_rows(row);
-    return FLM_OK;
 }
 
-/* Rows that the head reads of a part that is not in a step yet. */
-static uint32_t part_rows(const flm_part *part) {
-    if (!part->item) return 0;
-    return flm_item_rows(&(flm_row_item){.rows = flm_batch_rows(part->item),
-                                         .n_tokens = (uint32_t)part->end,
-                                         .n_listed = (uint32_t)part->item->n_listed});
+void flm_encode_place(const flm_scratch *scratch, flm_part *parts, size_t n_parts) {
+    for (size_t i = 0, page = 0, n; i < n_parts; i++, page += n) {
+        n = (parts[i].end + FLM_PAGE - 1) / FLM_PAGE;
+        parts[i].pages = flm_scratch_pages(scratch, page, n);
+    }
+}
+
+/* What is to be reported of a sequence holds numbers only. row: its first in the step. */
+static flm_status report(const flm_model *model, const flm_step *step, size_t row, const flm_row_item *entry,
+                         const flm_item *item, flm_error *error) {
+    const size_t n = item->hidden ? item->n_tokens * model->spec.hidden : 0;
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(item->hidden[i]))
+            return flm_fail(error, FLM_ERR_NUMERIC, "the model's hidden states are NaN or infinite");
+    return flm_batch_report(model, step, row, entry, item->logits, error);
+}
+
+flm_status flm_encode_report(const flm_engine *e, const flm_step *step, const flm_part *parts, flm_error *error) {
+    flm_status status = FLM_OK;
+    for (uint32_t i = 0, row = 0; i < step->n_items && !status; i++) {
+        if (parts[i].item) status = report(e->model, step, row, &step->items[i], parts[i].item, error);
+        row += flm_item_rows(&step->items[i]);
+    }
+    return status;
 }
 
 /* Does another sequence fit a step that is not empty? */
 static int fits(const flm_engine *e, const flm_step *step, const flm_part *part) {
-    size_t pages = (part->end + FLM_PAGE - 1) / FLM_PAGE;
-    return step->n_items < e->max_items && step->n_tokens + part->end <= e->chunk &&
-           step->n_logit_rows + part_rows(part) <= e->logit_chunk &&
-           (!e->encoder_pool || pages <= flm_kv_pool_free_pages(e->encoder_pool));
+    return step->n_items < FLM_ENCODER_ITEMS && step->n_items < e->max_items &&
+           step->n_tokens + part->end <= e->chunk && step->n_logit_rows + flm_encode_rows(part) <= e->logit_chunk;
 }
 
-/* What is to be reported of a sequence holds numbers only. row: its first in the step. */
-static flm_status report(const flm_engine *e, const flm_step *step, size_t row, const flm_row_item *entry,
-                         const flm_item *item, flm_error *error) {
-    const size_t n = item->hidden ? item->n_tokens * e->model->spec.hidden : 0;
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(item->hidden[i]))
-            return flm_fail(error, FLM_ERR_NUMERIC, "the model's hidden states are NaN or infinite");
-    return flm_batch_report(e->model, step, row, entry, item->logits, error);
-}
-
-static flm_status report_all(const flm_engine *e, const flm_step *step, const flm_part *parts, flm_error *error) {
+/* As many parts as fit a step of all threads; *n_done: how many. */
+static flm_status run_step(flm_engine *e, flm_part *parts, size_t n_parts, size_t *n_done, flm_watch *watch,
+                           flm_error *error) {
+    flm_step step = {.items = e->items};
     flm_status status = FLM_OK;
-    for (uint32_t i = 0, row = 0; i < step->n_items && !status; i++) {
-        if (parts[i].item) status = report(e, step, row, &e->items[i], parts[i].item, error);
-        row += flm_item_rows(&e->items[i]);
-    }
+    size_t n = 0;
+    do {
+        if (parts[n].cross_kv && e->cross_pool)
+            status = flm_page_table_reserve(e->cross_pool, parts[n].cross_kv, 0, parts[n].end, error);
+        flm_encode_add(e, &step, e->items, &parts[n++]);
+    } while (n < n_parts && !status && fits(e, &step, &parts[n]));
+    if (!status) status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, error);
+    if (status) return status;
+    flm_encode_place(e->scratch, parts, n);
+    status = flm_batch_run(e, 1, &step, watch, error);
+    if (!status) status = flm_encode_report(e, &step, parts, error);
+    *n_done = n;
     return status;
 }
 
 flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error) {
     flm_status status = FLM_OK;
-    for (size_t first = 0, last; first < n_parts && !status; first = last) {
-        flm_step step = {0};
-        for (last = first; last < n_parts && !status && (last == first || fits(e, &step, &parts[last])); last++)
-            status = add_sequence(e, &step, &parts[last], error);
-        if (!status) status = flm_batch_run(e, 1, &step, watch, error);
-        if (!status) status = report_all(e, &step, parts + first, error);
-        for (size_t i = first; i < last && e->encoder_pool; i++)
-            flm_page_table_truncate(e->encoder_pool, &parts[i].pages, 0);
-        if (!status && last < n_parts) status = flm_batch_pause(e, watch, error);
+    for (size_t first = 0, n = 0; first < n_parts && !status; first += n) {
+        const size_t short_ones = flm_texts_count(e, parts + first, n_parts - first);
+        status = short_ones ? flm_texts_run(e, parts + first, short_ones, &n, watch, error)
+                            : run_step(e, parts + first, n_parts - first, &n, watch, error);
+        if (!status && first + n < n_parts) status = flm_batch_pause(e, watch, error);
     }
     return status;
 }

@@ -1,4 +1,4 @@
-#include "engine.h"
+#include "texts.h"
 
 #include "../base/memory.h"
 #include "../base/status.h"
@@ -11,8 +11,6 @@
  * other models of its context leave of half of the machine's memory. It may always take them for one sequence. Pages
  * take no memory before they are used. */
 enum { DEFAULT_SEQUENCES = 64 };
-/* Encoders keep their pages for one step only: pages beside those of one sequence of full length. */
-enum { SPARE_ENCODER_PAGES = 16 };
 /* A poll that takes its time is asked again only after so many times that, but no more seconds than those. */
 #define PATIENCE 9.0
 #define MOST_PATIENCE 0.04
@@ -27,9 +25,8 @@ static flm_status create_pool(size_t page_bytes, size_t n_pages, flm_kv_pool **p
 
 static void destroy_pools(flm_engine *e) {
     flm_kv_pool_destroy(e->decoder_pool);
-    flm_kv_pool_destroy(e->encoder_pool);
     flm_kv_pool_destroy(e->cross_pool);
-    e->decoder_pool = e->encoder_pool = e->cross_pool = NULL;
+    e->decoder_pool = e->cross_pool = NULL;
 }
 
 /* Bytes that the pages of a model without a limit of its own may take. */
@@ -41,7 +38,7 @@ static uint64_t default_cap(const flm_context *context) {
 static flm_status create_pools(flm_engine *e, flm_error *error) {
     const flm_model *m = e->model;
     size_t sequence = (m->max_context + (size_t)FLM_PAGE - 1) / FLM_PAGE;
-    size_t decoder = flm_plan_page_bytes(m, 0), encoder = flm_plan_page_bytes(m, 1);
+    size_t decoder = flm_plan_page_bytes(m, 0);
     size_t cross = e->cross ? flm_plan_cross_page_bytes(m) : 0, each = page_stride(decoder) + page_stride(cross);
     uint64_t cap = m->kv_bytes_cap ? m->kv_bytes_cap : default_cap(m->context);
     size_t n_pages = m->kv_bytes_cap ? SIZE_MAX : sequence * DEFAULT_SEQUENCES, least = m->kv_bytes_cap ? 1 : sequence;
@@ -54,12 +51,11 @@ static flm_status create_pools(flm_engine *e, flm_error *error) {
     for (;; n_pages /= 2) { /* where address space is limited, take what there is, but no less than needed */
         flm_status status = create_pool(decoder, n_pages, &e->decoder_pool, error);
         if (!status) status = create_pool(cross, n_pages, &e->cross_pool, error);
-        if (!status) status = create_pool(encoder, sequence + SPARE_ENCODER_PAGES, &e->encoder_pool, error);
         if (!status) break;
         destroy_pools(e);
         if (n_pages / 2 < least) return status;
     }
-    e->kv_bytes = n_pages * each + (encoder ? (sequence + SPARE_ENCODER_PAGES) * page_stride(encoder) : 0);
+    e->kv_bytes = n_pages * each;
     return FLM_OK;
 }
 
@@ -94,6 +90,7 @@ void flm_engine_destroy(flm_engine *engine) {
     flm_pool_cancel_prefault(engine->model->context->pool);
     destroy_pools(engine);
     flm_scratch_destroy(engine->scratch);
+    flm_readers_destroy(engine->readers);
     flm_queue_free(&engine->queue);
     flm_free(engine->items);
     flm_free(engine);
@@ -117,7 +114,7 @@ flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows,
     if (status) return status;
     e->scratch_tokens = tokens;
     e->scratch_rows = rows;
-    e->scratch_bytes = flm_scratch_bytes(e->scratch);
+    e->scratch_bytes = flm_scratch_bytes(e->scratch) + flm_readers_bytes(e->readers);
     return FLM_OK;
 }
 
@@ -145,7 +142,7 @@ static int stop_step(void *user) {
     return watch->request ? watch->abandons(watch) : watch->stopped;
 }
 
-static void count_time(flm_engine *e, flm_watch *watch, double seconds) {
+void flm_engine_count(flm_engine *e, flm_watch *watch, double seconds) {
     flm_context *context = e->model->context;
     watch->seconds = seconds;
     watch->threads = flm_pool_attendance(context->pool);
@@ -164,7 +161,7 @@ flm_status flm_engine_run(flm_engine *e, int encoder, flm_step *step, flm_watch 
     double start = flm_now();
     flm_status status = flm_step_run(e->model, encoder, e->scratch, step, error);
     watch->now = flm_now();
-    count_time(e, watch, watch->now - start);
+    flm_engine_count(e, watch, watch->now - start);
     if (status) return status;
     e->last_seconds = watch->seconds;
     e->last_tokens = step->n_tokens;

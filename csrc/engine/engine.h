@@ -29,12 +29,13 @@ typedef struct flm_meter { /* meter.h */
 typedef struct flm_engine {
     flm_model *model;
     flm_gate *gate;
-    flm_kv_pool *decoder_pool, *encoder_pool, *cross_pool; /* NULL where nothing is stored */
-    size_t kv_bytes;                                       /* of all pools at most */
-    size_t promised;                                       /* pages that admitted sessions may still take */
+    flm_kv_pool *decoder_pool, *cross_pool; /* NULL where nothing is stored */
+    size_t kv_bytes;                        /* of all pools at most */
+    size_t promised;                        /* pages that admitted sessions may still take */
     flm_scratch *scratch;
     uint32_t scratch_tokens, scratch_rows;
     uint64_t scratch_bytes;
+    struct flm_readers *readers; /* texts.c: of an encoder's threads */
     uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */
     uint32_t long_from;          /* a longer sequence uses the long ropes; 0: there are none */
     int cross;                   /* the decoder attends to an encoder's output */
@@ -75,6 +76,8 @@ typedef struct flm_watch {
 
 /* Ask poll if `now` is late enough; sets and returns watch->stopped. Without the lock. */
 int flm_watch_ask(flm_watch *watch, double now);
+/* After a step, or another run of the pool, that took so long: count its time. */
+void flm_engine_count(flm_engine *engine, flm_watch *watch, double seconds);
 /* Buffers for a step of that size. */
 flm_status flm_engine_reserve(flm_engine *engine, uint32_t n_tokens, uint32_t n_rows, flm_error *error);
 /* Run engine->items as one step; by the leader, without the lock. FLM_ERR_CANCELLED: it was abandoned. */

@@ -128,7 +128,7 @@ typedef struct flm_model_options {
     flm_dtype kv_dtype;    /* F32, BF16 or I8; 0: F32 for F32 matrices, else BF16 */
     uint32_t context;      /* longest sequence in tokens; 0: what the spec says */
     uint64_t kv_bytes;     /* cap on the memory of a decoder's KV pages; 0: chosen from the machine's memory. An
-                              encoder has pages for one sequence of full length and some more besides */
+                              encoder has none: it keeps no layer's keys and values longer than for that layer */
     uint32_t verify;       /* flm_model_open: 1 also checks the payload's checksum */
     uint32_t prefix_cache; /* 0: on, 1: off */
 } flm_model_options;
@@ -238,7 +238,8 @@ FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *token
 /* ---- the one step function ---------------------------------------------------------------------- */
 
 typedef struct flm_item {
-    flm_session *session; /* the tokens are appended to it (an encoder's stays empty); at most once in a call */
+    flm_session *session; /* the tokens are appended to it; at most once in a call. An encoder's stays empty, and may be
+                             NULL */
     const int32_t *tokens;
     size_t n_tokens;
     const int32_t *types; /* token types [n_tokens] of an encoder, or NULL: all 0 */
@@ -259,7 +260,8 @@ typedef struct flm_item {
                       attentions */
 } flm_item;
 
-/* Runs a ragged batch. Prompts are cut into chunks; the bits of the results do not depend on how, nor on
+/* Runs a ragged batch, of any size: an encoder's many short texts go to the threads as they come, best the longest
+ * first. Prompts are cut into chunks; the bits of the results do not depend on how, nor on
  * the other items or the number of threads. On an error the sessions keep their old length. */
 FLM_API flm_status flm_forward(flm_model *model, flm_item *items, size_t n_items, const flm_poll *poll,
                                flm_error *error);

@@ -38,7 +38,7 @@ static const flm_plan *main_plan(const flm_model *model) {
 uint32_t flm_plan_chunk(const flm_model *model) { return chunk(2.0 * main_plan(model)->widest_flops); }
 
 uint32_t flm_plan_logit_chunk(const flm_model *model) {
-    return main_plan(model)->head_flops > 0 ? chunk(main_plan(model)->head_flops) : 16;
+    return main_plan(model)->head_flops > 0 ? chunk(main_plan(model)->head_flops) : flm_plan_chunk(model);
 }
 
 uint32_t flm_plan_long_rope_from(const flm_model *model) {

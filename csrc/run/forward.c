@@ -220,11 +220,13 @@ static int run_op(walk *w, uint32_t i, flm_place *place) {
     return 1;
 }
 
+static unsigned threads_of(const flm_step *step) { return step->pool ? flm_pool_threads(step->pool) : 1; }
+
 /* The walk of one thread, from the beginning or from where it joins. */
 static void run_plan(void *argument, flm_place *place) {
     walk w;
     w.whole = w.run = argument;
-    w.alone = flm_pool_threads(w.whole->step->pool) == 1;
+    w.alone = threads_of(w.whole->step) == 1;
     const flm_plan *plan = w.whole->plan;
     const int joins = place->at != (uint32_t)FLM_FROM_START;
     uint32_t i = joins ? place->at : 0;
@@ -287,12 +289,14 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     output.n_tokens = tail.n_tokens;
     output.single_tokens = has_single_tokens(&tail);
     if (tail.n_tokens < step->n_tokens) run.output = &output;
-    const unsigned n_threads = flm_pool_muster(step->pool, step->lead, flm_is_long(&run));
-    run.sliced = flm_slices_pay(&run, n_threads);
+    run.sliced = step->pool && flm_slices_pay(&run, flm_pool_muster(step->pool, step->lead, flm_is_long(&run)));
     if (!run.sliced) flm_lay_out_rows(step, scratch);
-    flm_pool_walk(step->pool, step->lead, run_plan, &run);
+    if (step->pool)
+        flm_pool_walk(step->pool, step->lead, run_plan, &run);
+    else
+        run_plan(&run, &(flm_place){.n_threads = 1, .at = (uint32_t)FLM_FROM_START});
     const int done = abandon.after == UINT32_MAX;
-    count(&run, flm_pool_threads(step->pool), done);
+    count(&run, threads_of(step), done);
     if (!done) return flm_fail(error, FLM_ERR_CANCELLED, "cancelled");
     step->logits = scratch->buffer[plan->output];
     step->logits_stride = scratch->stride[plan->output];

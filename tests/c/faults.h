@@ -175,7 +175,6 @@ static void free_stage(stage *s) {
     flm_session_destroy(s->other);
     check_all_free(s->model->engine->decoder_pool);
     check_all_free(s->model->engine->cross_pool);
-    check_all_free(s->model->engine->encoder_pool);
     flm_model_destroy(s->model);
     flm_context_destroy(s->context);
     free(s);
