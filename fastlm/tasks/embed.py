@@ -63,13 +63,24 @@ def embed(
     for group in groups([texts] if single else _list(texts)):
         begun = [begin(way.prompt, text) for text in group]
         vectors = _vectors(engine, read(engine, begun, longest=way.setup.longest, truncate=truncate), way)
-        vectors = vectors[:, :dimensions]
+        vectors = np.ascontiguousarray(vectors[:, :dimensions])
         found.append(unit(vectors) if way.unit else vectors)
         done += len(group)
         if progress is not None:
             progress(done, total)
-    vectors = np.concatenate(found) if found else np.empty((0, dimensions), np.float32)
+    vectors = _together(found, done, dimensions)
     return vectors[0] if single else vectors
+
+
+def _together(parts: list[Array], n: int, width: int) -> Array:
+    """One array of all rows; a part is let go as soon as it is copied, so that there are never two of each."""
+    if len(parts) == 1:
+        return parts[0]
+    found = np.empty((n, width), np.float32)
+    while parts:
+        found[n - len(parts[-1]) : n] = parts[-1]
+        n -= len(parts.pop())
+    return found
 
 
 def _list(texts: object) -> Iterable[object]:

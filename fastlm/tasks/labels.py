@@ -112,7 +112,7 @@ def _zero_shot(engine: Engine, known: list[str], text: object, labels: list[str]
 def tag(engine: Engine, text: str) -> list[Span]:
     """See `Model.tag`."""
     only(engine, TAG)
-    (reading,) = read(engine, [text], "text")
+    (reading,) = read(engine, [text], "text", spans=True)
     (logits,) = by_token(engine, [reading])
     p = softmax(logits.astype(np.float64))
     return list(_join(text, _words(reading, p, names(engine.config, engine.spec.outputs))))

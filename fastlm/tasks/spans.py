@@ -64,9 +64,9 @@ def answer(engine: Engine, question: str, context: str, top_k: int, no_answer: b
     top_k = whole(top_k, "top_k", 1, 1000)
     if not isinstance(question, str) or not isinstance(context, str):
         raise ParameterError("question and context must be strings")
-    (reading,) = read(engine, [(question, context)], "question and context")
-    (found,) = by_token(engine, [reading])
-    logits = found.astype(np.float64)
+    (reading,) = read(engine, [(question, context)], "question and context", spans=True)
+    (rows,) = by_token(engine, [reading])
+    logits = rows.astype(np.float64)
     inside = np.array([part == 1 for part in reading.parts])
     if not inside.any():
         raise ParameterError("context: there is nothing in it")

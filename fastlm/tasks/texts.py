@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from fastlm.tokenizer.reading import Reading, Tokens, pair
 
 Array = NDArray[np.float32]
 READ_AT_ONCE = 1024  # texts, which are then sorted
-RUN_AT_ONCE = 64  # texts in a call of the core, which may be cancelled between two of them
-VALUES_AT_ONCE = 1 << 24  # that such a call gives for tokens: 64 MiB, or more of one text
+RUN_AT_ONCE = 64  # texts of a decoder, which has a session for each
+VALUES_AT_ONCE = 1 << 23  # of tokens' rows that are kept: 32 MiB
 
 
 def only(engine: Engine, task: str, name: str = "") -> None:
@@ -43,12 +43,14 @@ def read(
     *,
     longest: int = 0,
     truncate: bool = False,
+    spans: bool = False,
     joins: bool = False,
 ) -> list[Reading]:
     """Readings of texts and pairs; an error names the text: texts[3].
 
     longest: tokens of a text, if that is fewer than the context; truncate: cut longer ones off instead of an error;
-    joins: put the texts of a pair together where the tokenizer has no form for pairs.
+    spans: say where in the text tokens are; joins: put the texts of a pair together where the tokenizer has no form for
+    pairs.
     """
     longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
@@ -57,7 +59,8 @@ def read(
     if (i := next(pairs, None)) is not None and not (joins or (special and tokenizer.reads_pairs)):
         raise ParameterError(f"{name}[{i}]: a pair, and the tokenizer has no form for pairs: put both into one text")
     try:
-        readings = tokenizer.read(checked, longest=longest if truncate else 0, special=special)
+        options = {"longest": longest if truncate else 0, "special": special, "spans": spans}
+        readings = tokenizer.read(checked, **options, threads=engine.context.threads)
     except ParameterError:
         for i, text in enumerate(checked):  # which one was it?
             with error_of(f"{name}[{i}]"):
@@ -92,70 +95,77 @@ def groups(texts: Iterable[object]) -> Iterator[list[object]]:
 def pooled(engine: Engine, readings: Sequence[Tokens], rows: str) -> Array:
     """One row for each text, (n, outputs), in their order; rows: "first", "last" or "mean"."""
     found = np.empty((len(readings), engine.spec.outputs), np.float32)
-    order = sorted(range(len(readings)), key=lambda i: len(readings[i].ids))
-    sessions = [engine.core.session() for _ in range(min(RUN_AT_ONCE, len(readings)))]
-    for at in range(0, len(order), RUN_AT_ONCE):
-        chosen = order[at : at + RUN_AT_ONCE]
-        items = [
-            _item(engine, session, readings[i], rows, found[i]) for session, i in zip(sessions, chosen, strict=False)
-        ]
-        _core.forward(engine.core, items)
-        if engine.spec.kind == "decoder":  # whose sessions hold what they have read
-            sessions = [engine.core.session() for _ in sessions]
+    _run(engine, readings, rows, logits=found)
     return found
 
 
 def hidden(engine: Engine, readings: Sequence[Tokens]) -> Iterator[Array]:
     """The hidden states of each text's tokens after the final norm, (tokens, width)."""
-    for items in _together(engine, readings, "none", engine.spec.hidden):
-        yield from (item.hidden for item in items if item.hidden is not None)
+    for group, ends in _with_room(readings, engine.spec.hidden):
+        found = np.empty((int(ends[-1]), engine.spec.hidden), np.float32)
+        _run(engine, group, "none", hidden=found)
+        yield from np.split(found, ends[:-1])
 
 
 def by_token(engine: Engine, readings: Sequence[Tokens]) -> Iterator[Array]:
-    """What the head gives for each text's tokens, (tokens, outputs)."""
-    for items in _together(engine, readings, "all", engine.spec.outputs):
-        yield from (item.logits for item in items if item.logits is not None)
+    """What the head gives for each token of each text, (tokens, outputs)."""
+    for group, ends in _with_room(readings, engine.spec.outputs):
+        found = np.empty((int(ends[-1]), engine.spec.outputs), np.float32)
+        _run(engine, group, "all", logits=found)
+        yield from np.split(found, ends[:-1])
 
 
-def _together(engine: Engine, readings: Sequence[Tokens], rows: str, width: int) -> Iterator[list[_core.Item]]:
-    """Texts in calls of the core that keep a row for each token."""
-    at = 0
-    while at < len(readings):
-        items: list[_core.Item] = []
-        values = 0
-        for reading in readings[at : at + RUN_AT_ONCE]:
-            values += len(reading.ids) * width
-            if items and values > VALUES_AT_ONCE:
-                break
-            found = np.empty((len(reading.ids), width), np.float32)
-            items.append(_item(engine, engine.core.session(), reading, rows, found))
+def _with_room(readings: Sequence[Tokens], width: int) -> Iterator[tuple[Sequence[Tokens], NDArray[np.int64]]]:
+    """Groups of texts whose tokens have rows of some megabytes together, and where in them each text ends."""
+    while readings:
+        ends = np.cumsum([len(reading.ids) for reading in readings])
+        n = max(1, int(np.searchsorted(ends, VALUES_AT_ONCE // width, "right")))
+        yield readings[:n], ends[:n]
+        readings = readings[n:]
+
+
+def _run(
+    engine: Engine, readings: Sequence[Tokens], rows: str, *, logits: Array | None = None, hidden: Array | None = None
+) -> None:
+    """All texts through the model, the longest first; what is wanted of each goes to its part of the arrays."""
+    lengths = np.array([len(reading.ids) for reading in readings])
+    typed = engine.spec.main.embed.types > 1
+    texts = _core.Texts(
+        ids=_joined(reading.ids for reading in readings),
+        ends=np.cumsum(lengths),
+        order=np.argsort(-lengths, kind="stable"),
+        rows=rows,
+        types=_joined(reading.types for reading in readings) if typed else None,
+        logits=logits,
+        hidden=hidden,
+    )
+    if engine.kind == "encoder":
+        _core.read_texts(engine.core, texts)
+        return
+    for at in range(0, len(readings), RUN_AT_ONCE):
+        items = [_item(engine.core.session(), texts, int(i)) for i in texts.order[at : at + RUN_AT_ONCE]]
         _core.forward(engine.core, items)
-        at += len(items)
-        yield items
+
+
+def _item(session: _core.Session, texts: _core.Texts, i: int) -> _core.Item:
+    """A decoder's text, which needs a session."""
+    own = slice(int(texts.ends[i - 1]) if i else 0, int(texts.ends[i]))
+    logits = None if texts.logits is None else texts.logits[own if texts.rows == "all" else i]
+    states = None if texts.hidden is None else texts.hidden[own]
+    return _core.Item(session, texts.ids[own], texts.rows, logits, hidden=states)
+
+
+def _joined(lists: Iterable[list[int]]) -> NDArray[np.int32]:
+    return np.fromiter(chain.from_iterable(lists), np.int32)
 
 
 def listed_rows(engine: Engine, reading: Tokens, listed: Sequence[int]) -> Array:
     """What the head gives for some tokens of a text, which are listed in ascending order: (listed, outputs)."""
     found = np.empty((len(listed), engine.spec.outputs), np.float32)
-    tokens = np.array(listed, np.int32)
-    _core.forward(engine.core, [_item(engine, engine.core.session(), reading, "listed", found, tokens)])
+    types = np.array(reading.types, np.int32) if engine.spec.main.embed.types > 1 else None
+    ids, tokens = np.array(reading.ids, np.int32), np.array(listed, np.int32)
+    _core.forward(engine.core, [_core.Item(None, ids, rows="listed", logits=found, types=types, listed=tokens)])
     return found
-
-
-def _item(
-    engine: Engine,
-    session: _core.Session,
-    reading: Tokens,
-    rows: str,
-    to: Array,
-    listed: NDArray[np.int32] | None = None,
-) -> _core.Item:
-    typed = engine.spec.main.embed.types > 1
-    types = np.array(reading.types, np.int32) if typed else None
-    logits, hidden = (None, to) if rows == "none" else (to, None)
-    return _core.Item(
-        session, np.array(reading.ids, np.int32), rows=rows, logits=logits, types=types, listed=listed, hidden=hidden
-    )
 
 
 def scores(engine: Engine, readings: Sequence[Tokens]) -> Array:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from fastlm.arguments import has_surrogate, shown
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import tokenizers
 
 Text = str | tuple[str, str] | Sequence[str]  # or a pair
+PIECE_TEXTS, PIECE_CHARACTERS = 64, 1 << 15  # that the library is given at a time: some milliseconds
 
 
 class Tokens(Protocol):
@@ -33,9 +35,8 @@ class Assembled:
     types: list[int]
 
 
-@dataclass(frozen=True, slots=True)
 class Reading:
-    """A text's tokens.
+    """A text's tokens, taken from what the library found when they are first asked for.
 
     Attributes
     ----------
@@ -49,11 +50,25 @@ class Reading:
         Numbers of the words that the tokenizer cuts a text into, or None.
     """
 
-    ids: list[int]
-    types: list[int]
-    spans: list[tuple[int, int]]
-    parts: list[int | None]
-    words: list[int | None]
+    def __init__(self, encoding: tokenizers.Encoding) -> None:
+        self._encoding = encoding
+        self.ids: list[int] = encoding.ids
+
+    @cached_property
+    def types(self) -> list[int]:
+        return list(self._encoding.type_ids)
+
+    @cached_property
+    def spans(self) -> list[tuple[int, int]]:
+        return list(self._encoding.offsets)
+
+    @cached_property
+    def parts(self) -> list[int | None]:
+        return list(self._encoding.sequence_ids)
+
+    @cached_property
+    def words(self) -> list[int | None]:
+        return list(self._encoding.word_ids)
 
 
 def pair(text: object, name: str) -> tuple[str, ...]:
@@ -73,18 +88,57 @@ def pair(text: object, name: str) -> tuple[str, ...]:
 
 
 def read(
-    library: tokenizers.Tokenizer, texts: Sequence[tuple[str, ...]], longest: int = 0, special: bool = True
+    library: tokenizers.Tokenizer,
+    texts: Sequence[tuple[str, ...]],
+    *,
+    longest: int = 0,
+    special: bool = True,
+    spans: bool = True,
+    threads: int = 1,
 ) -> list[Reading]:
-    """The readings of some texts or pairs, with special tokens or without.
+    """The readings of some texts or pairs.
 
-    `longest` > 0 cuts what is longer off, the longer text of a pair first.
+    longest: > 0 cuts what has more tokens off, the longer text of a pair first; special: whether special tokens are
+    added; spans: whether places of tokens are asked for; threads: how many read side by side.
     """
-    given = [text[0] if len(text) == 1 else text for text in texts]
-    with library_errors("text: the tokenizer cannot encode it", ParameterError):
-        encodings = library.encode_batch(given, add_special_tokens=special and not longest)
+    encode = library.encode_batch if spans else library.encode_batch_fast
+
+    def read_piece(piece: Sequence[tuple[str, ...]]) -> list[Reading]:
+        given = [text[0] if len(text) == 1 else text for text in piece]
+        encodings = encode(given, add_special_tokens=special and not longest)
         if longest:
             encodings = [_cut(library, encoding, longest, special) for encoding in encodings]
-        return [Reading(e.ids, e.type_ids, e.offsets, e.sequence_ids, e.word_ids) for e in encodings]
+        return [Reading(encoding) for encoding in encodings]
+
+    with library_errors("text: the tokenizer cannot encode it", ParameterError):
+        return _side_by_side(read_piece, list(_pieces(texts)), threads)
+
+
+def _pieces(texts: Sequence[tuple[str, ...]]) -> Iterator[Sequence[tuple[str, ...]]]:
+    first, size = 0, 0
+    for i, text in enumerate(texts):
+        size += sum(map(len, text))
+        if size >= PIECE_CHARACTERS or i - first + 1 == PIECE_TEXTS:
+            yield texts[first : i + 1]
+            first, size = i + 1, 0
+    if first < len(texts):
+        yield texts[first:]
+
+
+def _side_by_side(
+    work: Callable[[Sequence[tuple[str, ...]]], list[Reading]], pieces: list[Sequence[tuple[str, ...]]], threads: int
+) -> list[Reading]:
+    """What `work` makes of all pieces, in their order; the library lets go of the interpreter's lock meanwhile."""
+    if threads == 1 or len(pieces) < 2:
+        return [reading for piece in pieces for reading in work(piece)]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(threads, len(pieces))) as pool:
+        try:
+            return [reading for readings in pool.map(work, pieces) for reading in readings]
+        except BaseException:  # an interrupt waits for the pieces in hand, not for all
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _cut(

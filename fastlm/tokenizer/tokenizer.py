@@ -150,9 +150,9 @@ class Tokenizer:
         added = self._library.num_special_tokens_to_add
         return bool(added(True) > added(False))
 
-    def read(self, texts: Sequence[tuple[str, ...]], *, longest: int = 0, special: bool = True) -> list[Reading]:
+    def read(self, texts: Sequence[tuple[str, ...]], **options: Any) -> list[Reading]:
         """Texts and pairs of texts as an encoder reads them; see `reading.read`."""
-        return read(self._library, texts, longest, special)
+        return read(self._library, texts, **options)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Text of token ids; those that stand for nothing print nothing.
