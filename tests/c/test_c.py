@@ -59,6 +59,13 @@ def test_sizes_are_told_while_steps_run(build_c, sanitizer, chunked_files):
     run(program, chunked_files["llama_float32"])
 
 
+@pytest.mark.parametrize("sanitizer", ["address", "thread"], indirect=True)
+@pytest.mark.parametrize("name", ["bert", "bert_int4"])
+def test_texts(build_c, sanitizer, small_files, name):
+    program = build_c("unit_texts", [HERE / "unit_texts.c", *LIBRARY], sanitizer=sanitizer)
+    run(program, small_files[name])
+
+
 @pytest.mark.parametrize("case", ["question", "copy"])
 def test_shared_pages(build_c, case):
     flags = ["-Wl,--wrap=memset"]
