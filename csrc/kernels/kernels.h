@@ -106,7 +106,8 @@ typedef struct flm_kernels {
     void (*rms_norm)(float *y, const float *x, const float *w, size_t n, float eps);
     /* y = (x - mean) / sqrt(var + eps) * w + b;  w NULL: 1, b NULL: 0. y may be x. */
     void (*layer_norm)(float *y, const float *x, const float *w, const float *b, size_t n, float eps);
-    void (*add)(float *y, const float *x, size_t n);                     /* y += x */
+    void (*add)(float *y, const float *x, size_t n);                                         /* y += x */
+    void (*add_to_rows)(float *y, size_t y_stride, size_t n_rows, const float *x, size_t n); /* each row += x */
     void (*add_scaled)(float *y, const float *x, float scale, size_t n); /* y += scale * x (fused) */
     void (*scale)(float *y, float scale, size_t n);                      /* y *= scale */
     void (*softcap)(float *y, float cap, size_t n);                      /* y = cap * tanh(y / cap) */

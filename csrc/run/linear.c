@@ -21,7 +21,7 @@ enum {
 static void add_bias(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
                      size_t y_stride) {
     if (!l->bias || row0 >= row1) return;
-    for (size_t t = 0; t < n; t++) k->add(y + t * y_stride, l->bias + row0, row1 - row0);
+    k->add_to_rows(y, y_stride, n, l->bias + row0, row1 - row0);
 }
 
 static size_t end_row(const flm_linear *l, size_t strip1) {

@@ -107,6 +107,7 @@ class Kernels(ctypes.Structure):
         ("rms_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _N, c_float)),
         ("layer_norm", ctypes.CFUNCTYPE(None, _F, _F, _F, _F, _N, c_float)),
         ("add", ctypes.CFUNCTYPE(None, _F, _F, _N)),
+        ("add_to_rows", ctypes.CFUNCTYPE(None, _F, _N, _N, _F, _N)),
         ("add_scaled", ctypes.CFUNCTYPE(None, _F, _F, c_float, _N)),
         ("scale", ctypes.CFUNCTYPE(None, _F, c_float, _N)),
         ("softcap", ctypes.CFUNCTYPE(None, _F, c_float, _N)),

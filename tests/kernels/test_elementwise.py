@@ -88,6 +88,22 @@ def test_sums_and_scales(kernels: Kernels, guarded: Guarded) -> None:
         assert np.all(np.abs(target - exact) <= EPS * (np.abs(exact) + np.abs(0.3 * x)))
 
 
+def test_sums_of_rows(kernels: Kernels, guarded: Guarded) -> None:
+    """Each row as by itself; what stands between rows stays."""
+    rng = np.random.default_rng(3)
+    for n in LENGTHS:
+        for rows in (1, 2, 5):
+            stride = n + int(rng.integers(3))
+            x, y = rng.standard_normal(n).astype(np.float32), rng.standard_normal(rows * stride).astype(np.float32)
+            last = (rows - 1) * stride + n
+            target = guarded.copy(y[:last])
+            kernels.add_to_rows(address(target), stride, rows, address(guarded.copy(x)), n)
+            expected = y.copy()
+            for row in range(rows):
+                expected[row * stride : row * stride + n] += x
+            assert same_bits(target, expected[:last])
+
+
 def test_softcap(kernels: Kernels, guarded: Guarded) -> None:
     """Relative error below 5e-7, for tiny arguments as well."""
     for n in LENGTHS:

@@ -75,6 +75,7 @@ extern const flm_kernels flm_kernels_neondot;
         .rms_norm = rms_norm,                                                                                          \
         .layer_norm = layer_norm,                                                                                      \
         .add = add,                                                                                                    \
+        .add_to_rows = add_to_rows,                                                                                    \
         .add_scaled = add_scaled,                                                                                      \
         .scale = scale,                                                                                                \
         .softcap = softcap,                                                                                            \
