@@ -196,6 +196,17 @@ def test_labels_of_texts_and_pairs(classifier: fastlm.Model) -> None:
     assert [len(labels) for labels in classifier.classify(texts, top_k=2)] == [2, 2, 2]
 
 
+def test_errors_name_the_text(folders: dict[str, Path], classifier: fastlm.Model, monkeypatch: Any) -> None:
+    """Texts are read in groups; their numbers are those of the whole list."""
+    monkeypatch.setattr("fastlm.tasks.texts.READ_AT_ONCE", 2)
+    texts: list[Any] = ["paris", "it was wide.", "paris", "it", "paris", 6]
+    for call in (classifier.embed, classifier.classify, lambda texts: classifier.classify(texts, labels=["paris"])):
+        with pytest.raises(ParameterError, match=r"^texts\[5\]"):
+            call(texts)
+    with fastlm.load(folders["one label"]) as ranker, pytest.raises(ParameterError, match=r"^docs\[5\]"):
+        ranker.rerank("paris", texts)
+
+
 def test_labels_that_exclude_nothing(tmp_path: Path) -> None:
     kind = {"problem_type": "multi_label_classification"}
     folder = save_bert(tmp_path, "BertForSequenceClassification", ("a", "b"), **kind)

@@ -62,7 +62,8 @@ def embed(
     found, done = [], 0
     for group in groups([texts] if single else _list(texts)):
         begun = [begin(way.prompt, text) for text in group]
-        vectors = _vectors(engine, read(engine, begun, longest=way.setup.longest, truncate=truncate), way)
+        readings = read(engine, begun, first=done, longest=way.setup.longest, truncate=truncate)
+        vectors = _vectors(engine, readings, way, done)
         vectors = np.ascontiguousarray(vectors[:, :dimensions])
         found.append(unit(vectors) if way.unit else vectors)
         done += len(group)
@@ -151,7 +152,7 @@ def begin(prompt: str, text: object) -> object:
     return prompt + text if isinstance(text, str) else text
 
 
-def _vectors(engine: Engine, readings: Sequence[Reading], way: _Way) -> Array:
+def _vectors(engine: Engine, readings: Sequence[Reading], way: _Way, first: int) -> Array:
     """Pooled by the core where it can, else from hidden states; then what the folder's modules make of it."""
     modes, token_steps = way.pooling.modes, way.setup.token_steps
     rows = ROWS.get(modes[0]) if len(modes) == 1 else None
@@ -159,7 +160,7 @@ def _vectors(engine: Engine, readings: Sequence[Reading], way: _Way) -> Array:
         rows = None
     if rows is not None and not (token_steps or way.skipped or engine.spec.head):
         return advance(pooled(engine, readings, rows), way.setup.steps)
-    for i, reading in enumerate(readings):
+    for i, reading in enumerate(readings, first):
         if len(reading.ids) <= way.skipped:
             raise ParameterError(f"texts[{i}]: nothing is left of it behind the prompt, which is not to count")
     found = [pool(advance(x, token_steps), way.pooling, way.skipped) for x in hidden(engine, readings)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fastlm.arch.heads import CLASSIFY, TAG
 from fastlm.arguments import whole
 from fastlm.engine import Engine
-from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.errors import ParameterError, UnsupportedError, error_of
 from fastlm.tasks.texts import by_token, given, groups, only, read, scores
 from fastlm.tokenizer.reading import Reading
 
@@ -71,11 +71,15 @@ def classify(
     known = names(engine.config, engine.spec.outputs)
     if top_k is not None:
         top_k = whole(top_k, "top_k", 1, len(known if labels is None else labels))
+    found: list[list[Label]] = []
     if labels is not None:
-        return [_zero_shot(engine, known, text, _wanted(labels), top_k) for text in given(texts)]
-    found = []
+        wanted, entailed = _wanted(labels), _entailment(known)
+        for i, text in enumerate(given(texts)):
+            with error_of(f"texts[{i}]"):
+                found.append(_zero_shot(engine, entailed, text, wanted, top_k))
+        return found
     for group in groups(given(texts)):
-        logits = scores(engine, read(engine, group)).astype(np.float64)
+        logits = scores(engine, read(engine, group, first=len(found))).astype(np.float64)
         found += [_best(known, row, top_k) for row in probabilities(engine.config, logits)]
     return found
 
@@ -92,17 +96,23 @@ def _wanted(labels: object) -> list[str]:
     return [str(label) for label in found]
 
 
-def _zero_shot(engine: Engine, known: list[str], text: object, labels: list[str], top_k: int | None) -> list[Label]:
+def _entailment(known: Sequence[str]) -> int:
+    """Which of the head's labels says that the second text follows from the first."""
+    entailed = next((i for i, name in enumerate(known) if name.lower().startswith("entail")), None)
+    if entailed is None:
+        raise UnsupportedError(f"labels: this head tells {', '.join(known)} apart; others need one for entailment")
+    return entailed
+
+
+def _zero_shot(engine: Engine, entailed: int, text: object, labels: list[str], top_k: int | None) -> list[Label]:
     """By natural-language inference (Yin et al. 2019): how much the text entails "This example is <label>.".
 
     Labels exclude each other, as in transformers' pipeline; one alone is true or not.
     """
-    entailed = next((i for i, name in enumerate(known) if name.lower().startswith("entail")), None)
-    if entailed is None:
-        raise UnsupportedError(f"labels: this head tells {', '.join(known)} apart; others need one for entailment")
     if not isinstance(text, str):
-        raise ParameterError("texts: with labels, a text is a string")
-    logits = scores(engine, read(engine, [(text, HYPOTHESIS.format(label)) for label in labels])).astype(np.float64)
+        raise ParameterError("with labels, a text is a string")
+    pairs = [(text, HYPOTHESIS.format(label)) for label in labels]
+    logits = scores(engine, read(engine, pairs, "labels")).astype(np.float64)
     if len(labels) == 1:  # nothing to tell it from but its contradiction, which is the last label or the first
         against = logits[:, 0 if entailed else -1]
         return _best(labels, softmax(np.stack([logits[:, entailed], against], axis=1))[:, 0], top_k)

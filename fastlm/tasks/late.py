@@ -43,7 +43,7 @@ def embed_tokens(
     found: list[Array] = []
     for group in groups(given(texts)):
         begun = [begin(prompt, text) for text in group]
-        readings = read(engine, begun, longest=longest or setup.longest, truncate=truncate)
+        readings = read(engine, begun, first=len(found), longest=longest or setup.longest, truncate=truncate)
         filled = readings if expansion is None else [_filled(engine, reading, expansion) for reading in readings]
         apart = expansion is not None and not expansion.attend
         made = _apart(engine, filled, readings) if apart else hidden(engine, filled)

@@ -43,13 +43,14 @@ def rerank(engine: Engine, query: str, docs: Iterable[str], top_n: int | None, p
         raise ParameterError("query must be a string")
     documents = list(given(docs, "docs"))
     prompt = prompt_of(engine.sentences, prompt_name)
-    found = []
+    found: list[Array] = []
     for group in groups(documents):
+        first = sum(map(len, found))
         if score is None:
             pairs = [(begin(prompt, query), document) for document in group]
-            found.append(scores(engine, read(engine, pairs, "docs", joins=True)))
+            found.append(scores(engine, read(engine, pairs, "docs", first=first, joins=True)))
         else:
-            found.append(_said(engine, _asked(engine, prompt, query, group), score))
+            found.append(_said(engine, _asked(engine, prompt, query, group, first), score))
     values = _relevance(engine.sentences.activation, np.concatenate(found)) if found else np.empty(0)
     order = np.argsort(-values, kind="stable")[:top_n]
     return [Ranked(int(i), float(values[i]), documents[i]) for i in order]
@@ -65,15 +66,15 @@ def _relevance(activation: str, logits: Array) -> NDArray[np.float64]:
     return activated(x[:, 0], activation or "Sigmoid")
 
 
-def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object]) -> Sequence[Tokens]:
+def _asked(engine: Engine, prompt: str, query: str, documents: Sequence[object], first: int) -> Sequence[Tokens]:
     """A query and each document as the model's chat template puts them; as a pair where it has none."""
     if engine.templates is None:
-        return read(engine, [(prompt + query, document) for document in documents], "docs", joins=True)
+        return read(engine, [(prompt + query, document) for document in documents], "docs", first=first, joins=True)
     tokenizer, setup = engine.prompts.needed_tokenizer(), engine.sentences
     variables = {"add_generation_prompt": False, **setup.template}
     parts = engine.templates.reads_parts if setup.parts is None else setup.parts
     found = []
-    for i, document in enumerate(documents):
+    for i, document in enumerate(documents, first):
         with error_of(f"docs[{i}]"):
             if not isinstance(document, str):
                 raise ParameterError("a document must be a string")

@@ -39,7 +39,8 @@ def embed_sparse(
     total = len(texts) if isinstance(texts, Sequence) else None
     found: list[dict[str, float]] = []
     for group in groups(given(texts)):
-        readings = read(engine, [begin(prompt, text) for text in group], longest=setup.longest, truncate=truncate)
+        begun = [begin(prompt, text) for text in group]
+        readings = read(engine, begun, first=len(found), longest=setup.longest, truncate=truncate)
         with memory_for("the logits of a text's tokens"):
             weights = (_weights(logits, setup.sparse) for logits in by_token(engine, readings))
             found += [_words(engine, row, top_k) for row in weights]

@@ -41,6 +41,7 @@ def read(
     texts: Iterable[object],
     name: str = "texts",
     *,
+    first: int = 0,
     longest: int = 0,
     truncate: bool = False,
     spans: bool = False,
@@ -48,25 +49,25 @@ def read(
 ) -> list[Reading]:
     """Readings of texts and pairs; an error names the text: texts[3].
 
-    longest: tokens of a text, if that is fewer than the context; truncate: cut longer ones off instead of an error;
-    spans: say where in the text tokens are; joins: put the texts of a pair together where the tokenizer has no form for
-    pairs.
+    first: the number of the first of them; longest: tokens of a text, if that is fewer than the context; truncate: cut
+    longer ones off instead of an error; spans: say where in the text tokens are; joins: put the texts of a pair
+    together where the tokenizer has no form for pairs.
     """
     longest = min(longest or engine.longest, engine.longest)
-    checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts)]
+    checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts, first)]
     tokenizer, special = engine.prompts.needed_tokenizer(), engine.sentences.special
-    pairs = (i for i, text in enumerate(checked) if len(text) > 1)
+    pairs = (i for i, text in enumerate(checked, first) if len(text) > 1)
     if (i := next(pairs, None)) is not None and not (joins or (special and tokenizer.reads_pairs)):
         raise ParameterError(f"{name}[{i}]: a pair, and the tokenizer has no form for pairs: put both into one text")
     try:
         options = {"longest": longest if truncate else 0, "special": special, "spans": spans}
         readings = tokenizer.read(checked, **options, threads=engine.context.threads)
     except ParameterError:
-        for i, text in enumerate(checked):  # which one was it?
+        for i, text in enumerate(checked, first):  # which one was it?
             with error_of(f"{name}[{i}]"):
                 tokenizer.read([text])
         raise
-    for i, reading in enumerate(readings):
+    for i, reading in enumerate(readings, first):
         with error_of(f"{name}[{i}]"):
             check(engine, reading, longest)
     return readings
