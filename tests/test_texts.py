@@ -114,7 +114,7 @@ def test_embed_takes_one_text_none_or_many(bare: fastlm.Model) -> None:
 
 def test_texts_that_are_too_long(bare: fastlm.Model) -> None:
     long = "paris " * 100
-    with pytest.raises(ContextLengthError, match=r"texts\[1\]: 102 tokens are more than the context of 64"):
+    with pytest.raises(ContextLengthError, match=r"texts\[1\]: 102 tokens .* of 64: shorten it, or let it be cut"):
         bare.embed(["paris", long])
     cut = bare.embed([long, "paris " * 62], truncate=True)
     assert np.array_equal(cut[0], cut[1])
@@ -347,3 +347,5 @@ def test_documents_are_ranked(folders: dict[str, Path]) -> None:
 def test_a_task_without_a_head(bare: fastlm.Model, call: Any) -> None:
     with pytest.raises(UnsupportedError, match="no head for it; it can: embed"):
         call(bare)
+    with pytest.raises(UnsupportedError, match="writes no text; it can: embed"):
+        bare.chat([{"role": "user", "content": "hi"}])

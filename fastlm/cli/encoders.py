@@ -43,7 +43,8 @@ def _register_embed(commands: Any) -> None:
     text_options(parser)
     model_options(parser, packaged=False)
     parser.add_argument("--prompt-name", metavar="NAME", help="of the folder's prompts, that before each text (auto)")
-    parser.add_argument("--pooling", default="auto", help="auto (as the folder says, else mean), mean, first, last")
+    poolings = "mean, max, cls, lasttoken, mean_sqrt_len_tokens, weightedmean"
+    parser.add_argument("--pooling", default="auto", help=f"auto (as the folder says, else mean), {poolings}")
     parser.add_argument("--no-normalize", action="store_true", help="leave vectors as long as they are")
     parser.add_argument("--dimensions", type=int, metavar="N", help="numbers of each vector to keep (all)")
     parser.add_argument("--truncate", action="store_true", help="cut longer texts off, instead of an error")

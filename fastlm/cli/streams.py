@@ -116,6 +116,8 @@ def given_text(argument: str | None, file: str | None) -> str | None:
 
 def warn_of_name(text: str) -> None:
     """Say so where a prompt is the name of a file, which was perhaps meant to be read."""
+    if not text:  # Path("") is the folder that we are in
+        return
     try:
         is_folder = stat.S_ISDIR(Path(text).stat().st_mode)
     except (OSError, ValueError):  # there is none, or it cannot be a name

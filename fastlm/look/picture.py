@@ -31,7 +31,7 @@ def picture(views: list[View], matrices: list[Array], queries: list[int] | None,
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UnsupportedError(f"a picture needs matplotlib: pip install 'fastlm[viz]' ({error})") from None
+        raise UnsupportedError(f"a picture needs matplotlib: pip install matplotlib ({error})") from None
     count = max(len(view.queries) for view in views), sum(len(view.keys) for view in views)
     if max(count) > MOST_CELLS:
         raise UnsupportedError(

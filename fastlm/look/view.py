@@ -168,7 +168,7 @@ def _read(engine: Engine, text: str) -> tuple[list[int], list[Token], list[int] 
     if engine.kind != "encoder":
         ids = engine.prompts.of_text(text, "text")
         return ids, [_token(engine, token) for token in ids], None
-    (reading,) = read(engine, [text], "text")
+    (reading,) = read(engine, [text], "text", spans=True)
     tokens = [
         _token(engine, token) if part is None else Token(text[start:end], False)
         for token, part, (start, end) in zip(reading.ids, reading.parts, reading.spans, strict=True)

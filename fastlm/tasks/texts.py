@@ -43,15 +43,15 @@ def read(
     *,
     first: int = 0,
     longest: int = 0,
-    truncate: bool = False,
+    truncate: bool | None = None,
     spans: bool = False,
     joins: bool = False,
 ) -> list[Reading]:
     """Readings of texts and pairs; an error names the text: texts[3].
 
     first: the number of the first of them; longest: tokens of a text, if that is fewer than the context; truncate: cut
-    longer ones off instead of an error; spans: say where in the text tokens are; joins: put the texts of a pair
-    together where the tokenizer has no form for pairs.
+    longer ones off instead of an error (None: a task that never does); spans: say where in the text tokens are; joins:
+    put the texts of a pair together where the tokenizer has no form for pairs.
     """
     longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts, first)]
@@ -69,11 +69,11 @@ def read(
         raise
     for i, reading in enumerate(readings, first):
         with error_of(f"{name}[{i}]"):
-            check(engine, reading, longest)
+            check(engine, reading, longest, "" if truncate is None else ": shorten it, or let it be cut off (truncate)")
     return readings
 
 
-def check(engine: Engine, reading: Tokens, longest: int) -> None:
+def check(engine: Engine, reading: Tokens, longest: int, remedy: str = "") -> None:
     """Refuse what has no tokens, too many, or some that the model has no rows for."""
     if not reading.ids:
         raise ParameterError("the text is empty, and the tokenizer adds nothing to it")
@@ -81,7 +81,7 @@ def check(engine: Engine, reading: Tokens, longest: int) -> None:
         limit = (
             f"the context of {longest}" if longest == engine.longest else f"the {longest} that this model was made for"
         )
-        raise ContextLengthError(f"{len(reading.ids)} tokens are more than {limit}")
+        raise ContextLengthError(f"{len(reading.ids)} tokens are more than {limit}{remedy}")
     if max(reading.ids) >= engine.vocab:
         raise ParameterError(f"the tokenizer makes token {max(reading.ids)} of it; the model has {engine.vocab}")
 
