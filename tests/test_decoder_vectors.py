@@ -10,7 +10,7 @@ import pytest
 from models import TINY, random_weights, save_checkpoint
 
 import fastlm
-from fastlm.errors import ModelFormatError, UnsupportedError
+from fastlm.errors import ModelFormatError, ModelMemoryError, UnsupportedError
 
 TEXTS = ["the animal did not cross the street", "it was too tired", "", "who is it? " * 9]
 QUERY = "Given a web search query: "
@@ -88,3 +88,16 @@ def test_a_head_that_is_missing(tmp_path: Path) -> None:
     save(tmp_path, kind="LlamaForCausalLM", head=False, sentences=False)
     with pytest.raises(ModelFormatError, match=r"missing: lm_head\.weight"):
         fastlm.load(tmp_path)
+
+
+def test_texts_wait_where_memory_is_short(tmp_path: Path) -> None:
+    """Two pages of keys and values hold one of the longer texts, which wait for each other."""
+    folder = save(tmp_path, kind="LlamaForCausalLM", head=True, sentences=True)
+    texts = ["it", "a" * 70, "was", "too " * 20]
+    with fastlm.load(folder) as model:
+        found = model.embed(texts)
+        pages = 2 * 64 * model.memory()["kv_bytes_per_token"]
+    with fastlm.load(folder, kv_bytes=pages) as model:
+        assert np.array_equal(model.embed(texts), found)
+        with pytest.raises(ModelMemoryError):
+            model.embed(["it", "a" * 200])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 from bert_models import save_bert
-from folder_models import BASES, compose
+from folder_models import BASES, FOLDERS, compose
 from safetensors_files import entry, pack
 
 import fastlm
-from fastlm.errors import ContextLengthError, FastlmError, ModelFormatError, ParameterError, UnsupportedError
+from fastlm.errors import (
+    ContextLengthError,
+    FastlmError,
+    ModelFormatError,
+    NumericError,
+    ParameterError,
+    UnsupportedError,
+)
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -222,6 +230,21 @@ def test_tables(tmp_path: Path) -> None:
         fastlm.load(folder)
 
 
+def test_vectors_that_overflow(tmp_path: Path) -> None:
+    folder = compose(tmp_path / "model", "dense")
+    tensors(folder / "2_Dense", linear__weight=np.full((24, 32), 3e38), linear__bias=np.ones(24))
+    with fastlm.load(folder) as model, pytest.raises(NumericError, match=r"the modules .* NaN or infinite"):
+        model.embed(["paris"])
+
+
+def test_a_score_needs_words(tmp_path: Path) -> None:
+    folder = BASES["bert"](tmp_path / "model")
+    shutil.copytree(FOLDERS / "causal" / "1_LogitScore", folder / "1_LogitScore")
+    shutil.copy(FOLDERS / "causal" / "modules.json", folder)
+    with pytest.raises(UnsupportedError, match=r"modules\.json: LogitScore behind a model that writes no words"):
+        fastlm.load(folder)
+
+
 # ---- calls ---------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +267,11 @@ CALLS: list[tuple[str, Callable[[Any], Any], type[FastlmError], str]] = [
     ),
     ("pooled_first", lambda m: m.embed(["a " * 40]), ContextLengthError, "42 tokens are more than the 32 that this"),
     ("pooled_old", lambda m: m.embed(["paris"], pooling=["mean", "sum"]), ParameterError, "or a list of them, not"),
+    ("pooled_old", lambda m: m.embed(["paris"], pooling=np.array(["mean", "max"])), ParameterError, "pooling must be"),
+    ("pooled_old", lambda m: m.embed(["paris"], normalize=np.array([True, False])), ParameterError, "normalize must"),
+    ("pooled_old", lambda m: m.embed(["paris"], prompt_name=["a"]), ParameterError, "prompt_name: this model has no"),
+    ("pooled_old", lambda m: m.embed(["paris"], truncate="no"), ParameterError, "truncate must be True or False"),
+    ("labelled", lambda m: m.classify(["paris"], labels=5, top_k=1), ParameterError, "labels must be a list"),
     ("pooled_old", lambda m: m.embed(["paris"], pooling=[]), ParameterError, "pooling must be one of"),
     ("pooled_old", lambda m: m.embed(["paris"], dimensions=65), ParameterError, "dimensions must be from 1 to 64"),
     ("dense", lambda m: m.embed(["paris"], pooling=["mean", "max"]), ParameterError, "modules read 1 pooled vectors"),

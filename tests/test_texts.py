@@ -244,6 +244,13 @@ def test_spans_of_a_text(folders: dict[str, Path]) -> None:
         assert covered == [word for word, kind in zip(text.lower().split(), kinds, strict=True) if kind != "O"]
 
 
+@pytest.mark.parametrize("text", [("paris", "it"), ["paris"], 5])
+def test_one_text_is_no_pair(folders: dict[str, Path], text: Any) -> None:
+    for kind, call in (("ForTokenClassification", "tag"), ("ForMaskedLM", "fill_mask")):
+        with fastlm.load(folders[kind]) as model, pytest.raises(ParameterError, match=r"^text must be a string, not"):
+            getattr(model, call)(text)
+
+
 def test_neighbours_are_joined() -> None:
     text = "ann lee of new york and bo"
     kinds = [("B-PER", 0, 3), ("I-PER", 4, 7), ("O", 8, 10), ("I-LOC", 11, 14), ("I-LOC", 15, 19), ("O", 20, 23)]

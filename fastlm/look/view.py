@@ -13,7 +13,7 @@ from fastlm.arch.spec import Source
 from fastlm.arguments import whole
 from fastlm.errors import ModelMemoryError, ParameterError, UnsupportedError
 from fastlm.tasks.forward import heads
-from fastlm.tasks.texts import read
+from fastlm.tasks.texts import read_one
 
 if TYPE_CHECKING:
     from fastlm.engine import Engine
@@ -168,7 +168,7 @@ def _read(engine: Engine, text: str) -> tuple[list[int], list[Token], list[int] 
     if engine.kind != "encoder":
         ids = engine.prompts.of_text(text, "text")
         return ids, [_token(engine, token) for token in ids], None
-    (reading,) = read(engine, [text], "text", spans=True)
+    reading = read_one(engine, text, spans=True)
     tokens = [
         _token(engine, token) if part is None else Token(text[start:end], False)
         for token, part, (start, end) in zip(reading.ids, reading.parts, reading.spans, strict=True)

@@ -94,11 +94,11 @@ def _way(engine: Engine, prompt_name: str | None, pooling: object, normalize: ob
     if engine.kind == "encoder-decoder":
         raise UnsupportedError("embed: an encoder-decoder gives no vectors of texts")
     setup = engine.sentences
-    if pooling == "auto" and (setup.late or setup.sparse):
+    if isinstance(pooling, str) and pooling == "auto" and (setup.late or setup.sparse):
         other = "embed_tokens" if setup.late else "embed_sparse"
         raise UnsupportedError(f"embed: this model is made for {other}; for one vector of hidden states, say a pooling")
     chosen = _pooling(setup, pooling)
-    unit = setup.normalize if normalize == "auto" else normalize
+    unit = setup.normalize if isinstance(normalize, str) and normalize == "auto" else normalize
     if not isinstance(unit, bool):
         raise ParameterError(f"normalize must be True, False or 'auto', not {shown(normalize)}")
     prompt = prompt_of(setup, prompt_name)
@@ -111,7 +111,7 @@ def _way(engine: Engine, prompt_name: str | None, pooling: object, normalize: ob
 
 
 def _pooling(setup: Sentences, given: object) -> Pooling:
-    if given == "auto":
+    if isinstance(given, str) and given == "auto":
         return setup.pooling
     names = [given] if isinstance(given, str) else list(given) if isinstance(given, list | tuple) else []
     modes = tuple(OTHER_NAMES.get(name, name) if isinstance(name, str) else "" for name in names)
@@ -139,7 +139,7 @@ def prompt_of(setup: Sentences, name: str | None) -> str:
     name = setup.default_prompt if name is None else name
     if name is None:
         return ""
-    if name not in setup.prompts:
+    if not isinstance(name, str) or name not in setup.prompts:
         known = ", ".join(setup.prompts) or "none"
         raise ParameterError(f"prompt_name: this model has no prompt {shown(name)} (known: {known})")
     return setup.prompts[name]

@@ -12,7 +12,7 @@ from fastlm.arch.heads import CLASSIFY, TAG
 from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError, error_of
-from fastlm.tasks.texts import by_token, given, groups, only, read, scores
+from fastlm.tasks.texts import by_token, given, groups, only, read, read_one, scores
 from fastlm.tokenizer.reading import Reading
 
 Array = NDArray[np.float64]
@@ -69,11 +69,12 @@ def classify(
     """See `Model.classify`."""
     only(engine, CLASSIFY)
     known = names(engine.config, engine.spec.outputs)
+    wanted = known if labels is None else _wanted(labels)
     if top_k is not None:
-        top_k = whole(top_k, "top_k", 1, len(known if labels is None else labels))
+        top_k = whole(top_k, "top_k", 1, len(wanted))
     found: list[list[Label]] = []
     if labels is not None:
-        wanted, entailed = _wanted(labels), _entailment(known)
+        entailed = _entailment(known)
         for i, text in enumerate(given(texts)):
             with error_of(f"texts[{i}]"):
                 found.append(_zero_shot(engine, entailed, text, wanted, top_k))
@@ -122,7 +123,7 @@ def _zero_shot(engine: Engine, entailed: int, text: object, labels: list[str], t
 def tag(engine: Engine, text: str) -> list[Span]:
     """See `Model.tag`."""
     only(engine, TAG)
-    (reading,) = read(engine, [text], "text", spans=True)
+    reading = read_one(engine, text, spans=True)
     (logits,) = by_token(engine, [reading])
     p = softmax(logits.astype(np.float64))
     return list(_join(text, _words(reading, p, names(engine.config, engine.spec.outputs))))

@@ -131,7 +131,7 @@ def max_sim(query: ArrayLike, docs: ArrayLike | Sequence[ArrayLike]) -> Array | 
 def _matrix(values: object, name: str) -> Array:
     try:
         found = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise ParameterError(f"{name}: expected numbers of shape (tokens, D): {error}") from None
     if found.ndim != 2 or not len(found):
         raise ParameterError(f"{name}: expected an array of shape (tokens, D), found {list(found.shape)}")

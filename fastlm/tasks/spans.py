@@ -11,7 +11,7 @@ from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.tasks.labels import Span, softmax
-from fastlm.tasks.texts import by_token, listed_rows, only, read
+from fastlm.tasks.texts import by_token, listed_rows, only, read, read_one
 from fastlm.tokenizer.reading import Reading
 
 LONGEST_ANSWER = 15  # tokens, as transformers' pipeline
@@ -35,7 +35,7 @@ def fill_mask(engine: Engine, text: str, top_k: int) -> list[Filled] | list[list
     mask = tokenizer.special_tokens.get("mask_token")
     if mask is None:
         raise UnsupportedError("fill_mask: the tokenizer names no mask token")
-    (reading,) = read(engine, [text], "text")
+    reading = read_one(engine, text)
     token = tokenizer.id_of(mask)
     gaps = [i for i, found in enumerate(reading.ids) if found == token]
     if not gaps:
@@ -72,14 +72,14 @@ def answer(engine: Engine, question: str, context: str, top_k: int, no_answer: b
         raise ParameterError("context: there is nothing in it")
     inside[0] = no_answer  # the first token stands for it
     start, end = (softmax(np.where(inside, logits[:, i], -np.inf)) for i in (0, 1))
-    both = np.triu(np.outer(start, end))
-    both = np.tril(both, LONGEST_ANSWER - 1)
+    ends = np.lib.stride_tricks.sliding_window_view(np.pad(end, (0, LONGEST_ANSWER - 1)), LONGEST_ANSWER)
+    both = start[:, None] * ends  # of a span from a token to each of the next ones
     both[0, 1:] = 0
     spans = []
     for place in np.argsort(-both, axis=None, kind="stable")[:top_k]:
-        i, j = divmod(int(place), len(start))
-        if both[i, j] == 0:
+        i, more = divmod(int(place), LONGEST_ANSWER)
+        if both[i, more] == 0:
             break
-        first, last = (reading.spans[i][0], reading.spans[j][1]) if i else (0, 0)
-        spans.append(Span("", float(both[i, j]), context[first:last], first, last))
+        first, last = (reading.spans[i][0], reading.spans[i + more][1]) if i else (0, 0)
+        spans.append(Span("", float(both[i, more]), context[first:last], first, last))
     return spans

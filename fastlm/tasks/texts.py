@@ -12,7 +12,7 @@ from fastlm import _core
 from fastlm.arch.spec import Pool
 from fastlm.arguments import shown
 from fastlm.engine import Engine
-from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, error_of
+from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, UnsupportedError, error_of
 from fastlm.tasks.forward import head_rows
 from fastlm.tokenizer.reading import Reading, Tokens, pair
 
@@ -53,6 +53,8 @@ def read(
     longer ones off instead of an error (None: a task that never does); spans: say where in the text tokens are; joins:
     put the texts of a pair together where the tokenizer has no form for pairs.
     """
+    if not isinstance(truncate, bool | None):
+        raise ParameterError(f"truncate must be True or False, not {shown(truncate)}")
     longest = min(longest or engine.longest, engine.longest)
     checked = [pair(text, f"{name}[{i}]") for i, text in enumerate(texts, first)]
     tokenizer, special = engine.prompts.needed_tokenizer(), engine.sentences.special
@@ -71,6 +73,14 @@ def read(
         with error_of(f"{name}[{i}]"):
             check(engine, reading, longest, "" if truncate is None else ": shorten it, or let it be cut off (truncate)")
     return readings
+
+
+def read_one(engine: Engine, text: str, *, spans: bool = False) -> Reading:
+    """The reading of a text that is no pair."""
+    if not isinstance(text, str):
+        raise ParameterError(f"text must be a string, not {shown(text)}")
+    (reading,) = read(engine, [text], "text", spans=spans)
+    return reading
 
 
 def check(engine: Engine, reading: Tokens, longest: int, remedy: str = "") -> None:
@@ -144,8 +154,18 @@ def _run(
         _core.read_texts(engine.core, texts)
         return
     for at in range(0, len(readings), RUN_AT_ONCE):
-        items = [_item(engine.core.session(), texts, int(i)) for i in texts.order[at : at + RUN_AT_ONCE]]
-        _core.forward(engine.core, items)
+        _run_decoder(engine, texts, texts.order[at : at + RUN_AT_ONCE])
+
+
+def _run_decoder(engine: Engine, texts: _core.Texts, chosen: NDArray[np.int64]) -> None:
+    """Some texts in one call; in two, where memory for keys and values does not hold all of them."""
+    try:
+        _core.forward(engine.core, [_item(engine.core.session(), texts, int(i)) for i in chosen])
+    except ModelMemoryError:
+        if len(chosen) == 1:
+            raise
+        for half in np.array_split(chosen, 2):
+            _run_decoder(engine, texts, half)
 
 
 def _item(session: _core.Session, texts: _core.Texts, i: int) -> _core.Item:

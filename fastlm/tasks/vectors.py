@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fastlm.errors import NumericError
 from fastlm.weights.modules import Dense, LayerNorm, Pooling, Step
 
 Array = NDArray[np.float32]
@@ -43,14 +44,23 @@ def _pool(rows: Array, mode: str, skipped: int) -> Array:
 
 
 def advance(vectors: Array, steps: Sequence[Step]) -> Array:
-    """Vectors (n, D) through some steps, each for itself, so that no bit depends on the others."""
-    for step in steps:
-        if isinstance(step, Dense):
-            vectors = _dense(vectors, step)
-        elif isinstance(step, LayerNorm):
-            vectors = _layer_norm(vectors, step)
-        else:
-            vectors = unit(vectors)
+    """Vectors (n, D) through some steps, each for itself, so that no bit depends on the others.
+
+    Raises
+    ------
+    NumericError
+        What comes out is NaN or infinite.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        for step in steps:
+            if isinstance(step, Dense):
+                vectors = _dense(vectors, step)
+            elif isinstance(step, LayerNorm):
+                vectors = _layer_norm(vectors, step)
+            else:
+                vectors = unit(vectors)
+    if steps and not np.isfinite(vectors).all():
+        raise NumericError("the modules behind the model give vectors that are NaN or infinite")
     return vectors
 
 

@@ -110,6 +110,8 @@ class Chain:
         elif module.kind == "SpladePooling":
             self.sparse = _splade(config_of(self._source, module))
         else:
+            if self._spec.kind != "decoder" or self._spec.logits is None or self._spec.logits.outputs:
+                raise self._refused("LogitScore behind a model that writes no words")
             self.score = _score(config_of(self._source, module), self._spec.vocab)
 
     def _add_step(self, module: Module) -> None:
