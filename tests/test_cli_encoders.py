@@ -265,6 +265,8 @@ def test_tag_fill_mask_answer(tmp_path: Path) -> None:
     assert command("fill-mask", "--model", folder, masked).stdout.decode().splitlines()[6] == "mask 2"
     done = command("fill-mask", "--model", folder, data=b"paris is [MASK]\nparis\n")
     assert done.returncode == 2 and b"standard input, line 2: there is no [MASK] in it" in done.stderr
+    done = command("fill-mask", "--model", folder, "--input", "jsonl", data=b'"paris is [MASK]"\n["paris", "[MASK]"]\n')
+    assert done.returncode == 2 and b"standard input, line 2: must be a string, not " in done.stderr
 
     folder = save_bert(tmp_path / "a", "BertForQuestionAnswering")
     (tmp_path / "x.txt").write_text("the animal was\ntired")

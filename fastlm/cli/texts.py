@@ -83,7 +83,7 @@ def errors_of(group: Sequence[Item]) -> Iterator[None]:
     try:
         yield
     except FastlmError as error:
-        found = re.match(r"(?:[\w ]+\[(\d+)\]|text|context): ", str(error))
+        found = re.match(r"(?!prompt|labels)(?:[\w ]+\[(\d+)\]|text|context):? ", str(error))
         if found is None:
             raise
         raise type(error)(f"{group[int(found[1] or 0)].where}: {str(error)[found.end() :]}") from error
