@@ -1,5 +1,6 @@
-#include "texts.h"
+#include "engine.h"
 
+#include "readers.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../model/model.h"

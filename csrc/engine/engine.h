@@ -35,7 +35,7 @@ typedef struct flm_engine {
     flm_scratch *scratch;
     uint32_t scratch_tokens, scratch_rows;
     uint64_t scratch_bytes;
-    struct flm_readers *readers; /* texts.c: of an encoder's threads */
+    struct flm_readers *readers; /* readers.h: of an encoder's threads */
     uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */
     uint32_t long_from;          /* a longer sequence uses the long ropes; 0: there are none */
     int cross;                   /* the decoder attends to an encoder's output */

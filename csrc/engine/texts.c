@@ -1,6 +1,7 @@
 /* Whole texts by single threads. */
 #include "texts.h"
 
+#include "readers.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../model/model.h"
@@ -12,19 +13,6 @@
 #define UNIT_FLOPS 6e9
 enum { UNIT_TOKENS = 128, UNITS_EACH = 4, FEW_TOKENS = 32 };
 
-typedef struct reader { /* a thread's own */
-    flm_scratch *scratch;
-    flm_row_item items[FLM_ENCODER_ITEMS];
-    flm_counters counters; /* of one call */
-    flm_status status;
-    flm_error error;
-} reader;
-
-struct flm_readers {
-    unsigned n_threads;
-    reader each[]; /* [n_threads] */
-};
-
 typedef struct reading { /* one call */
     flm_engine *engine;
     flm_part *parts;
@@ -35,17 +23,6 @@ typedef struct reading { /* one call */
     atomic_int stopping; /* 1: leave what is begun, too */
     flm_watch *watch;
 } reading;
-
-void flm_readers_destroy(flm_readers *readers) {
-    for (unsigned t = 0; readers && t < readers->n_threads; t++) flm_scratch_destroy(readers->each[t].scratch);
-    flm_free(readers);
-}
-
-uint64_t flm_readers_bytes(const flm_readers *readers) {
-    uint64_t bytes = 0;
-    for (unsigned t = 0; readers && t < readers->n_threads; t++) bytes += flm_scratch_bytes(readers->each[t].scratch);
-    return bytes;
-}
 
 /* Tokens of the largest unit. */
 static uint32_t unit_tokens(const flm_engine *e) {
@@ -119,7 +96,7 @@ static int others_want_to_lead(const flm_engine *e) {
     return others;
 }
 
-static flm_status run_unit(reading *w, flm_part *parts, size_t n, unsigned thread, reader *own) {
+static flm_status run_unit(reading *w, flm_part *parts, size_t n, unsigned thread, flm_reader *own) {
     flm_step step = {.items = own->items,
                      .counters = &own->counters,
                      .stop = thread == 0 ? ask_whether_to_stop : is_stopping,
@@ -132,7 +109,7 @@ static flm_status run_unit(reading *w, flm_part *parts, size_t n, unsigned threa
 
 static void run_reader(void *argument, unsigned thread, unsigned n_threads) {
     reading *w = argument;
-    reader *own = &w->engine->readers->each[thread];
+    flm_reader *own = &w->engine->readers->each[thread];
     (void)n_threads;
     for (size_t first, last; !atomic_load_explicit(&w->ends, memory_order_relaxed) && take(w, &first, &last);) {
         own->status = run_unit(w, w->parts + first, last - first, thread, own);
@@ -145,9 +122,9 @@ static void run_reader(void *argument, unsigned thread, unsigned n_threads) {
 /* What the threads counted, and the error that made the others stop. */
 static flm_status gather(flm_engine *e, flm_error *error) {
     flm_counters *all = &e->model->context->counters;
-    const reader *failed = NULL;
+    const flm_reader *failed = NULL;
     for (unsigned t = 0; t < e->readers->n_threads; t++) {
-        reader *r = &e->readers->each[t];
+        flm_reader *r = &e->readers->each[t];
         all->forwards += r->counters.forwards;
         all->tokens += r->counters.tokens;
         all->tiles[t] += r->counters.tiles[0];

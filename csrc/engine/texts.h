@@ -18,9 +18,4 @@ size_t flm_texts_count(const flm_engine *engine, const flm_part *parts, size_t n
 flm_status flm_texts_run(flm_engine *engine, flm_part *parts, size_t n_parts, size_t *n_done, flm_watch *watch,
                          flm_error *error);
 
-/* What each thread has for itself, kept by the engine; NULL: there is none yet. */
-typedef struct flm_readers flm_readers;
-void flm_readers_destroy(flm_readers *readers);
-uint64_t flm_readers_bytes(const flm_readers *readers);
-
 #endif

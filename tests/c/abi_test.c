@@ -25,7 +25,7 @@ _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");
 _Static_assert(sizeof(flm_model_info) == 96, "flm_model_info");
 _Static_assert(sizeof(flm_vocabulary) == 72, "flm_vocabulary");
-_Static_assert(sizeof(flm_item) == 104, "flm_item");
+_Static_assert(sizeof(flm_item) == 112, "flm_item");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
 _Static_assert(sizeof(flm_sampling) == 120, "flm_sampling");

@@ -205,7 +205,7 @@ static const struct refusal {
     {ALL, forward, NO_MODEL, FLM_ERR_ARGUMENT},
     {ALL, forward, NO_ITEMS, FLM_ERR_ARGUMENT},
     {ALL, forward, ZERO_ITEMS, FLM_ERR_ARGUMENT},
-    {ALL, forward, NO_SESSION, FLM_ERR_ARGUMENT},
+    {WRITERS, forward, NO_SESSION, FLM_ERR_ARGUMENT},
     {ALL, forward, FOREIGN, FLM_ERR_ARGUMENT},
     {ALL, forward, TWICE, FLM_ERR_STATE},
     {WRITERS, forward, BUSY, FLM_ERR_STATE},
