@@ -22,7 +22,7 @@ NAMES = [
     "batch",
     "meter",
 ]
-NAMES += ["encode", "texts", "sampler", "sampler_filters", "text", "detok", "options", "spec"]
+NAMES += ["encode", "readers", "texts", "sampler", "sampler_filters", "text", "detok", "options", "spec"]
 NAMES += POOL
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),
