@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
 from fastlm.arch.heads import CLASSIFY
@@ -16,8 +16,10 @@ from fastlm.running import Run
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
-from fastlm.weights.sentences import Sentences
 from fastlm.weights.source import ModelSource
+
+if TYPE_CHECKING:
+    from fastlm.weights.sentences import Sentences
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +42,8 @@ class Engine:
         Of conversations.
     task
         What the checkpoint's head is for, unless that is writing (arch/heads.py).
-    sentences
-        How vectors of texts are made.
+    folder_sentences
+        How its folder says that vectors of texts are made; None: it does not.
     """
 
     core: _core.Model
@@ -54,7 +56,7 @@ class Engine:
     prompts: Prompts
     templates: ChatTemplates | None
     task: str = ""
-    sentences: Sentences = field(default_factory=Sentences)
+    folder_sentences: Sentences | None = None
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""
@@ -78,19 +80,27 @@ class Engine:
         """What the checkpoint can do: methods of Model."""
         if self.kind == "encoder-decoder":
             return ("generate",)
-        vectors = "embed_sparse" if self.sentences.sparse else "embed_tokens" if self.sentences.late else "embed"
+        said = self.folder_sentences
+        vectors = "embed_sparse" if said and said.sparse else "embed_tokens" if said and said.late else "embed"
         if self.task:
             more = ("rerank",) if self.task == CLASSIFY and self.spec.outputs <= 2 else ()
             return (self.task, *more, vectors)
         if not self.writes:
             return (vectors,)
-        if self.sentences.score:
+        if said and said.score:
             return ("rerank", "generate")
         return ("generate", *(("chat",) if self.templates else ()), vectors)
 
     @property
     def tokenizer(self) -> Tokenizer | None:
         return self.prompts.tokenizer
+
+    @property
+    def sentences(self) -> Sentences:
+        """How vectors of texts are made."""
+        from fastlm.weights.sentences import Sentences  # here: programs that write text need no such folder's reader
+
+        return self.folder_sentences or Sentences()
 
     @property
     def vocab(self) -> int:

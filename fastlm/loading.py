@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
 from fastlm.arch.heads import task_of
@@ -24,12 +24,14 @@ from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.vocabulary import vocabulary
-from fastlm.weights.bind import Binding
 from fastlm.weights.formats import matrix_format
 from fastlm.weights.jsonfile import file_bytes
 from fastlm.weights.locate import locate
-from fastlm.weights.sentences import read_sentences
-from fastlm.weights.source import ModelSource
+from fastlm.weights.source import MODULES, ModelSource
+
+if TYPE_CHECKING:
+    from fastlm.weights.bind import Binding
+    from fastlm.weights.sentences import Sentences
 
 DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
@@ -118,6 +120,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
     check_settings(generation_config, source.describe("generation_config.json"))
     words = partial(vocabulary, tokenizer, config, generation_config)
     context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
+    task = task_of(config, spec)
     _warn_of(generation_config)
     return Model(
         Engine(
@@ -130,10 +133,19 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             defaults=generation_config,
             prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
             templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
-            task=task_of(config, spec),
-            sentences=read_sentences(source, spec),
+            task=task,
+            folder_sentences=_sentences(source, spec, task),
         )
     )
+
+
+def _sentences(source: ModelSource, spec: ModelSpec, task: str) -> Sentences | None:
+    """What a folder of sentence-transformers says. One that writes, without modules, is none and needs no reader."""
+    if spec.kind != "encoder" and not task and source.read(MODULES) is None:
+        return None
+    from fastlm.weights.sentences import read_sentences
+
+    return read_sentences(source, spec)
 
 
 def _warn_of(generation_config: Mapping[str, object]) -> None:

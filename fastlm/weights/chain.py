@@ -10,7 +10,6 @@ from fastlm.errors import ModelFormatError, UnsupportedError
 from fastlm.weights.late import Mask, read_mask
 from fastlm.weights.modules import (
     MEAN,
-    MODULES,
     STATIC,
     TOKENS,
     VECTOR,
@@ -23,7 +22,7 @@ from fastlm.weights.modules import (
     read_layer_norm,
     read_pooling,
 )
-from fastlm.weights.source import ModelSource
+from fastlm.weights.source import MODULES, ModelSource
 
 _MODELS = ("Transformer", "MLMTransformer", STATIC)
 _WITHOUT_EFFECT = ("Dropout",)

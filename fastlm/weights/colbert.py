@@ -16,10 +16,10 @@ from fastlm.arch.config import MAX_CONTEXT, Config
 from fastlm.errors import ModelFormatError
 from fastlm.weights.bind import bind
 from fastlm.weights.folder import CheckpointFolder
-from fastlm.weights.modules import CONFIG, MODULES, WEIGHTS
+from fastlm.weights.modules import CONFIG, WEIGHTS
 from fastlm.weights.safetensors import Checkpoint
 from fastlm.weights.sentences import SETTINGS
-from fastlm.weights.source import Builder, Built, ModelSource
+from fastlm.weights.source import MODULES, Builder, Built, ModelSource
 from fastlm.weights.tensors import to_float32
 
 ARCHITECTURE = "HF_ColBERT"

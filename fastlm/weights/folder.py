@@ -12,10 +12,9 @@ from fastlm.arch import registry
 from fastlm.errors import ModelFileError, ModelFormatError, UnsupportedError, file_error
 from fastlm.weights.bind import bind
 from fastlm.weights.jsonfile import MAX_FILE_BYTES, check_lfs, file_bytes, read_bytes
-from fastlm.weights.modules import MODULES
 from fastlm.weights.paths import identity_of
 from fastlm.weights.safetensors import Checkpoint
-from fastlm.weights.source import Builder, Built, ModelSource
+from fastlm.weights.source import MODULES, Builder, Built, ModelSource
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = re.compile(r"(pytorch_model|model|consolidated)[\w.-]*\.(bin|pt|pth)(\.index\.json)?", re.ASCII)

@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 
 from fastlm.errors import FastlmError, ModelFileError, ParameterError, file_error
-from fastlm.weights.folder import no_gguf, open_folder
 from fastlm.weights.jsonfile import read_bytes
 from fastlm.weights.packed import open_packed
 from fastlm.weights.paths import path_of
@@ -55,7 +54,8 @@ def locate(path: str | os.PathLike[str]) -> ModelSource:
 
 
 def _folder(path: Path) -> ModelSource:
-    from fastlm.weights.colbert import open_colbert  # here: a .flm file needs neither
+    from fastlm.weights.colbert import open_colbert  # here: a .flm file needs none of them
+    from fastlm.weights.folder import open_folder
     from fastlm.weights.static import open_static
 
     if static := open_static(path):
@@ -67,6 +67,8 @@ def _folder(path: Path) -> ModelSource:
 def _file(path: Path) -> ModelSource:
     suffix = path.suffix.lower()
     if suffix == ".gguf":
+        from fastlm.weights.folder import no_gguf
+
         raise no_gguf(path)
     if suffix in CHECKPOINT_FILES:
         raise ParameterError(f"{path}: give the folder that holds config.json and the weights")

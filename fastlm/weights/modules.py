@@ -15,12 +15,11 @@ from fastlm.arch.config import MAX_WIDTH, Config, show
 from fastlm.errors import ModelFormatError, UnsupportedError
 from fastlm.weights.jsonfile import parse_json
 from fastlm.weights.safetensors import Checkpoint
-from fastlm.weights.source import ModelSource
+from fastlm.weights.source import MODULES, ModelSource
 from fastlm.weights.tensors import to_float32
 
 Array = NDArray[np.float32]
 
-MODULES = "modules.json"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # of a module
 TOKENS, VECTOR = "token_embeddings", "sentence_embedding"  # what a module reads and writes
 STATIC = "StaticEmbedding"  # a class of models that are modules

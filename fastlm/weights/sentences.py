@@ -9,8 +9,8 @@ from fastlm.arch.config import MAX_CONTEXT, MAX_WIDTH, Config
 from fastlm.arch.spec import ModelSpec
 from fastlm.weights.chain import Chain, Score, Splade
 from fastlm.weights.late import DOCUMENT, QUERY, Late, read_late
-from fastlm.weights.modules import ACTIVATIONS, MEAN, MODULES, STATIC, Normalize, Pooling, Step, read_modules
-from fastlm.weights.source import ModelSource
+from fastlm.weights.modules import ACTIVATIONS, MEAN, STATIC, Normalize, Pooling, Step, read_modules
+from fastlm.weights.source import MODULES, ModelSource
 
 _WITHOUT_EFFECT = {"padding", "return_tensors"}  # on one text without padding
 SETTINGS, LIMITS = "config_sentence_transformers.json", "sentence_bert_config.json"

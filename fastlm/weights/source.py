@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fastlm.errors import ModelFormatError
-from fastlm.weights.bind import Binding
 from fastlm.weights.jsonfile import MAX_JSON_BYTES, parse_object
+
+if TYPE_CHECKING:
+    from fastlm.weights.bind import Binding
+
+MODULES = "modules.json"  # of a folder of sentence-transformers: what comes behind the model
 
 Built = TypeVar("Built")
 Built_co = TypeVar("Built_co", covariant=True)
