@@ -21,10 +21,11 @@ def from_bf16(h: np.ndarray) -> np.ndarray:
     return (np.asarray(h, np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
-def rotated(x: np.ndarray) -> np.ndarray:
-    """Hadamard transforms of parts of rows, in float32: their own inverse, to the bit if no sum rounds."""
+def rotated(format: int, x: np.ndarray) -> np.ndarray:
+    """What is quantised of rows: of I8 Hadamard transforms of their parts, in float32, which are their own inverse, to
+    the bit if no sum rounds; of I4 the rows."""
     y, start, cols = np.array(x, np.float32), 0, x.shape[-1]
-    for part, distances in PARTS.items():
+    for part, distances in PARTS.items() if format == I8 else ():
         end = cols - (cols - start) % part
         y[..., start:end] *= np.float32(2.0 ** (-len(distances) / 2))
         for distance in distances:
@@ -100,7 +101,7 @@ class Weights:
 
     @property
     def dense(self) -> np.ndarray:
-        return rotated(self.column_scale * self.steps.astype(np.float32))
+        return rotated(self.layout.format, self.column_scale * self.steps.astype(np.float32))
 
     def encode(self, rng: np.random.Generator) -> np.ndarray:
         """Packed bytes; codes past the last column, which nothing may depend on, are random."""
@@ -148,7 +149,7 @@ def decode(format: int, packed: np.ndarray, rows: int, cols: int) -> Weights:
 
 def with_scales(format: int, scale: np.ndarray, values: np.ndarray) -> Weights:
     """Plain rounding: multipliers that just clip nothing, zeros so that the lowest weight of a group takes code 0."""
-    layout, (rows, cols), values = LAYOUTS[format], values.shape, rotated(values)
+    layout, (rows, cols), values = LAYOUTS[format], values.shape, rotated(format, values)
     padded = np.zeros((rows, layout.groups(cols) * layout.group))
     padded[:, :cols] = values
     groups = padded.reshape(rows, -1, layout.group)
@@ -170,7 +171,7 @@ def plainly(format: int, values: np.ndarray) -> Weights:
     """`with_scales`, of scales by which the widest group takes nearly the largest multiplier."""
     layout, cols = LAYOUTS[format], values.shape[1]
     width = layout.scale_cols or cols
-    parts = [rotated(values)[:, at : at + width] for at in range(0, cols, width)]
+    parts = [rotated(format, values)[:, at : at + width] for at in range(0, cols, width)]
     spread = [
         np.abs(p).max(axis=1) / 127
         if format == I8
@@ -197,18 +198,19 @@ def random_weights(format: int, rng: np.random.Generator, rows: int, cols: int, 
 class Inputs:
     """Of rotated rows: code int8 [tokens, cols], scale float32 [tokens, blocks]."""
 
+    format: int
     code: np.ndarray
     scale: np.ndarray
 
     @property
     def values(self) -> np.ndarray:
         """Numbers that become these if each block has a code of 127 or -127, and a scale that is a power of two."""
-        return rotated(self.code * np.repeat(self.scale, BLOCK, axis=1)[:, : self.code.shape[1]])
+        return rotated(self.format, self.code * np.repeat(self.scale, BLOCK, axis=1)[:, : self.code.shape[1]])
 
 
-def quantised(x: np.ndarray) -> Inputs:
+def quantised(format: int, x: np.ndarray) -> Inputs:
     """Rotated; one scale per block of 256, such that the largest number takes 127; nearest even codes. In float32."""
-    x = rotated(x)
+    x = rotated(format, x)
     blocks = [x[:, at : at + BLOCK] for at in range(0, x.shape[1], BLOCK)]
     codes, scales = [], []
     for block in blocks:
@@ -217,15 +219,15 @@ def quantised(x: np.ndarray) -> Inputs:
         factor = np.where(some, np.float32(127) / np.where(some, top, np.float32(1)), np.float32(0))
         codes.append(np.rint(block * factor.astype(np.float32)).astype(np.int8))
         scales.append(np.where(some, top * (np.float32(1) / np.float32(127)), np.float32(0)).astype(np.float32))
-    return Inputs(np.concatenate(codes, axis=1), np.concatenate(scales, axis=1))
+    return Inputs(format, np.concatenate(codes, axis=1), np.concatenate(scales, axis=1))
 
 
-def exact_inputs(rng: np.random.Generator, tokens: int, cols: int) -> Inputs:
+def exact_inputs(format: int, rng: np.random.Generator, tokens: int, cols: int) -> Inputs:
     """Any codes, with scales that are powers of two; `values` of them are quantised without an error."""
     code = rng.integers(-127, 128, (tokens, cols)).astype(np.int8)
     for at in range(0, cols, BLOCK):
         code[np.arange(tokens), rng.integers(at, min(at + BLOCK, cols), tokens)] = rng.choice([-127, 127], tokens)
-    return Inputs(code, (2.0 ** rng.integers(-4, 5, (tokens, -(-cols // BLOCK)))).astype(np.float32))
+    return Inputs(format, code, (2.0 ** rng.integers(-4, 5, (tokens, -(-cols // BLOCK)))).astype(np.float32))
 
 
 def block_sums(w: Weights, x: Inputs) -> np.ndarray:

@@ -37,12 +37,12 @@ size_t flm_input_bytes(flm_format format, size_t cols);
  * F16; dst is then filled but must not be used. Rows past n_rows in the last strip become zeros. */
 int flm_matrix_pack(flm_format format, void *dst, const void *values, flm_dtype dtype, size_t n_rows, size_t cols);
 
-/* Rotates and quantises the weights of one strip. rows: [padded_cols][16], column by column, zeros past cols;
- * padded_cols is cols rounded up to FLM_GROUP. They are overwritten. */
+/* Quantises the weights of one strip, rotated if the format is of rotated rows. rows: [padded_cols][16], column by
+ * column, zeros past cols; padded_cols is cols rounded up to FLM_GROUP. They are overwritten. */
 typedef void flm_quantize_strip_fn(unsigned char *strip, float *rows, size_t cols, size_t padded_cols);
 
 /* As flm_matrix_pack, with each strip written by quantize. columns: scratch memory of 16 * padded_cols floats. Stops
- * at the first strip with a value that is not finite, or 2^124 or larger: rotated it is up to eight times as large. */
+ * at the first strip with a value that is not finite, or 2^124 or larger: rotated it may be eight times as large. */
 int flm_matrix_quantize(flm_quantize_strip_fn *quantize, flm_format format, void *dst, const void *values,
                         flm_dtype dtype, size_t n_rows, size_t cols, float *columns);
 

@@ -3,7 +3,7 @@
  * Columns are divided into groups, and groups into blocks of FLM_BLOCK columns; the last of either may be short.
  * "Block" in csrc/ always means these 256 columns.
  *
- * What is quantised are rotated rows, of weights and of inputs: products are those of the rows themselves, since the
+ * I8 quantises rotated rows, of weights and of inputs: products are those of the rows themselves, since the
  * rotation R is orthogonal, (W R)(R x) = W x, and its own inverse. It spreads an outlier over 64 columns, which would
  * take the resolution of 255 others. A row is cut in parts of 256 columns, then of 64, 16, 4 and 1, from left to right,
  * and R is a Hadamard transform of each: sums and differences of columns that are so far apart, times a power of two:
@@ -11,6 +11,7 @@
  *   64   32, 16, 8, 4, 2, 1                                                                     1/8
  *   16   8, 4, 2, 1                                                                             1/4
  *   4    2, 1                                                                                   1/2
+ * I4 takes rows as they are: its own rounding is a hundred times as coarse as that of the inputs.
  *
  *   I8  w[r][k] = scale[r] * multiplier[r][k / 32] * code[r][k]
  *       code -127 .. 127 (stored + 128), multiplier 1 .. 255; scale bfloat16
@@ -74,7 +75,7 @@ static inline size_t flm_i4_strip_bytes(size_t cols) {
     return flm_i4_codes_at(cols, last) + (flm_block_cols(cols, last) + 7) / 8 * FLM_LINE_BYTES;
 }
 
-/* Inputs as integer kernels read them, rotated: x[k] = scale[block] * code[k], code -127 .. 127. One row is
+/* Inputs as integer kernels read them (of I8 rotated): x[k] = scale[block] * code[k], code -127 .. 127. One row is
  *
  *     | codes int8[cols, padded to 64] | offsets int32[groups] | pad | scales f32[blocks] | totals i32[blocks] | pad |
  *

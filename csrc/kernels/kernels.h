@@ -13,11 +13,11 @@
 #include "../format/matrix.h"
 #include "../format/quantized.h"
 
-/* Inputs in the form that the products of a format read: rotated and quantised to int8 codes with a scale for each
- * block, or, where AMX multiplies bfloat16, split in two bfloat16. A job covers columns [from, to) of rows [row, row +
- * n) of all n_rows inputs of one product. `from` is a multiple of FLM_BLOCK, and so is `to`, unless it is cols. Threads
- * may run jobs of one dst at the same time if their parts do not overlap; a part's bits do not depend on how the
- * inputs were cut. */
+/* Inputs in the form that the products of a format read: quantised to int8 codes with a scale for each block (of I8
+ * rotated before), or, where AMX multiplies bfloat16, split in two bfloat16. A job covers columns [from, to) of rows
+ * [row, row + n) of all n_rows inputs of one product. `from` is a multiple of FLM_BLOCK, and so is `to`, unless it is
+ * cols. Threads may run jobs of one dst at the same time if their parts do not overlap; a part's bits do not depend on
+ * how the inputs were cut. */
 typedef struct flm_inputs_job {
     const float *x; /* column `from` of the first row; rows are x_stride floats apart */
     size_t x_stride, row, n, from, to;

@@ -52,7 +52,7 @@ enum section_kind {
     SECTION_KINDS = 6
 };
 
-enum { MAX_SECTIONS = 64, LAYOUT_ROWS = 0, LAYOUT_I8_ROTATED = 7, LAYOUT_I4_ROTATED = 8 };
+enum { MAX_SECTIONS = 64, LAYOUT_ROWS = 0, LAYOUT_I4_IN_ORDER = 6, LAYOUT_I8_ROTATED = 7 };
 
 typedef struct container {
     const unsigned char *file;
@@ -146,7 +146,7 @@ static flm_status read_index(container *c, flm_format *format) {
 /* The layout number of a format's strips. The first layout of a format has the format's number. */
 static uint32_t layout_of(flm_format format) {
     if (format == FLM_FORMAT_I8) return LAYOUT_I8_ROTATED;
-    return format == FLM_FORMAT_I4 ? LAYOUT_I4_ROTATED : (uint32_t)format;
+    return format == FLM_FORMAT_I4 ? LAYOUT_I4_IN_ORDER : (uint32_t)format;
 }
 
 static flm_status bind_tensor(const container *c, flm_model *model, size_t i, uint64_t *end) {

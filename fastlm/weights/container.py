@@ -22,7 +22,7 @@ MAGIC = b"\x89FLM\r\n\x1a\n"
 VERSION = 1
 ALIGN = 64
 STRIP_ROWS = 16
-FORMATS = {"float32": (1, 1), "float16": (2, 2), "bfloat16": (3, 3), "int8": (4, 7), "int4": (5, 8)}  # number, layout
+FORMATS = {"float32": (1, 1), "float16": (2, 2), "bfloat16": (3, 3), "int8": (4, 7), "int4": (5, 6)}  # number, layout
 
 _BLOCK_BYTES = 16 << 20
 _HEADER = struct.Struct("<8sIIQI36x")

@@ -81,7 +81,7 @@ def check_nearest(w: Weights, values: np.ndarray) -> None:
     assert (w.code >= w.layout.low).all() and (w.code <= w.layout.high).all()
     assert (w.multiplier >= 1).all() and (w.multiplier <= w.layout.top).all()
     used = step > 0
-    wanted = np.divide(rotated(values), step, where=used, out=np.zeros_like(step)) + w.zero[:, group]
+    wanted = np.divide(rotated(w.layout.format, values), step, where=used, out=np.zeros_like(step)) + w.zero[:, group]
     inside = np.clip(wanted, w.layout.low, w.layout.high)
     assert np.abs(w.code - inside)[used].max(initial=0) <= 0.5 + 1e-4
     assert not w.dense[~used].any()
@@ -102,7 +102,7 @@ def squared_errors(w: Weights, values: np.ndarray) -> np.ndarray:
     """Of each group of rotated weights, float64 [rows, groups]."""
     rows, cols = values.shape
     padded = np.zeros((rows, w.layout.groups(cols) * w.layout.group))
-    padded[:, :cols] = (w.column_scale.astype(np.float64) * w.steps - rotated(values)) ** 2
+    padded[:, :cols] = (w.column_scale.astype(np.float64) * w.steps - rotated(w.layout.format, values)) ** 2
     return padded.reshape(rows, -1, w.layout.group).sum(axis=2)
 
 

@@ -56,7 +56,7 @@ def test_every_length(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Gu
     for cols in range(1, 301):
         rows, tokens = 1 + cols * 7 % 83, 1 + cols * 5 % 41
         weights = random_weights(QUANTIZED[name], rng, rows, cols, exact=True)
-        check_exact(kernels, kernel_library, guarded, weights, exact_inputs(rng, tokens, cols))
+        check_exact(kernels, kernel_library, guarded, weights, exact_inputs(QUANTIZED[name], rng, tokens, cols))
 
 
 def test_many_blocks(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
@@ -64,7 +64,7 @@ def test_many_blocks(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Gua
     for cols in (511, 512, 513, 767, 769, 1024 + 33, 2048):
         for tokens in (1, 2, 5, 6, 15, 16, 17, 31, 33, 70):
             weights = random_weights(QUANTIZED[name], rng, 1 + tokens * 11 % 53, cols, exact=True)
-            check_exact(kernels, kernel_library, guarded, weights, exact_inputs(rng, tokens, cols))
+            check_exact(kernels, kernel_library, guarded, weights, exact_inputs(QUANTIZED[name], rng, tokens, cols))
 
 
 def test_any_scales(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guarded, name: str) -> None:
@@ -74,7 +74,7 @@ def test_any_scales(kernels: Kernels, kernel_library: ctypes.CDLL, guarded: Guar
             weights = random_weights(QUANTIZED[name], rng, 1 + cols * 7 % 83, cols)
             x = (rng.standard_normal((tokens, cols)) * np.exp(rng.uniform(-9, 9, (tokens, cols)))).astype(np.float32)
             y = multiply(kernels, kernel_library, guarded, PackedWeights(guarded, weights), x)
-            check_close(y, weights, quantised(x))
+            check_close(y, weights, quantised(QUANTIZED[name], x))
 
 
 @pytest.mark.parametrize("cols", [1, 33, 255, 256, 257, 2048])
@@ -94,7 +94,7 @@ def test_extremes_do_not_overflow(
     for tokens in (1, 2, 6, 12, 16, 33):
         codes = np.full((tokens, cols), 127, np.int8)
         codes[1::2] = -127
-        inputs = Inputs(codes, np.full((tokens, -(-cols // BLOCK)), 2.0, np.float32))
+        inputs = Inputs(layout.format, codes, np.full((tokens, -(-cols // BLOCK)), 2.0, np.float32))
         check_exact(kernels, kernel_library, guarded, weights, inputs)
 
 
@@ -139,7 +139,7 @@ def test_more_tokens_than_fit_any_buffer(
         w = PackedWeights(guarded, random_weights(QUANTIZED[name], rng, rows, cols))
         x = rng.standard_normal((tokens, cols)).astype(np.float32)
         y = multiply(kernels, kernel_library, guarded, w, x)
-        check_close(y, w.weights, quantised(x))
+        check_close(y, w.weights, quantised(QUANTIZED[name], x))
         for t in (0, 31, 32, 255, 256, 287, tokens - 1):
             assert same_bits(multiply(kernels, kernel_library, guarded, w, x[t : t + 1])[0], y[t])
 
@@ -153,7 +153,7 @@ def picking(format: int, n: int) -> Weights:
     return Weights(layout, scale, np.ones(groups, np.int64), np.full(groups, rest), np.eye(n, dtype=np.int64) + rest)
 
 
-def awkward_rows(rng: np.random.Generator, cols: int) -> np.ndarray:
+def awkward_rows(format: int, rng: np.random.Generator, cols: int) -> np.ndarray:
     """Ordinary rows, and zeros, ties, tiny and huge numbers; ties and the least numbers are so when rotated."""
     x = rng.standard_normal((24, cols)).astype(np.float32)
     x[1] = 0
@@ -162,10 +162,10 @@ def awkward_rows(rng: np.random.Generator, cols: int) -> np.ndarray:
     x[4] *= np.float32(2) ** rng.integers(-40, 40, cols)
     x[5] = rng.integers(-126, 126, cols) + 0.5
     x[5, ::BLOCK] = 127
-    x[5] = rotated(x[5])
+    x[5] = rotated(format, x[5])
     x[6, :BLOCK] = 0
     x[7, BLOCK - 1 :] = 0
-    x[8:10] = rotated(np.full((2, cols), 2.0**-100, np.float32))
+    x[8:10] = rotated(format, np.full((2, cols), 2.0**-100, np.float32))
     x[9] *= np.nextafter(np.float32(1), np.float32(2))
     x[10] = np.finfo(np.float32).max / 8
     x[11] = -x[11, 0]
@@ -179,8 +179,8 @@ def test_inputs_are_quantised_by_the_definition(
     rng = np.random.default_rng(SEED)
     for cols in (1, 2, 15, 16, 17, 31, 32, 33, 63, 64, 65, 255, 256, 257, 300, 513):
         w = PackedWeights(guarded, picking(QUANTIZED[name], cols))
-        x = awkward_rows(rng, cols)
-        inputs = quantised(x)
+        x = awkward_rows(QUANTIZED[name], rng, cols)
+        inputs = quantised(QUANTIZED[name], x)
         expected = inputs.code * np.repeat(inputs.scale, BLOCK, axis=1)[:, :cols]
         assert np.abs(inputs.code).max() == 127 and (inputs.scale[1] == 0).all()
         for n in (1, 5, 24):
