@@ -267,6 +267,8 @@ def _fill(core: _core.Model, binding: Binding, report: Progress) -> None:
 def _reporter(progress: Progress | bool | None) -> Progress:
     if callable(progress):
         return progress
+    if not isinstance(progress, bool | None):
+        raise ParameterError(f"progress must be a function, True or False, not {shown(progress)}")
     return _bar if progress else lambda done, total, name: None
 
 

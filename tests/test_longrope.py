@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastlm
-from fastlm.tasks import score
+from fastlm.tasks import continuations
 
 GOLDEN = Path(__file__).with_name("golden") / "phi3_longrope"
 CONFIG = json.loads((GOLDEN / "config.json").read_text())
@@ -124,7 +124,7 @@ def test_scores_are_those_of_the_whole_text(
     model: fastlm.Model, n: int, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However it is cut into pieces: the first of them knows how long the text is."""
-    monkeypatch.setattr(score, "PIECE_VALUES", rows * model.vocab)
+    monkeypatch.setattr(continuations, "BATCH_VALUES", rows * model.vocab)
     ids = IDS[:n]
     expected = logprobs(model, ids)
     assert model.loglikelihood(ids) == pytest.approx(expected.sum(), rel=1e-12)

@@ -55,6 +55,20 @@ def test_what_a_text_leaves_does_not_show(folder: Path, kv_dtype: str) -> None:
         assert all(np.array_equal(model.embed(text), vector) for text, vector in zip(texts, alone, strict=False))
 
 
+@pytest.mark.parametrize("counted", [True, False])
+def test_progress(folder: Path, counted: bool) -> None:
+    """After each part, of how many if that is known; what cannot be called is refused before anything runs."""
+    n = READ_AT_ONCE + 5
+    texts, total, seen = ["the"] * n, n if counted else None, []
+    with fastlm.load(folder, threads=2) as model:
+        model.embed(texts if counted else iter(texts), progress=lambda *done: seen.append(done))
+        assert seen == [(READ_AT_ONCE, total), (n, total)]
+        with pytest.raises(ParameterError, match="progress must be a function"):
+            model.embed(texts, progress=5)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="progress must be a function, True or False, not 5"):
+        fastlm.load(folder, progress=5)  # type: ignore[arg-type]
+
+
 def test_threads_take_whole_texts(folder: Path) -> None:
     """Each of two threads runs steps of its own, and all of their tokens are counted."""
     texts = many(400, 2)

@@ -33,6 +33,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm.cli.attention import register as register_attention
     from fastlm.cli.commands import register
     from fastlm.cli.encoders import register as register_encoders
+    from fastlm.cli.evaluate import register as register_evaluation
     from fastlm.cli.parser import Parser
     from fastlm.train.options import register as register_training
 
@@ -42,6 +43,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     register(commands)
     register_encoders(commands)
     register_attention(commands)
+    register_evaluation(commands)
     register_training(commands)
     try:
         args = parser.parse_args(argv)

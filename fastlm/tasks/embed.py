@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
-from fastlm.tasks.texts import groups, hidden, pooled, read
+from fastlm.tasks.texts import Progress, given, groups, hidden, pooled, read
 from fastlm.tasks.vectors import advance, pool, unit
 from fastlm.tokenizer.reading import Reading
 from fastlm.weights.modules import POOLINGS, Dense, Pooling, Step
 from fastlm.weights.sentences import Sentences
 
 Array = NDArray[np.float32]
-Progress = Callable[[int, int | None], None]
 OTHER_NAMES = {"first": "cls", "last": "lasttoken"}
 ROWS = {"cls": "first", "mean": "mean", "lasttoken": "last"}  # what the core pools, as it calls it; a decoder's: last
 
@@ -58,17 +57,14 @@ def embed(
         dimensions = min(way.setup.dimensions or width, width)
     dimensions = whole(dimensions, "dimensions", 1, width)
     single = isinstance(texts, str)
-    total = len(texts) if isinstance(texts, Sequence) and not single else None
     found, done = [], 0
-    for group in groups([texts] if single else _list(texts)):
+    for first, group in groups([texts] if single else given(texts), progress):
         begun = [begin(way.prompt, text) for text in group]
-        readings = read(engine, begun, first=done, longest=way.setup.longest, truncate=truncate)
-        vectors = _vectors(engine, readings, way, done)
+        readings = read(engine, begun, first=first, longest=way.setup.longest, truncate=truncate)
+        vectors = _vectors(engine, readings, way, first)
         vectors = np.ascontiguousarray(vectors[:, :dimensions])
         found.append(unit(vectors) if way.unit else vectors)
-        done += len(group)
-        if progress is not None:
-            progress(done, total)
+        done = first + len(group)
     vectors = _together(found, done, dimensions)
     return vectors[0] if single else vectors
 
@@ -82,12 +78,6 @@ def _together(parts: list[Array], n: int, width: int) -> Array:
         found[n - len(parts[-1]) : n] = parts[-1]
         n -= len(parts.pop())
     return found
-
-
-def _list(texts: object) -> Iterable[object]:
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise ParameterError(f"texts must be a text or a list of texts, not {shown(texts)}")
-    return texts
 
 
 def _way(engine: Engine, prompt_name: str | None, pooling: object, normalize: object) -> _Way:

@@ -79,8 +79,8 @@ def classify(
             with error_of(f"texts[{i}]"):
                 found.append(_zero_shot(engine, entailed, text, wanted, top_k))
         return found
-    for group in groups(given(texts)):
-        logits = scores(engine, read(engine, group, first=len(found))).astype(np.float64)
+    for first, group in groups(given(texts)):
+        logits = scores(engine, read(engine, group, first=first)).astype(np.float64)
         found += [_best(known, row, top_k) for row in probabilities(engine.config, logits)]
     return found
 

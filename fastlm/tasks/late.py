@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from fastlm.arguments import items
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.tasks.embed import begin, prompt_of
-from fastlm.tasks.texts import given, groups, hidden, read
+from fastlm.tasks.texts import Progress, given, groups, hidden, read
 from fastlm.tasks.vectors import advance
 from fastlm.tokenizer.reading import Assembled, Reading, Tokens
 from fastlm.weights.late import DOCUMENT, QUERY, Expansion, Mask
@@ -26,7 +26,7 @@ def embed_tokens(
     *,
     prompt_name: str | None,
     truncate: bool,
-    progress: Callable[[int, int | None], None] | None,
+    progress: Progress | None,
 ) -> list[Array]:
     """See `Model.embed_tokens`."""
     setup = engine.sentences
@@ -39,18 +39,15 @@ def embed_tokens(
     expansion = late.expansion if kind == QUERY else None
     longest = expansion.length if expansion and expansion.fixed else late.longest(kind)
     scored = _scored(engine, late.mask, kind)
-    total = len(texts) if isinstance(texts, Sequence) else None
     found: list[Array] = []
-    for group in groups(given(texts)):
+    for first, group in groups(given(texts), progress):
         begun = [begin(prompt, text) for text in group]
-        readings = read(engine, begun, first=len(found), longest=longest or setup.longest, truncate=truncate)
+        readings = read(engine, begun, first=first, longest=longest or setup.longest, truncate=truncate)
         filled = readings if expansion is None else [_filled(engine, reading, expansion) for reading in readings]
         apart = expansion is not None and not expansion.attend
         made = _apart(engine, filled, readings) if apart else hidden(engine, filled)
         for reading, states in zip(filled, made, strict=True):
             found.append(advance(states[scored[reading.ids]], setup.token_steps))
-        if progress is not None:
-            progress(len(found), total)
     return found
 
 

@@ -44,8 +44,7 @@ def rerank(engine: Engine, query: str, docs: Iterable[str], top_n: int | None, p
     documents = list(given(docs, "docs"))
     prompt = prompt_of(engine.sentences, prompt_name)
     found: list[Array] = []
-    for group in groups(documents):
-        first = sum(map(len, found))
+    for first, group in groups(documents):
         if score is None:
             pairs = [(begin(prompt, query), document) for document in group]
             found.append(scores(engine, read(engine, pairs, "docs", first=first, joins=True)))

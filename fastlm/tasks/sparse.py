@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import UnsupportedError, memory_for
 from fastlm.tasks.embed import begin, prompt_of
-from fastlm.tasks.texts import by_token, given, groups, only, read
+from fastlm.tasks.texts import Progress, by_token, given, groups, only, read
 from fastlm.weights.chain import Splade
 
 Array = NDArray[np.float32]
@@ -25,7 +25,7 @@ def embed_sparse(
     prompt_name: str | None,
     top_k: int | None,
     truncate: bool,
-    progress: Callable[[int, int | None], None] | None,
+    progress: Progress | None,
 ) -> list[dict[str, float]]:
     """See `Model.embed_sparse`."""
     setup = engine.sentences
@@ -36,16 +36,13 @@ def embed_sparse(
     if top_k is not None:
         top_k = whole(top_k, "top_k", 1, engine.vocab)
     prompt = prompt_of(setup, prompt_name)
-    total = len(texts) if isinstance(texts, Sequence) else None
     found: list[dict[str, float]] = []
-    for group in groups(given(texts)):
+    for first, group in groups(given(texts), progress):
         begun = [begin(prompt, text) for text in group]
-        readings = read(engine, begun, first=len(found), longest=setup.longest, truncate=truncate)
+        readings = read(engine, begun, first=first, longest=setup.longest, truncate=truncate)
         with memory_for("the logits of a text's tokens"):
             weights = (_weights(logits, setup.sparse) for logits in by_token(engine, readings))
             found += [_words(engine, row, top_k) for row in weights]
-        if progress is not None:
-            progress(len(found), total)
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 
 import numpy as np
@@ -17,6 +17,7 @@ from fastlm.tasks.forward import head_rows
 from fastlm.tokenizer.reading import Reading, Tokens, pair
 
 Array = NDArray[np.float32]
+Progress = Callable[[int, int | None], None]
 READ_AT_ONCE = 1024  # texts, which are then sorted
 RUN_AT_ONCE = 64  # texts of a decoder, which has a session for each
 VALUES_AT_ONCE = 1 << 23  # of tokens' rows that are kept: 32 MiB
@@ -96,11 +97,20 @@ def check(engine: Engine, reading: Tokens, longest: int, remedy: str = "") -> No
         raise ParameterError(f"the tokenizer makes token {max(reading.ids)} of it; the model has {engine.vocab}")
 
 
-def groups(texts: Iterable[object]) -> Iterator[list[object]]:
-    """As many texts as are read at once, until there are no more."""
-    rest = iter(texts)
+def groups(texts: Iterable[object], progress: Progress | None = None) -> Iterator[tuple[int, list[object]]]:
+    """As many texts as are read at once, until there are no more, with the number of the first of them.
+
+    progress: called with how many are done, and of how many, if that is known, when the next ones are asked for.
+    """
+    if progress is not None and not callable(progress):
+        raise ParameterError(f"progress must be a function of how many are done and of how many, not {shown(progress)}")
+    total = len(texts) if isinstance(texts, Sequence) else None
+    rest, done = iter(texts), 0
     while found := list(islice(rest, READ_AT_ONCE)):
-        yield found
+        yield done, found
+        done += len(found)
+        if progress is not None:
+            progress(done, total)
 
 
 def pooled(engine: Engine, readings: Sequence[Tokens], rows: str) -> Array:
