@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastlm import _core
 from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
-from fastlm.errors import StateError
+from fastlm.errors import StateError, UnsupportedError
 from fastlm.generation import Parameters, resolve
 from fastlm.results import Trace
 from fastlm.running import Run
@@ -90,6 +90,10 @@ class Engine:
         if said and said.score:
             return ("rerank", "generate")
         return ("generate", *(("chat",) if self.templates else ()), vectors)
+
+    def refusal(self, what: str) -> UnsupportedError:
+        """The error of a task that the checkpoint is not for: `what` says which, and what it lacks."""
+        return UnsupportedError(f"{what}; it can: {', '.join(self.tasks) or 'forward'}")
 
     @property
     def tokenizer(self) -> Tokenizer | None:

@@ -12,7 +12,7 @@ from fastlm.errors import UnsupportedError
 def chat_ids(engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any]) -> list[int]:
     """See `Model.chat_prompt`; the names of `variables` may be anything yet."""
     if not engine.writes:
-        raise UnsupportedError(f"chat: this model writes no text; it can: {', '.join(engine.tasks)}")
+        raise engine.refusal("chat: this model writes no text")
     tokenizer = engine.prompts.needed_tokenizer()
     if engine.templates is None:
         raise UnsupportedError(

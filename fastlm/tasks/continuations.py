@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fastlm import _core
 from fastlm.engine import Engine
-from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError
+from fastlm.errors import ContextLengthError, ParameterError
 
 BATCH_VALUES = 1 << 23  # logits in memory at a time: 32 MiB, and twice that as float64
 BATCH_TOKENS, BATCH_SEQUENCES = 4096, 64
@@ -61,7 +61,7 @@ def continuations(
         A sequence has more tokens than the context and one, or none before those that are scored.
     """
     if not engine.writes or engine.kind != "decoder":
-        raise UnsupportedError("scoring a text needs a decoder that writes")
+        raise engine.refusal("scores of tokens: this model is no decoder that writes")
     jobs = _jobs(engine, given)
     found = [Scores(np.empty(n), np.empty(n, np.bool_)) for _, n in given]
     for batch in _batches(engine, jobs):

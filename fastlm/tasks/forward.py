@@ -12,7 +12,7 @@ from fastlm import _core
 from fastlm.arch.spec import Attention, ModelSpec, Pool, Source, Stack
 from fastlm.arguments import items, shown, whole
 from fastlm.engine import Engine
-from fastlm.errors import ContextLengthError, ParameterError, UnsupportedError, memory_for
+from fastlm.errors import ContextLengthError, ParameterError, memory_for
 from fastlm.tokenizer.prompts import Prompt
 
 Array = NDArray[np.float32]
@@ -167,16 +167,19 @@ def _item(
     )
 
 
+def softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(e / e.sum(axis=-1, keepdims=True))
+
+
 def next_tokens(engine: Engine, prompt: Prompt, k: int) -> list[tuple[int, str, float]]:
     """See `Model.next_tokens`."""
     k = whole(k, "k", 1, engine.vocab)
     if not engine.writes or engine.kind != "decoder":
-        raise UnsupportedError(f"next_tokens: this model can only {', '.join(engine.tasks)}")
+        raise engine.refusal("next_tokens: this model is no decoder that writes")
     outputs = run_forward(engine, engine.prompts.ids(prompt), None, None, Wanted("last", False, False))
     assert outputs.logits is not None
-    x = outputs.logits[-1].astype(np.float64)
-    p = np.exp(x - x.max())
-    p /= p.sum()
+    p = softmax(outputs.logits[-1].astype(np.float64))
     best = np.argsort(-p, kind="stable")[:k]
     piece = engine.tokenizer.piece if engine.tokenizer else lambda token: ""
     return [(int(i), piece(int(i)), float(p[i])) for i in best]

@@ -12,6 +12,7 @@ from fastlm.arch.heads import CLASSIFY, TAG
 from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError, error_of
+from fastlm.tasks.forward import softmax
 from fastlm.tasks.texts import by_token, given, groups, only, read, read_one, scores
 from fastlm.tokenizer.reading import Reading
 
@@ -43,11 +44,6 @@ def names(config: Mapping[str, object], count: int) -> list[str]:
     given = config.get("id2label")
     named = given if isinstance(given, Mapping) else {}
     return [str(named.get(str(i), named.get(i, f"LABEL_{i}"))) for i in range(count)]
-
-
-def softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return np.asarray(e / e.sum(axis=-1, keepdims=True))
 
 
 def sigmoid(x: Array) -> Array:

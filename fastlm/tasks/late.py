@@ -32,8 +32,7 @@ def embed_tokens(
     setup = engine.sentences
     late = setup.late
     if late is None:
-        can = ", ".join(engine.tasks) or "forward"
-        raise UnsupportedError(f"embed_tokens: this folder has no modules for vectors of tokens; it can: {can}")
+        raise engine.refusal("embed_tokens: this folder has no modules for vectors of tokens")
     kind = prompt_name or setup.default_prompt or DOCUMENT
     prompt = prompt_of(setup, kind)
     expansion = late.expansion if kind == QUERY else None

@@ -13,7 +13,7 @@ from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError, error_of
 from fastlm.tasks.embed import begin, prompt_of
-from fastlm.tasks.labels import softmax
+from fastlm.tasks.forward import softmax
 from fastlm.tasks.texts import RUN_AT_ONCE, check, given, groups, only, pooled, read, scores
 from fastlm.tasks.vectors import activated
 from fastlm.tokenizer.reading import Assembled, Tokens

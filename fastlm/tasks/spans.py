@@ -10,7 +10,8 @@ from fastlm.arch.heads import ANSWER, FILL
 from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
-from fastlm.tasks.labels import Span, softmax
+from fastlm.tasks.forward import softmax
+from fastlm.tasks.labels import Span
 from fastlm.tasks.texts import by_token, listed_rows, only, read, read_one
 from fastlm.tokenizer.reading import Reading
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fastlm.arch.heads import FILL
 from fastlm.arguments import whole
 from fastlm.engine import Engine
-from fastlm.errors import UnsupportedError, memory_for
+from fastlm.errors import memory_for
 from fastlm.tasks.embed import begin, prompt_of
 from fastlm.tasks.texts import Progress, by_token, given, groups, only, read
 from fastlm.weights.chain import Splade
@@ -30,8 +30,7 @@ def embed_sparse(
     """See `Model.embed_sparse`."""
     setup = engine.sentences
     if setup.sparse is None:
-        can = ", ".join(engine.tasks) or "forward"
-        raise UnsupportedError(f"embed_sparse: this checkpoint lists no SpladePooling in modules.json; it can: {can}")
+        raise engine.refusal("embed_sparse: this checkpoint lists no SpladePooling in modules.json")
     only(engine, FILL, "embed_sparse")
     if top_k is not None:
         top_k = whole(top_k, "top_k", 1, engine.vocab)

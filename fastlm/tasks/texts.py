@@ -12,7 +12,7 @@ from fastlm import _core
 from fastlm.arch.spec import Pool
 from fastlm.arguments import shown
 from fastlm.engine import Engine
-from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, UnsupportedError, error_of
+from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, error_of
 from fastlm.tasks.forward import head_rows
 from fastlm.tokenizer.reading import Reading, Tokens, pair
 
@@ -26,8 +26,7 @@ VALUES_AT_ONCE = 1 << 23  # of tokens' rows that are kept: 32 MiB
 def only(engine: Engine, task: str, name: str = "") -> None:
     """An error where the checkpoint has no head of this task, which `name` (or the task) is a method for."""
     if engine.task != task:
-        can = ", ".join(engine.tasks) or "forward"
-        raise UnsupportedError(f"{name or task}: this checkpoint has no head for it; it can: {can}")
+        raise engine.refusal(f"{name or task}: this checkpoint has no head for it")
 
 
 def given(texts: object, name: str = "texts") -> Iterable[object]:
