@@ -11,7 +11,7 @@ from typing import Any
 
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
+from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs, postprocess_generated_text
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
@@ -19,6 +19,7 @@ from fastlm.errors import ParameterError
 from fastlm.generation import Request
 from fastlm.loading import load
 from fastlm.tasks.continuations import Continuation, continuations
+from fastlm.tokenizer.vocabulary import vocabulary
 
 Instances = Sequence[Any]  # lm_eval.api.instance.Instance
 
@@ -35,10 +36,9 @@ class FastLM(TemplateLM):  # type: ignore[misc]  # the harness may be missing wh
         Tokens of the longest sequence; longer contexts lose their beginning. None: the model's context.
     max_gen_toks
         Tokens that are written where a task does not say.
-    batch_size, max_batch_size
-        The harness gives them; sequences share steps as they fit, so they change nothing.
-    device
-        "cpu" or None.
+    batch_size, max_batch_size, device
+        The harness gives them to every model ("cuda:0", too). They change nothing: sequences share steps as they fit,
+        on the CPU.
     **options
         dtype, threads, kv_dtype, kv_bytes: of `fastlm.load`.
     """
@@ -55,17 +55,17 @@ class FastLM(TemplateLM):  # type: ignore[misc]  # the harness may be missing wh
         **options: Any,
     ) -> None:
         super().__init__()
-        if device not in (None, "cpu"):
-            raise ParameterError(f"device: fastlm runs on the CPU, not on {device!r}")
         if unknown := set(options) - {"dtype", "threads", "kv_dtype", "kv_bytes"}:
             raise ParameterError(f"model_args: unknown {', '.join(sorted(unknown))}")
         self.model = load(pretrained, context=max_length, **options)
         self.max_length, self.max_gen_toks = self.model.context, max_gen_toks
         self._tokenizer = self.model.engine.prompts.needed_tokenizer()
-        known = [*self._tokenizer.eos, self.model.bos]
+        engine = self.model.engine
+        said = vocabulary(self._tokenizer, engine.config, engine.defaults, engine.vocab)
+        known = [*self._tokenizer.eos, *said["eos"], said["bos"]]
         if known == [None]:
             raise ParameterError("the model names neither an end token nor one to begin with: the harness needs one")
-        self._end = int(known[0] or 0)
+        self._end: int = known[0]
 
     @property
     def eot_token_id(self) -> int:
@@ -140,7 +140,10 @@ class FastLM(TemplateLM):  # type: ignore[misc]  # the harness may be missing wh
         return Request(self.tok_encode(context)[-room:], max_tokens=most, stop=stop, **params)
 
     def _written(self, requests: Sequence[Request]) -> list[str]:
-        return [done.text for done in self.model.batch(requests)]
+        """As the `hf` backend decodes: what was written alone, which drops the space that it begins with."""
+        written = zip(requests, self.model.batch(requests), strict=True)
+        decode = self._tokenizer.decode
+        return [postprocess_generated_text(decode(done.token_ids), r.params["stop"], None) for r, done in written]
 
     def _keep(self, what: str, requests: Sequence[Any], results: Sequence[Any]) -> None:
         """For the harness's cache."""
