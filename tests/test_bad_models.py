@@ -86,8 +86,8 @@ def test_absurd_config_values(family: str, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).symlink_to(GOLDEN / family / WEIGHTS)
     use(GOLDEN / family)
     before, refused = resident_bytes(), 0
-    for *parents, key in places(config):
-        for value in ABSURD:
+    for n, (*parents, key) in enumerate(places(config)):
+        for value in ABSURD[n % 3 :: 3]:  # arch/test_absurd.py reads all of them
             changed = copy.deepcopy(config)
             inner = changed
             for parent in parents:
@@ -98,7 +98,7 @@ def test_absurd_config_values(family: str, tmp_path: Path) -> None:
             if text is not None:
                 refused += 1
                 assert key in text or any(word in text for word in ELSEWHERE), (key, value, text)
-    assert refused > 75
+    assert refused > 25
     assert resident_bytes() - before < 64 << 20
 
 
