@@ -7,9 +7,18 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class AnyShape(Protocol):
+    """What a checkpoint is made from."""
+
+    def config(self, dtype: str) -> dict[str, object]: ...
+
+    def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,7 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDA
     return x if dtype == "float32" else (x.view(np.uint32) >> 16).astype("<u2")
 
 
-def write_checkpoint(folder: Path, shape: Shape, dtype: str = "bfloat16", seed: int = 0) -> Path:
+def write_checkpoint(folder: Path, shape: AnyShape, dtype: str = "bfloat16", seed: int = 0) -> Path:
     """Write config.json and model.safetensors of `shape` into `folder` (kept if they are there already)."""
     path = folder / "model.safetensors"
     if path.exists():

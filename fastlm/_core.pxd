@@ -160,6 +160,15 @@ cdef extern from "fastlm.h" nogil:
         const uint8_t *data
         size_t n_bytes
 
+    ctypedef struct flm_ids:
+        const int32_t *ids
+        size_t n
+
+    ctypedef enum flm_early_stopping:
+        FLM_EARLY_NO
+        FLM_EARLY_YES
+        FLM_EARLY_NEVER
+
     ctypedef struct flm_sampling:
         size_t size_bytes
         uint32_t max_tokens
@@ -182,6 +191,16 @@ cdef extern from "fastlm.h" nogil:
         size_t n_stops
         const int32_t *stop_tokens
         size_t n_stop_tokens
+        int32_t forced_bos
+        flm_ids forced_ends
+        flm_ids suppressed
+        flm_ids begin_suppressed
+        const flm_ids *bad_words
+        size_t n_bad_words
+        uint32_t encoder_no_repeat_ngram_size
+        uint32_t num_beams
+        float length_penalty
+        flm_early_stopping early_stopping
 
     ctypedef struct flm_logprob:
         int32_t token
@@ -203,6 +222,15 @@ cdef extern from "fastlm.h" nogil:
         double prompt_cpu_seconds
         double cpu_seconds
         double threads
+        size_t n_best
+
+    ctypedef struct flm_best:
+        const int32_t *tokens
+        size_t n_tokens
+        const uint8_t *text
+        size_t text_bytes
+        float score
+        flm_finish finish
 
     const char *flm_version()
     uint32_t flm_usable_cores()
@@ -231,11 +259,13 @@ cdef extern from "fastlm.h" nogil:
     size_t flm_session_copy_tokens(const flm_session *, int32_t *, size_t)
     void flm_session_destroy(flm_session *)
     flm_status flm_session_encode(flm_session *, const int32_t *, size_t, float *, const flm_poll *, flm_error *)
+    flm_status flm_session_set_source(flm_session *, const int32_t *, size_t, flm_error *)
     flm_status flm_forward(flm_model *, flm_item *, size_t, const flm_poll *, flm_error *)
     void flm_sampling_defaults(flm_sampling *)
     flm_status flm_request_create(flm_session *, const int32_t *, size_t, const flm_sampling *, flm_request **,
                                   flm_error *)
     flm_status flm_request_wait(flm_request *, int, const flm_poll *, flm_progress *, flm_error *)
+    flm_status flm_request_best(flm_request *, size_t, flm_best *, flm_error *)
     void flm_request_cancel(flm_request *)
     void flm_request_destroy(flm_request *)
 

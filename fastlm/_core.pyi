@@ -30,6 +30,13 @@ class Progress(NamedTuple):
     prompt_cpu_seconds: float
     cpu_seconds: float
     threads: float
+    n_best: int = 0  # texts that a beam search has found
+
+class Best(NamedTuple):
+    token_ids: list[int]
+    text: bytes
+    score: float | None
+    finish: str
 
 def version() -> str: ...
 def usable_cores() -> int: ...
@@ -103,12 +110,13 @@ class Session:
     def length(self) -> int: ...
     @property
     def tokens(self) -> list[int]: ...
-    # attentions: (encoder_heads of all layers, tokens, tokens), filled
+    def set_source(self, ids: NDArray[np.int32]) -> None: ...  # encoded by whatever needs it first
+    # The same, encoded now. attentions: (encoder_heads of all layers, tokens, tokens), filled
     def encode(
         self, ids: NDArray[np.int32], cancel: object = None, attentions: NDArray[np.float32] | None = None
     ) -> None: ...
     @property
-    def source(self) -> int: ...  # tokens that are encoded
+    def source(self) -> int: ...  # tokens of it
     def close(self) -> None: ...
 
 # One item of a step; the arrays that are given are filled (shapes as in flm_item).
@@ -142,8 +150,9 @@ def read_texts(model: Model, texts: Texts, cancel: object = None) -> None: ...
 
 @final
 class Request:
-    # sampling: fields of flm_sampling by name; biases: dict[int, float], stops: list[bytes], stop_tokens: list[int]
+    # sampling: fields of flm_sampling by name; biases: dict[int, float], stops: list[bytes], bad_words: lists of ids
     def __init__(self, session: Session, prompt: NDArray[np.int32], sampling: dict[str, object]) -> None: ...
     def wait(self, wait_all: bool = False, cancel: object = None) -> Progress: ...  # cancel: has is_set()
+    def best(self, i: int) -> Best: ...  # of a beam search that has ended
     def cancel(self) -> None: ...
     def close(self) -> None: ...

@@ -6,7 +6,7 @@
 cdef class Session(_Handle):
     cdef flm_session *handle
     cdef Model model
-    cdef readonly size_t source  # tokens that are encoded for cross-attention
+    cdef readonly size_t source  # tokens that cross-attention looks at
 
     def __dealloc__(self):
         self.free()
@@ -73,6 +73,17 @@ cdef class Session(_Handle):
             with nogil: length = flm_session_copy_tokens(self.handle, &found[0], capacity)
             self.release()
         return np.asarray(found)[:length].tolist() if capacity else []
+
+    def set_source(self, const int32_t[::1] ids):
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll call = _Poll()
+        cdef const int32_t *at = &ids[0] if ids.shape[0] else NULL
+        self.hold()
+        with nogil: status = flm_session_set_source(self.handle, at, ids.shape[0], &error)
+        self.release()
+        call.check(status, &error)
+        self.source = ids.shape[0]
 
     def encode(self, const int32_t[::1] ids, cancel=None, attentions=None):
         cdef flm_error error
@@ -183,33 +194,16 @@ cdef class Request(_Handle):
         cdef flm_sampling s
         cdef flm_error error
         cdef flm_status status
-        cdef Py_ssize_t i
+        cdef _Lists lists = _Lists()
         cdef _Poll call = _Poll()
         cdef const int32_t *at = &prompt[0] if prompt.shape[0] else NULL
-        cdef list stops = sampling.get("stops", [])
-        cdef flm_bias *biases = NULL
-        cdef flm_bytes *strings = NULL
-        cdef const int32_t[::1] stop_tokens = np.array([*sampling.get("stop_tokens", ()), 0], np.int32)
         if self.handle is not NULL:
             raise errors.StateError("the request exists already")
         flm_sampling_defaults(&s)
         _set_numbers(&s, sampling)
-        s.stop_tokens = &stop_tokens[0]
-        s.n_stop_tokens = stop_tokens.shape[0] - 1
-        bias_items = list(sampling.get("biases", {}).items())
+        lists.fill(&s, sampling)
         session.hold()
         try:
-            biases = <flm_bias *>calloc(len(bias_items) + 1, sizeof(flm_bias))
-            strings = <flm_bytes *>calloc(len(stops) + 1, sizeof(flm_bytes))
-            if biases is NULL or strings is NULL:
-                raise MemoryError
-            for i in range(len(bias_items)):
-                biases[i].token, biases[i].value = bias_items[i]
-            for i in range(len(stops)):
-                strings[i].data = <const uint8_t *><const char *>(<bytes>stops[i])
-                strings[i].n_bytes = len(<bytes>stops[i])
-            s.biases, s.n_biases = biases, len(bias_items)
-            s.stops, s.n_stops = strings, len(stops)
             with nogil:
                 status = flm_request_create(session.handle, at, prompt.shape[0], &s, &self.handle, &error)
             call.check(status, &error)
@@ -217,8 +211,6 @@ cdef class Request(_Handle):
             self.model.holds += 1
         finally:
             session.release()
-            free(biases)
-            free(strings)
 
     def __dealloc__(self):
         self.free()
@@ -271,6 +263,22 @@ cdef class Request(_Handle):
             self.text_bytes = p.text_bytes
             return Progress(tokens, text, logprobs, _FINISHES[p.finish], p.prompt_tokens, p.prefix_hit_tokens,
                             p.prompt_done, p.prompt_seconds, p.decode_seconds, p.prompt_cpu_seconds, p.cpu_seconds,
-                            p.threads)
+                            p.threads, p.n_best)
+        finally:
+            self.release()
+
+    def best(self, size_t i):
+        """The i-th best text of a beam search that has ended."""
+        cdef flm_best b
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll call = _Poll()
+        cdef size_t t
+        self.hold()
+        try:
+            with nogil: status = flm_request_best(self.handle, i, &b, &error)
+            call.check(status, &error)
+            text = (<const char *>b.text)[:b.text_bytes] if b.text_bytes else b""
+            return Best([b.tokens[t] for t in range(b.n_tokens)], text, b.score, _FINISHES[b.finish])
         finally:
             self.release()

@@ -8,7 +8,9 @@ from collections import namedtuple
 
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
-                                  "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads")
+                                  "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads n_best",
+                      defaults=(0,))
+Best = namedtuple("Best", "token_ids text score finish")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed seen "
                           "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, 0, None))
 Texts = namedtuple("Texts", "ids ends order rows types logits hidden", defaults=(None, None, None))
@@ -35,6 +37,7 @@ cdef dict _KINDS = {FLM_KIND_DECODER: "decoder", FLM_KIND_ENCODER: "encoder",
 cdef dict _ROWS = {"none": FLM_ROWS_NONE, "last": FLM_ROWS_LAST, "all": FLM_ROWS_ALL, "first": FLM_ROWS_FIRST,
                    "mean": FLM_ROWS_MEAN, "listed": FLM_ROWS_LISTED}
 cdef dict _ROW_NAMES = {value: name for name, value in _ROWS.items()}
+cdef dict _EARLY = {False: FLM_EARLY_NO, True: FLM_EARLY_YES, "never": FLM_EARLY_NEVER}
 cdef dict _FINISHES = {FLM_FINISH_NONE: None, FLM_FINISH_STOP: "stop", FLM_FINISH_LENGTH: "length",
                        FLM_FINISH_CANCELLED: "cancelled"}
 
@@ -239,4 +242,58 @@ cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
     s.seed = sampling.get("seed", s.seed)
     s.ignore_eos = sampling.get("ignore_eos", s.ignore_eos)
     s.logprobs = sampling.get("logprobs", s.logprobs)
+    s.forced_bos = sampling.get("forced_bos", s.forced_bos)
+    s.encoder_no_repeat_ngram_size = sampling.get("encoder_no_repeat_ngram_size", s.encoder_no_repeat_ngram_size)
+    s.num_beams = sampling.get("num_beams", s.num_beams)
+    s.length_penalty = sampling.get("length_penalty", s.length_penalty)
+    s.early_stopping = <flm_early_stopping><int>_EARLY[sampling.get("early_stopping", False)]
     return 0
+
+
+@cython.final
+cdef class _Lists:
+    """The arrays that a flm_sampling points to, while it is in use."""
+    cdef list kept
+    cdef flm_bias *biases
+    cdef flm_bytes *strings
+    cdef flm_ids *words
+
+    def __cinit__(self):
+        self.kept = []
+
+    def __dealloc__(self):
+        free(self.biases)
+        free(self.strings)
+        free(self.words)
+
+    cdef const int32_t *ids(self, tokens, size_t *n) except NULL:
+        cdef const int32_t[::1] array = np.array([*tokens, 0], np.int32)
+        self.kept.append(array)
+        n[0] = array.shape[0] - 1
+        return &array[0]
+
+    cdef int fill(self, flm_sampling *s, dict sampling) except -1:
+        cdef list biases = list(sampling.get("biases", {}).items()), stops = sampling.get("stops", [])
+        cdef list words = sampling.get("bad_words", [])
+        cdef Py_ssize_t i
+        self.kept.append(stops)
+        self.biases = <flm_bias *>calloc(len(biases) + 1, sizeof(flm_bias))
+        self.strings = <flm_bytes *>calloc(len(stops) + 1, sizeof(flm_bytes))
+        self.words = <flm_ids *>calloc(len(words) + 1, sizeof(flm_ids))
+        if self.biases is NULL or self.strings is NULL or self.words is NULL:
+            raise MemoryError
+        for i in range(len(biases)):
+            self.biases[i].token, self.biases[i].value = biases[i]
+        for i in range(len(stops)):
+            self.strings[i].data = <const uint8_t *><const char *>(<bytes>stops[i])
+            self.strings[i].n_bytes = len(<bytes>stops[i])
+        for i in range(len(words)):
+            self.words[i].ids = self.ids(words[i], &self.words[i].n)
+        s.biases, s.n_biases = self.biases, len(biases)
+        s.stops, s.n_stops = self.strings, len(stops)
+        s.bad_words, s.n_bad_words = self.words, len(words)
+        s.stop_tokens = self.ids(sampling.get("stop_tokens", ()), &s.n_stop_tokens)
+        s.forced_ends.ids = self.ids(sampling.get("forced_ends", ()), &s.forced_ends.n)
+        s.suppressed.ids = self.ids(sampling.get("suppressed", ()), &s.suppressed.n)
+        s.begin_suppressed.ids = self.ids(sampling.get("begin_suppressed", ()), &s.begin_suppressed.n)
+        return 0

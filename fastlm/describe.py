@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm.arch.spec import Attention, FeedForward, Layer, Mixer, MixtureOfExperts, Norm, Rope, Stack
 from fastlm.arguments import shown
-from fastlm.generation import not_honoured
+from fastlm.generation_config import not_honoured
 
 if TYPE_CHECKING:
     from fastlm.model import Model
@@ -100,7 +100,7 @@ def describe(model: Model) -> dict[str, Any]:
         "isa": model.engine.context.isa,
         "parts": {part: {"parameters": counts[part], "bytes": sizes[part]} for part in counts},
         "memory": model.memory(),
-        "not_honoured": not_honoured(model.engine.defaults),
+        "not_honoured": not_honoured(model.engine.defaults, model.kind),
     }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastlm import _core
 from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
+from fastlm.beams import BeamRun
 from fastlm.errors import StateError, UnsupportedError
 from fastlm.generation import Parameters, resolve
 from fastlm.results import Trace
@@ -120,7 +121,7 @@ class Engine:
         """Checked parameters of a request, by this model's defaults."""
         if self.core.closed:
             raise StateError("the model is closed")
-        return resolve(params, self.defaults, self.vocab)
+        return resolve(params, self.defaults, self.vocab, self.kind)
 
     def run(
         self,
@@ -133,4 +134,5 @@ class Engine:
         trace: Callable[[list[int]], Trace] | None = None,
     ) -> Run:
         """Continue a sequence with `ids` and write on; see `Run`."""
-        return Run(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)
+        kind = BeamRun if p.num_beams > 1 else Run
+        return kind(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)

@@ -18,7 +18,7 @@ from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
-from fastlm.generation import check_settings, not_honoured
+from fastlm.generation_config import check_settings, legacy_settings, not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
@@ -115,13 +115,14 @@ def load(
 def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[str, Any], report: Progress) -> Model:
     tokenizer = load_tokenizer(source)
     config = source.config()
-    generation_config = source.read_json("generation_config.json") or {}
+    stored = source.read_json("generation_config.json")
     check_settings(config, source.describe("config.json"))
-    check_settings(generation_config, source.describe("generation_config.json"))
+    check_settings(stored or {}, source.describe("generation_config.json"))
+    generation_config = legacy_settings(config) if stored is None else stored
     words = partial(vocabulary, tokenizer, config, generation_config)
     context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
     task = task_of(config, spec)
-    _warn_of(generation_config)
+    _warn_of(generation_config, spec.kind)
     return Model(
         Engine(
             core=core,
@@ -148,8 +149,8 @@ def _sentences(source: ModelSource, spec: ModelSpec, task: str) -> Sentences | N
     return read_sentences(source, spec)
 
 
-def _warn_of(generation_config: Mapping[str, object]) -> None:
-    if ignored := not_honoured(generation_config):
+def _warn_of(generation_config: Mapping[str, object], kind: str) -> None:
+    if ignored := not_honoured(generation_config, kind):
         import logging  # here, because it costs every import of fastlm several milliseconds
 
         text = "generation_config.json: this version does not honour %s"

@@ -82,10 +82,12 @@ class Model(Encoding):
             Text (special tokens are added as the tokenizer says), token ids (taken as given), or a `Request`.
         **params
             max_tokens (256), temperature (0 is greedy), top_k, top_p, min_p, typical_p, repetition_penalty,
-            presence_penalty, frequency_penalty (both over written tokens), no_repeat_ngram_size, n, seed, stop
-            (strings), stop_token_ids, min_tokens, ignore_eos, logit_bias ({id: value}), logprobs (k), attentions
+            presence_penalty, frequency_penalty (both over written tokens), no_repeat_ngram_size,
+            encoder_no_repeat_ngram_size, num_beams, length_penalty, early_stopping (True, False or "never"), n, seed,
+            stop (strings), stop_token_ids, min_tokens, ignore_eos, forced_bos_token_id, forced_eos_token_id,
+            suppress_tokens, begin_suppress_tokens, bad_words_ids, logit_bias ({id: value}), logprobs (k), attentions
             (True: what each written token looked at), echo, cancel (an object with is_set()). None means absent; then
-            generation_config.json counts, then off.
+            generation_config.json counts, then off. Beams and processors are those of transformers.
 
         Raises
         ------

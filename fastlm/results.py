@@ -78,8 +78,10 @@ class Completion:
         One entry per written token, when asked for.
     seed
         What the sampler was seeded with: the same seed gives the same text again.
+    score
+        Of a beam search: the text's log probability, its end included, divided by tokens ** length_penalty.
     alternatives
-        The other n - 1 completions when n > 1.
+        The other n - 1 completions when n > 1; of a beam search the next best ones.
     attentions, cross_attentions
         When asked for: of each written token, per layer, float32 (heads, S): how the token before it, which chose it,
         looked at the S tokens up to itself; and, of an encoder-decoder, at the S tokens of the source.
@@ -92,6 +94,7 @@ class Completion:
     timings: Timings
     seed: int
     logprobs: list[TokenLogprob] | None = None
+    score: float | None = None
     alternatives: tuple[Completion, ...] = field(default=())
     attentions: ByToken | None = field(default=None, compare=False)
     cross_attentions: ByToken | None = field(default=None, compare=False)

@@ -9,7 +9,8 @@ import numpy as np
 
 from fastlm import _core
 from fastlm.errors import ParameterError
-from fastlm.generation import CancelFlag, Parameters
+from fastlm.generation import Parameters
+from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Trace, Usage
 from fastlm.tokenizer.tokenizer import Tokenizer
 
@@ -72,7 +73,7 @@ class DecodedText:
         return text[: len(text) - tail]
 
 
-def _timings(p: _core.Progress) -> Timings:
+def timings_of(p: _core.Progress) -> Timings:
     return Timings(p.prompt_seconds, p.decode_seconds, p.cpu_seconds, p.prompt_cpu_seconds, p.threads)
 
 
@@ -128,8 +129,10 @@ class Run:
         if p.stop and tokenizer is None:
             raise ParameterError("stop: this model has no tokenizer, so stop strings mean nothing; use stop_token_ids")
         self._decoded = None
+        self._before: list[int] = []  # tokens before the text, where its beginning goes by them
         if tokenizer is not None and not table:
-            self._decoded = DecodedText(tokenizer, p.stop, [*(session.tokens if session else ()), *ids])
+            self._before = [*(session.tokens if session else ()), *ids]
+            self._decoded = DecodedText(tokenizer, p.stop, self._before)
         stops = [s.encode("utf-8") for s in p.stop] if table else []
         ends = [*p.sampling["stop_tokens"], *(tokenizer.stop_tokens(p.stop) if tokenizer else ())]
         sampling = {**p.sampling, "stops": stops, "stop_tokens": ends, "seed": p.seed}
@@ -205,7 +208,7 @@ class Run:
             token_ids=tokens,
             finish_reason=self.finish,
             usage=Usage(self._prompt_tokens, len(tokens), last.prefix_hit_tokens),
-            timings=_timings(last),
+            timings=timings_of(last),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
             attentions=trace.attentions,

@@ -56,7 +56,7 @@ class Session:
         if engine.kind != "decoder":
             raise UnsupportedError(f"sessions continue a decoder's sequence; this model is an {engine.kind}")
         p = engine.parameters(params)
-        if p.n != 1:
+        if p.n != 1 and p.num_beams == 1:
             raise ParameterError("n: a session is one sequence; fork() it n times instead")
         if streams:
             p.check_stream()

@@ -23,6 +23,10 @@ class Bytes(ctypes.Structure):
     _fields_ = [("data", c_char_p), ("n_bytes", c_size_t)]
 
 
+class Ids(ctypes.Structure):
+    _fields_ = [("ids", ctypes.POINTER(c_int32)), ("n", c_size_t)]
+
+
 class Logprob(ctypes.Structure):
     _fields_ = [("token", c_int32), ("logprob", c_float)]
 
@@ -50,6 +54,16 @@ class Sampling(ctypes.Structure):
         ("n_stops", c_size_t),
         ("stop_tokens", ctypes.POINTER(c_int32)),
         ("n_stop_tokens", c_size_t),
+        ("forced_bos", c_int32),
+        ("forced_ends", Ids),
+        ("suppressed", Ids),
+        ("begin_suppressed", Ids),
+        ("bad_words", ctypes.POINTER(Ids)),
+        ("n_bad_words", c_size_t),
+        ("encoder_no_repeat_ngram_size", c_uint32),
+        ("num_beams", c_uint32),
+        ("length_penalty", c_float),
+        ("early_stopping", c_int),
     ]
 
 
@@ -69,7 +83,18 @@ class Vocabulary(ctypes.Structure):
 
 
 def sampler_library(build_c: BuildC) -> ctypes.CDLL:
-    names = ["sampler", "sampler_filters", "text", "detok", "array", "memory", "cgroup", "text_file", "status"]
+    names = [
+        "sampler",
+        "sampler_edits",
+        "sampler_filters",
+        "text",
+        "detok",
+        "array",
+        "memory",
+        "cgroup",
+        "text_file",
+        "status",
+    ]
     names += ["matrix", "cpu"]
     sources = [CSRC.parent / "tests/c/unit_sampler.c", *core_files(*names), *sorted(CSRC.glob("kernels/**/*.c"))]
     library = ctypes.CDLL(str(build_c("unit_sampler", sources, flags=["-shared"])))
@@ -87,14 +112,20 @@ def usable_isas(library: ctypes.CDLL) -> list[str]:
 
 
 def sampling(library: ctypes.CDLL, **options: Any) -> Sampling:
-    """flm_sampling with defaults; biases, stop_tokens and stops as Python lists."""
+    """flm_sampling with defaults; biases, bad_words and the lists of tokens as Python lists."""
     s = Sampling()
     library.flm_sampling_defaults(ctypes.byref(s))
     for name, value in options.items():
         if name == "biases":
             s.biases, s.n_biases = (Bias * len(value))(*(Bias(*pair) for pair in value)), len(value)
-        elif name == "stop_tokens":
-            s.stop_tokens, s.n_stop_tokens = (c_int32 * len(value))(*value), len(value)
+        elif name == "bad_words":
+            words = [Ids((c_int32 * len(word))(*word), len(word)) for word in value]
+            s.bad_words, s.n_bad_words = (Ids * len(value))(*words), len(value)
+        elif name in ("forced_ends", "suppressed", "begin_suppressed"):
+            setattr(s, name, Ids((c_int32 * len(value))(*value), len(value)))
+        elif isinstance(value, list):
+            setattr(s, name, (c_int32 * len(value))(*value))
+            setattr(s, f"n_{name}", len(value))
         else:
             setattr(s, name, value)
     return s

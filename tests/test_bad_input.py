@@ -368,10 +368,10 @@ def test_an_unheard_of_parameter(model: fastlm.Model) -> None:
         model.generate([1], zzzzzz=1)
     told = str(caught.value).partition("known are ")[2].split(", ")
     assert {"max_tokens", "temperature", "cancel"} <= set(told)
-    assert not {"adapter", "draft", "num_beams", "length_penalty"} & set(told)
+    assert not {"adapter", "draft", "num_beam_groups"} & set(told)
 
 
-@pytest.mark.parametrize("name", ["draf", "adapters", "num_beam", "lenght_penalty"])
+@pytest.mark.parametrize("name", ["draf", "adapters", "num_beam_group", "diversity"])
 def test_nothing_that_is_always_refused_is_proposed(model: fastlm.Model, name: str) -> None:
     with pytest.raises(ParameterError, match=repr(name)) as caught:
         model.generate([1], **{name: 1})
@@ -411,7 +411,10 @@ PARAMETERS: list[tuple[str, Any]] = [
         for value in ({-1: 1.0}, {257: 1.0}, {2**31: 1.0}, {1: math.nan}, {1: "x"}, [1], {"a": 1.0})
     ),
     *(("logprobs", value) for value in (-1, 10**6, "x")),
-    *(("num_beams", value) for value in (0, 4)),
+    *(("num_beams", value) for value in (0, 4, 10**6)),
+    *(("early_stopping", value) for value in (1, "always")),
+    *(("bad_words_ids", value) for value in ([[]], [1], [[-1]], 5)),
+    *(("suppress_tokens", value) for value in ([-1], [257], "12")),
     *(("ignore_eos", value) for value in (1, "yes")),
     *(("cancel", value) for value in (1, True, object())),
     ("adapter", "a"),

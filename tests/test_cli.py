@@ -100,6 +100,20 @@ def test_an_encoder_decoder_writes_its_answer_alone(tmp_path: Path) -> None:
         fastlm("generate", "abc", "--model", tmp_path, "--max-tokens", "4").stdout
         == json.loads(done.stdout)["text"] + "\n"
     )
+    beams = (
+        "generate",
+        "abc",
+        "--model",
+        tmp_path,
+        "--max-tokens",
+        "4",
+        "--num-beams",
+        "3",
+        "--early-stopping",
+        "never",
+    )
+    best = json.loads(fastlm(*beams, "--json").stdout)
+    assert best["score"] < 0 and fastlm(*beams).stdout == best["text"] + "\n"
 
 
 def test_models_without_a_tokenizer(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def test_examples_are_commands(parser: Parser) -> None:
 def test_what_generate_takes_has_an_option(parser: Parser) -> None:
     """But for what a shell cannot give, or what is shown with --json alone."""
     known = {action.dest for action in subparsers(parser)["generate"]._actions}
-    assert set(NAMES) - known == {"n", "stop_token_ids", "logit_bias", "logprobs", "echo", "attentions", "cancel"}
+    tokens = {"stop_token_ids", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens", "logit_bias"}
+    tokens |= {"forced_bos_token_id", "forced_eos_token_id", "encoder_no_repeat_ngram_size"}
+    assert set(NAMES) - known == tokens | {"n", "logprobs", "echo", "attentions", "cancel"}
     assert not set(ALIASES) & known
 
 

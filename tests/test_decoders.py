@@ -110,6 +110,19 @@ STREAMED = [
 ]
 
 
+@pytest.mark.parametrize("name", ["word pieces", "replaced in the text", "many spaces"])
+def test_texts_of_beams_after_a_prompt(tmp_path: Path, name: str) -> None:
+    model = word_pieces(tmp_path, DECODERS[name])
+    assert model.tokenizer is not None and not model.tokenizer.prints_by_table
+    before, exact = model.tokenizer.decode([4, 5, 6]), 0
+    best = model.generate([4, 5, 6], num_beams=6, n=6, max_tokens=9)
+    for text in (best, *best.alternatives):
+        whole = model.tokenizer.decode([4, 5, 6, *text.token_ids])
+        exact += whole.startswith(before)
+        assert before + text.text == whole or not whole.startswith(before)
+    assert exact
+
+
 @pytest.mark.parametrize("name", STREAMED)
 @pytest.mark.parametrize("tidy", [False, True])
 def test_text_after_a_prompt(tmp_path: Path, name: str, tidy: bool) -> None:

@@ -16,13 +16,30 @@ NAMES = [
     "engine",
     "queue",
     "schedule",
+    "line",
+    "encoding",
     "session",
+    "source",
+    "room",
+    "branches",
+    "beams",
     "request",
     "generation",
     "batch",
     "meter",
 ]
-NAMES += ["encode", "readers", "texts", "sampler", "sampler_filters", "text", "detok", "options", "spec"]
+NAMES += [
+    "encode",
+    "readers",
+    "texts",
+    "sampler",
+    "sampler_edits",
+    "sampler_filters",
+    "text",
+    "detok",
+    "options",
+    "spec",
+]
 NAMES += POOL
 SMALL = {
     "unit_pages": core_files("kv_pool", "page_table", "prefix", "array", "memory", "cgroup", "text_file", "status"),
@@ -39,6 +56,7 @@ CASES = {
     "unit_gate": ["order", "itself"],
     "unit_engine": ["sessions", "limits", "batch"],
     "unit_meter": ["alone", "together", "others", "bounded", "between", "unread", "meanwhile"],
+    "unit_branches": ["alone", "crowd", "cancelled", "threads", "refused"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
     "unit_faults": [
         "no_room",

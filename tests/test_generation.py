@@ -16,7 +16,8 @@ from refusals import refused
 import fastlm
 from fastlm.describe import describe, summary
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.generation import not_honoured, resolve
+from fastlm.generation import resolve
+from fastlm.generation_config import not_honoured
 
 PROMPT = "Once upon a time"
 
@@ -166,7 +167,7 @@ def test_unknown_names_get_a_hint(model: fastlm.Model) -> None:
         model.generate(PROMPT, temprature=1)
     with pytest.raises(ParameterError, match="top_p acts on sampling"):
         model.generate(PROMPT, top_p=0.5)
-    for name, value in (("num_beams", 4), ("adapter", "x"), ("draft", object()), ("length_penalty", 2.0)):
+    for name, value in (("num_beam_groups", 2), ("adapter", "x"), ("draft", object()), ("length_penalty", 2.0)):
         with pytest.raises(ParameterError, match=name):
             model.generate(PROMPT, **{name: value})
 
@@ -242,6 +243,11 @@ HONOURED = {
     "no_repeat_ngram_size": 3,
     "max_new_tokens": 9,
     "min_new_tokens": 2,
+    "num_beams": 1,
+    "early_stopping": True,
+    "suppress_tokens": [5],
+    "forced_bos_token_id": 7,
+    "bad_words_ids": [[3]],
 }
 MEANINGLESS = {
     "_from_model_config": True,
@@ -256,7 +262,6 @@ MEANINGLESS = {
     "return_dict_in_generate": True,
 }
 NEUTRAL = {
-    "num_beams": 1,
     "num_return_sequences": 1,
     "length_penalty": 1.0,
     "max_length": 20,
@@ -267,11 +272,8 @@ NEUTRAL = {
     "early_stopping": False,
 }
 IGNORED = {
-    "suppress_tokens": [5],
-    "forced_bos_token_id": 7,
-    "num_beams": 4,
+    "num_beam_groups": 2,
     "max_length": 448,
-    "early_stopping": True,
     "a_setting_of_next_year": "x",
 }
 
@@ -286,9 +288,9 @@ def test_settings_that_are_not_honoured(tmp_path: Path, caplog: pytest.LogCaptur
         model.generate([1], max_tokens=1)
         found = describe(model)
         assert found["not_honoured"] == IGNORED
-        assert "of generation_config.json, not honoured: suppress_tokens [5], forced_bos_token_id 7" in summary(found)
+        assert "of generation_config.json, not honoured: num_beam_groups 2, max_length 448" in summary(found)
     (record,) = caplog.records
-    assert record.name == "fastlm" and "suppress_tokens, forced_bos_token_id, num_beams" in record.getMessage()
+    assert record.name == "fastlm" and "num_beam_groups, max_length" in record.getMessage()
     path.write_text(json.dumps({**HONOURED, **NEUTRAL}))
     with fastlm.load(tmp_path) as model:
         assert "not honoured" not in summary(describe(model))
@@ -307,6 +309,11 @@ WRONG_TYPES = [
     ("temperature", "hot"),
     ("top_k", [5]),
     ("max_new_tokens", True),
+    ("num_beams", "4"),
+    ("early_stopping", "always"),
+    ("bad_words_ids", [3]),
+    ("suppress_tokens", "5"),
+    ("max_length", [9]),
 ]
 
 

@@ -135,8 +135,8 @@ static flm_status check_item(flm_model *m, const flm_item *item, flm_error *erro
     if (!status) status = check_seen(m, item, error);
     if (!status) status = check_tokens(m, item, error);
     if (!status && !m->decoder_plan) status = check_types(m, item, error);
-    if (!status && m->decoder_plan && m->engine->cross && item->session->n_cross == 0)
-        status = flm_fail(error, FLM_ERR_STATE, "nothing is encoded yet: call flm_session_encode before the decoder");
+    if (!status && m->decoder_plan && m->engine->cross && !item->session->source)
+        status = flm_fail(error, FLM_ERR_STATE, "there is no source: call flm_session_set_source before the decoder");
     return status;
 }
 
@@ -225,8 +225,8 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
     flm_row_item *row = &e->items[step->n_items++];
     part->row = row;
     *row = (flm_row_item){.self = &s->self,
-                          .cross_kv = e->cross ? &s->cross_kv : NULL,
-                          .n_cross = s->n_cross,
+                          .cross_kv = s->source ? &s->source->kv : NULL,
+                          .n_cross = s->source ? (uint32_t)s->source->n_tokens : 0,
                           .tokens = s->tokens + part->done,
                           .n_tokens = (uint32_t)n,
                           .start = (uint32_t)part->done,
@@ -286,6 +286,8 @@ static flm_status run_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
     if (!e->model->decoder_plan) return flm_encode_parts(e, parts, n_parts, watch, error);
     flm_status status = FLM_OK;
     for (size_t i = 0; i < n_parts && !status; i++) status = admit_part(&parts[i], error);
+    for (size_t i = 0; i < n_parts && !status; i++)
+        status = flm_encode_source(e, parts[i].session->source, watch, error);
     return status ? status : decode_parts(e, parts, n_parts, watch, error);
 }
 

@@ -27,6 +27,9 @@ typedef struct flm_part {
  * Leading, inside the gate. */
 flm_status flm_encode_parts(flm_engine *engine, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error);
 
+/* Encode an admitted source, unless that was done before; NULL: nothing. */
+flm_status flm_encode_source(flm_engine *engine, flm_source *source, flm_watch *watch, flm_error *error);
+
 /* ---- batch.c, for both ---- */
 
 /* Run the step that engine->items holds, without the lock meanwhile. */
@@ -48,12 +51,15 @@ flm_status flm_batch_report(const flm_model *model, const flm_step *step, size_t
 /* Where the captures of a part's tokens from `index` of its item on go. */
 void flm_batch_capture(const flm_part *part, size_t width, flm_row_item *row, size_t index);
 
-/* ---- encode.c, also for texts.c ---- */
+/* ---- encode.c, also for texts.c and encoding.c ---- */
 
 /* Rows that the head reads of a part. */
 uint32_t flm_encode_rows(const flm_part *part);
 /* Add a part to a step of an encoder, as entry n_items of `items`. */
 void flm_encode_add(const flm_engine *engine, flm_step *step, flm_row_item *items, flm_part *part);
+/* The part that encodes a source; and whether another part fits a step that is not empty. */
+flm_part flm_encode_part_of(flm_source *source);
+int flm_encode_fits(const flm_engine *engine, const flm_step *step, const flm_part *part);
 /* Before it runs: pages of the scratch for its parts. After it: copy what it found to where they want it. */
 void flm_encode_place(const flm_scratch *scratch, flm_part *parts, size_t n_parts);
 flm_status flm_encode_report(const flm_engine *engine, const flm_step *step, const flm_part *parts, flm_error *error);

@@ -61,8 +61,11 @@ flm_status flm_encode_report(const flm_engine *e, const flm_step *step, const fl
     return status;
 }
 
-/* Does another sequence fit a step that is not empty? */
-static int fits(const flm_engine *e, const flm_step *step, const flm_part *part) {
+flm_part flm_encode_part_of(flm_source *source) {
+    return (flm_part){.tokens = source->tokens, .end = source->n_tokens, .cross_kv = &source->kv};
+}
+
+int flm_encode_fits(const flm_engine *e, const flm_step *step, const flm_part *part) {
     return step->n_items < FLM_ENCODER_ITEMS && step->n_items < e->max_items &&
            step->n_tokens + part->end <= e->chunk && step->n_logit_rows + flm_encode_rows(part) <= e->logit_chunk;
 }
@@ -71,14 +74,10 @@ static int fits(const flm_engine *e, const flm_step *step, const flm_part *part)
 static flm_status run_step(flm_engine *e, flm_part *parts, size_t n_parts, size_t *n_done, flm_watch *watch,
                            flm_error *error) {
     flm_step step = {.items = e->items};
-    flm_status status = FLM_OK;
     size_t n = 0;
-    do {
-        if (parts[n].cross_kv && e->cross_pool)
-            status = flm_page_table_reserve(e->cross_pool, parts[n].cross_kv, 0, parts[n].end, error);
-        flm_encode_add(e, &step, e->items, &parts[n++]);
-    } while (n < n_parts && !status && fits(e, &step, &parts[n]));
-    if (!status) status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, error);
+    do flm_encode_add(e, &step, e->items, &parts[n++]);
+    while (n < n_parts && flm_encode_fits(e, &step, &parts[n]));
+    flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, error);
     if (status) return status;
     flm_encode_place(e->scratch, parts, n);
     status = flm_batch_run(e, 1, &step, watch, error);
@@ -98,22 +97,60 @@ flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
     return status;
 }
 
+flm_status flm_encode_source(flm_engine *e, flm_source *source, flm_watch *watch, flm_error *error) {
+    if (!source || source->encoded) return FLM_OK;
+    flm_part part = flm_encode_part_of(source);
+    const flm_status status = flm_encode_parts(e, &part, 1, watch, error);
+    source->encoded = !status;
+    return status;
+}
+
 static flm_status check_source(const flm_session *s, const int32_t *tokens, size_t n_tokens, flm_error *error) {
     const flm_model *m = s->model;
     if (!m->encoder_plan || !m->engine->cross)
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no encoder beside a decoder: use flm_forward");
-    if (n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "there are no tokens to encode");
+    if (n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "the source is empty: there are no tokens to encode");
     return flm_session_check(&(flm_session){.model = s->model}, tokens, n_tokens, error);
 }
 
-/* The decoder's own keys depend on what it attended to, so they go with the old source. The table gets the old pages.
- */
-static void adopt_cross_kv(flm_session *s, flm_page_table *table, size_t n) {
-    flm_page_table old = s->cross_kv;
-    s->cross_kv = *table;
-    *table = old;
-    s->n_cross = (uint32_t)n;
+/* The decoder's own keys depend on what it attended to, so they go with the old source. */
+static void adopt_source(flm_session *s, flm_source *source) {
+    flm_source_drop(s->model->engine, s->source);
+    s->source = source;
     flm_session_forget(s, 0);
+}
+
+flm_status flm_session_set_source(flm_session *session, const int32_t *tokens, size_t n_tokens, flm_error *error) {
+    if (!session) return flm_fail(error, FLM_ERR_ARGUMENT, "session is NULL");
+    flm_status status = check_source(session, tokens, n_tokens, error);
+    if (status) return status;
+    status = flm_session_enter(session, error);
+    if (status) return status;
+    flm_source *source;
+    status = flm_source_create(tokens, n_tokens, &source, error);
+    if (!status) adopt_source(session, source);
+    flm_gate_leave(session->model->engine->gate);
+    return status;
+}
+
+/* By a leader. The session is another's to change meanwhile, but not to free. */
+static flm_status encode_now(flm_session *session, flm_source *source, float *attentions, flm_watch *watch,
+                             flm_error *error) {
+    flm_engine *e = session->model->engine;
+    flm_item item = {.tokens = source->tokens, .n_tokens = source->n_tokens, .attentions = attentions};
+    flm_part part = flm_encode_part_of(source);
+    part.item = &item;
+    part.session = session;
+    if (!flm_session_room_for(e, source))
+        return flm_fail(error, FLM_ERR_MEMORY,
+                        "the memory for keys and values does not hold a source of %zu tokens beside what runs now: "
+                        "shorten it, or raise `kv_bytes`",
+                        source->n_tokens);
+    flm_status status = flm_encode_parts(e, &part, 1, watch, error);
+    if (!status && flm_session_is_destroyed(session))
+        status = flm_fail(error, FLM_ERR_STATE, "the session was destroyed while its source was encoded");
+    source->encoded = !status;
+    return status;
 }
 
 flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, float *attentions,
@@ -122,25 +159,24 @@ flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_
     flm_status status = check_source(session, tokens, n_tokens, error);
     if (status) return status;
     flm_engine *e = session->model->engine;
-    flm_page_table cross_kv = {0};
-    flm_item item = {.tokens = tokens, .n_tokens = n_tokens, .attentions = attentions};
-    flm_part part = {.session = session, .item = &item, .tokens = tokens, .end = n_tokens, .cross_kv = &cross_kv};
     flm_watch watch = {.engine = e, .poll = poll, .asked = poll ? flm_now() : 0.0};
+    flm_source *source = NULL;
     status = flm_gate_enter(e->gate, error);
     if (status) return status;
     status = flm_gate_may_wait(e->gate, error);
     if (!status) status = flm_session_wait_until_left(session, error);
     if (!status && session->busy)
         status = flm_fail(error, FLM_ERR_STATE, "the session is in use by a request or another call");
+    if (!status) status = flm_source_create(tokens, n_tokens, &source, error);
     if (!status) {
         flm_session_claim(session); /* before this thread waits for the lead: meanwhile it asks its poll */
         status = flm_batch_lead(e, &watch, error);
-        if (!status) status = flm_encode_parts(e, &part, 1, &watch, error);
+        if (!status) status = encode_now(session, source, attentions, &watch, error);
         if (!flm_batch_inside(&watch, status)) return status;
-        if (!status && flm_session_is_destroyed(session))
-            status = flm_fail(error, FLM_ERR_STATE, "the session was destroyed while its source was encoded");
-        if (!status) adopt_cross_kv(session, &cross_kv, n_tokens);
-        if (e->cross_pool) flm_page_table_truncate(e->cross_pool, &cross_kv, 0);
+        if (status)
+            flm_source_drop(e, source);
+        else
+            adopt_source(session, source);
         flm_session_give_up(session);
     }
     flm_batch_leave(e, &watch);

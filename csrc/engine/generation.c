@@ -91,6 +91,11 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
     return status;
 }
 
+/* Texts that a beam search has found, once it has ended. */
+static size_t n_best(const flm_request *r) {
+    return r->branches && r->state == FLM_REQUEST_DONE ? r->branches->search.n_ended : 0;
+}
+
 /* The pointers stay valid until the next call on the request: what they point to only grows, with room made before. */
 static void show(flm_request *r, flm_progress *progress) {
     const flm_session *s = r->session;
@@ -111,7 +116,12 @@ static void show(flm_request *r, flm_progress *progress) {
         .prompt_cpu_seconds = r->prompt_cpu_seconds,
         .cpu_seconds = flm_meter_seconds(r),
         .threads = r->step_seconds > 0 ? r->thread_seconds / r->step_seconds : 0,
+        .n_best = n_best(r),
     };
+    if (n_best(r) > 0) {
+        progress->text = r->branches->texts[0].decoded.data;
+        progress->text_bytes = r->branches->texts[0].n_released;
+    }
     r->n_shown = r->n_written;
 }
 
@@ -123,9 +133,10 @@ static flm_status wait_inside(flm_request *r, const flm_poll *poll, flm_progress
     if (r->disowned) {
         status = flm_fail(error, FLM_ERR_STATE, "the request was destroyed while it was waited for");
     } else {
-        if (progress) show(r, progress);
-        status = r->status;
-        if (status && error) *error = r->error;
+        status = n_best(r) > 0 ? flm_branches_write(r->branches, 0, &r->text, error) : FLM_OK;
+        if (progress && !status) show(r, progress);
+        if (r->status && error) *error = r->error;
+        if (r->status) status = r->status;
     }
     r->awaited = 0;
     flm_request_drop(r);
@@ -152,6 +163,34 @@ flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *
     request->awaited = 1;
     request->references++;
     return wait_inside(request, poll, progress, error);
+}
+
+static flm_status find_best(flm_request *r, size_t i, flm_best *best, flm_error *error) {
+    if (r->state != FLM_REQUEST_DONE || r->awaited)
+        return flm_fail(error, FLM_ERR_STATE, "the request has not ended: wait for it");
+    if (i >= n_best(r))
+        return flm_fail(error, FLM_ERR_ARGUMENT, "there is no text %zu: num_beams texts at most, and %zu were found", i,
+                        n_best(r));
+    const flm_status status = flm_branches_write(r->branches, i, &r->text, error);
+    if (status) return status;
+    const flm_ended_text *ended = &r->branches->search.ended[i];
+    const flm_text *text = &r->branches->texts[i];
+    *best = (flm_best){.tokens = ended->tokens,
+                       .n_tokens = ended->n_tokens,
+                       .text = text->decoded.data,
+                       .text_bytes = text->n_released,
+                       .score = ended->score,
+                       .finish = ended->finish};
+    return FLM_OK;
+}
+
+flm_status flm_request_best(flm_request *request, size_t i, flm_best *best, flm_error *error) {
+    if (!request || !best) return flm_fail(error, FLM_ERR_ARGUMENT, "request or best is NULL");
+    flm_status status = flm_gate_enter(request->engine->gate, error);
+    if (status) return status;
+    status = find_best(request, i, best, error);
+    flm_gate_leave(request->engine->gate);
+    return status;
 }
 
 void flm_request_destroy(flm_request *request) {

@@ -55,7 +55,7 @@ void flm_meter_step(flm_engine *e, const flm_step *step, flm_watch *watch) {
     flm_meter *meter = &e->meter;
     const double each = watch->seconds / step->n_tokens;
     int wanted = 0;
-    for (uint32_t i = 0; i < step->n_items; i++) {
+    for (uint32_t i = 0; i < e->queue.n_batch; i++) {
         flm_request *r = e->queue.batch[i];
         r->own_seconds += each * r->step_tokens;
         r->step_seconds += watch->seconds;

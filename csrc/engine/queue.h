@@ -11,7 +11,7 @@
 #include "../text/sampler.h"
 
 typedef struct flm_queue {
-    flm_request **batch;  /* [max_items] requests of the step in flight, as its items */
+    flm_request **batch;  /* [max_items] requests of the step in flight, in the order of its items */
     flm_request **active; /* [max_items] requests that have their pages promised, in order of arrival */
     uint32_t max_items, n_batch, n_active;
     flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
@@ -19,6 +19,7 @@ typedef struct flm_queue {
     unsigned cancels_ended, cancels_checked;   /* how far schedule.c has acted on them, and looked into a step */
     int last_abandoned;                        /* the last step was abandoned, though it had others to serve */
     int must_complete;                         /* the step in flight is not abandoned while it has others to serve */
+    int encoded_last;                          /* the last step was of the encoder */
     flm_sampler_scratch sampling;
 } flm_queue;
 

@@ -8,9 +8,12 @@
 #define FLM_REQUEST_H
 
 #include "../text/text.h"
-#include "session.h"
+#include "branches.h"
 
 typedef enum flm_request_state { FLM_REQUEST_WAITING, FLM_REQUEST_ACTIVE, FLM_REQUEST_DONE } flm_request_state;
+
+/* What of a request a step has: tokens of its sequence, its source, or the newest token of each branch. */
+typedef enum flm_request_part { FLM_PART_TOKENS, FLM_PART_SOURCE, FLM_PART_BRANCHES } flm_request_part;
 
 struct flm_request {
     flm_engine *engine;
@@ -35,6 +38,8 @@ struct flm_request {
     double cpu_seconds, prompt_cpu_seconds;
     double step_seconds, thread_seconds; /* of all its steps, and of the threads that took part in them */
 
+    flm_branches *branches; /* of a beam search, or NULL */
+
     size_t positions; /* that it may fill at most */
     size_t writable;  /* positions that its pages are ready for */
 
@@ -42,8 +47,10 @@ struct flm_request {
     flm_sampler sampler;
     flm_text text;
     int in_step;
+    flm_request_part step_part;
     uint32_t step_tokens;
-    int step_writes; /* the step ends with a token of this request */
+    uint32_t step_rows; /* of logits */
+    int step_writes;    /* the step ends with a token of this request */
     flm_finish step_finish;
     flm_status step_status;
 
@@ -62,6 +69,8 @@ flm_status flm_request_build(flm_session *session, const int32_t *prompt, size_t
 void flm_request_detach(flm_request *request);
 /* Give up one reference; the last frees the request, which is detached. */
 void flm_request_drop(flm_request *request);
+/* Sequences of a step that it may take at most. */
+uint32_t flm_request_rows(const flm_request *request);
 /* Has the step in flight the last tokens of its prompt? */
 int flm_request_reads_last(const flm_request *request);
 /* Has what the waiting call wants happened? */

@@ -15,60 +15,6 @@ enum { LEAST_PROMPT_TOKENS = 16 };
 /* So long may a cancelled request have to wait for the end of a step that it shares. */
 #define BRIEF_SECONDS 0.03
 
-/* ---- joining and leaving ---- */
-
-void flm_schedule_add(flm_engine *e, flm_request *r) {
-    r->next = NULL;
-    if (e->queue.waiting_last)
-        e->queue.waiting_last->next = r;
-    else
-        e->queue.waiting_first = r;
-    e->queue.waiting_last = r;
-}
-
-static void remove_waiting(flm_engine *e, flm_request *r) {
-    flm_request *before = NULL;
-    for (flm_request *q = e->queue.waiting_first; q != r; q = q->next) before = q;
-    if (before)
-        before->next = r->next;
-    else
-        e->queue.waiting_first = r->next;
-    if (e->queue.waiting_last == r) e->queue.waiting_last = before;
-}
-
-static void remove_active(flm_engine *e, flm_request *r) {
-    uint32_t i = 0;
-    while (e->queue.active[i] != r) i++;
-    for (e->queue.n_active--; i < e->queue.n_active; i++) e->queue.active[i] = e->queue.active[i + 1];
-    flm_session_release(r->session);
-}
-
-void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_status status) {
-    if (r->state == FLM_REQUEST_WAITING) remove_waiting(e, r);
-    if (r->state == FLM_REQUEST_ACTIVE) remove_active(e, r);
-    r->state = FLM_REQUEST_DONE;
-    flm_text_finish(&r->text); /* may find a stop string, with the replacement of a cut code point */
-    r->finish = finish == FLM_FINISH_LENGTH && r->text.stopped ? FLM_FINISH_STOP : finish;
-    r->status = status;
-    r->text_bytes = r->text.n_released;
-    flm_session_forget(r->session, r->session->n_computed); /* pages that were made ready for more */
-    if (status != FLM_ERR_NUMERIC) flm_session_keep_prefix(r->session);
-    flm_request_wake(r);
-}
-
-void flm_schedule_end_cancelled(flm_engine *e) {
-    unsigned cancels = atomic_load(&e->queue.cancels);
-    if (cancels == e->queue.cancels_ended) return;
-    e->queue.cancels_ended = cancels;
-    for (uint32_t i = e->queue.n_active; i-- > 0;)
-        if (atomic_load(&e->queue.active[i]->cancelled))
-            flm_schedule_end(e, e->queue.active[i], FLM_FINISH_CANCELLED, FLM_OK);
-    for (flm_request *r = e->queue.waiting_first, *next; r; r = next) {
-        next = r->next;
-        if (atomic_load(&r->cancelled)) flm_schedule_end(e, r, FLM_FINISH_CANCELLED, FLM_OK);
-    }
-}
-
 static uint32_t cancelled_in_step(const flm_engine *e) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < e->queue.n_batch; i++) n += atomic_load(&e->queue.batch[i]->cancelled) != 0;
@@ -90,50 +36,6 @@ int flm_schedule_abandons(flm_watch *watch) {
  * after a step that was abandoned in spite of others: many cancellations in a row must not keep them from going on. */
 static int must_complete(const flm_engine *e, const flm_step *step) {
     return e->queue.last_abandoned || (e->last_seconds < BRIEF_SECONDS && step->n_tokens <= e->last_tokens);
-}
-
-/* A request is admitted once all pages that it may ever need are there, so that none has to be thrown out midway. */
-static int admit(flm_engine *e, flm_request *r) {
-    const size_t n_tokens = r->session->n_tokens;
-    const flm_admission wanted = {.length = n_tokens, .prefix = n_tokens, .end = r->positions};
-    size_t hits;
-    if (!flm_session_admit(r->session, &wanted, &hits)) return 0;
-    e->model->context->counters.prefix_hit_tokens += hits;
-    remove_waiting(e, r);
-    e->queue.active[e->queue.n_active++] = r;
-    r->state = FLM_REQUEST_ACTIVE;
-    if (r->n_written > 0) return 1; /* it starts over */
-    r->prefix_hits = hits;
-    r->started = flm_now();
-    return 1;
-}
-
-/* A sequence that has outgrown the short ropes is computed again with the long ones before its next token is written.
- * Others may share the pages that it gives back, so it waits for its own again, first in line. */
-static void start_over(flm_engine *e, flm_request *r) {
-    remove_active(e, r);
-    flm_session_forget(r->session, 0);
-    r->writable = 0;
-    r->state = FLM_REQUEST_WAITING;
-    r->next = e->queue.waiting_first;
-    e->queue.waiting_first = r;
-    if (!r->next) e->queue.waiting_last = r;
-}
-
-/* In order of arrival: a large request at the head of the queue is not overtaken, or it would never get its pages. */
-static void admit_waiting(flm_engine *e) {
-    while (e->queue.waiting_first && e->queue.n_active < e->max_items) {
-        flm_request *r = e->queue.waiting_first;
-        if (admit(e, r)) continue;
-        if (e->queue.n_active > 0) return; /* they will give pages back */
-        if (r->n_written > 0) return;      /* so will a call of flm_forward, which keeps this one from starting over */
-        flm_status status =
-            flm_fail(&r->error, FLM_ERR_MEMORY,
-                     "%zu tokens do not fit the memory for keys and values now: lower `context` or max_tokens, "
-                     "or raise `kv_bytes`",
-                     r->positions);
-        flm_schedule_end(e, r, FLM_FINISH_NONE, status);
-    }
 }
 
 /* ---- filling a step ---- */
@@ -158,6 +60,27 @@ static flm_status prepare_buffers(flm_request *r) {
     return flm_fail(&r->error, FLM_ERR_MEMORY, "out of memory for the text of a request");
 }
 
+void flm_schedule_enter(flm_engine *e, flm_request *r, flm_request_part part, uint32_t n_tokens) {
+    e->queue.batch[e->queue.n_batch++] = r;
+    r->in_step = 1;
+    r->references++;
+    r->step_part = part;
+    r->step_tokens = n_tokens;
+    r->step_rows = 0;
+    r->step_writes = 0;
+    r->step_finish = FLM_FINISH_NONE;
+    r->step_status = FLM_OK;
+}
+
+static flm_status add_branches(flm_engine *e, flm_step *step, flm_request *r) {
+    const flm_status status = flm_branches_add(e, step, r->branches, &r->error);
+    if (status) return status;
+    const uint32_t n = r->branches->search.n_running;
+    flm_schedule_enter(e, r, FLM_PART_BRANCHES, n);
+    r->step_rows = n;
+    return FLM_OK;
+}
+
 /* The next n tokens of a request that no step has computed yet. It wants logits if they end with its last token. */
 static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32_t n) {
     flm_session *s = r->session;
@@ -166,53 +89,71 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
     flm_status status = prepare_pages(r, start, start + n);
     if (!status && writes) status = prepare_buffers(r);
     if (status) return status;
-    e->items[step->n_items] = (flm_row_item){.self = &s->self,
-                                             .cross_kv = e->cross ? &s->cross_kv : NULL,
-                                             .n_cross = s->n_cross,
-                                             .tokens = s->tokens + start,
-                                             .n_tokens = n,
-                                             .start = (uint32_t)start,
-                                             .n_keys = (uint32_t)start + n,
-                                             .long_rope = s->long_rope,
-                                             .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
-    e->queue.batch[step->n_items++] = r;
-    r->in_step = 1;
-    r->references++;
-    r->step_tokens = n;
-    r->step_writes = writes;
-    r->step_finish = FLM_FINISH_NONE;
-    r->step_status = FLM_OK;
+    e->items[step->n_items++] = (flm_row_item){.self = &s->self,
+                                               .cross_kv = s->source ? &s->source->kv : NULL,
+                                               .n_cross = s->source ? (uint32_t)s->source->n_tokens : 0,
+                                               .tokens = s->tokens + start,
+                                               .n_tokens = n,
+                                               .start = (uint32_t)start,
+                                               .n_keys = (uint32_t)start + n,
+                                               .long_rope = s->long_rope,
+                                               .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
+    flm_schedule_enter(e, r, FLM_PART_TOKENS, n);
+    r->step_rows = (uint32_t)writes;
     step->n_tokens += n;
     step->n_logit_rows += (uint32_t)writes;
     return FLM_OK;
 }
 
-/* 1: the request is writing, and this is its newest token; more: it still reads its prompt. */
-static size_t left_to_compute(const flm_request *r) { return r->session->n_tokens - r->session->n_computed; }
+/* 1: the request is writing, and this is its newest token, or that of each branch; more: it still reads its prompt; 0:
+ * its source is not encoded yet. */
+static size_t left_to_compute(const flm_request *r) {
+    const flm_session *s = r->session;
+    if (s->source && !s->source->encoded) return 0;
+    return flm_branches_run(r->branches) ? 1 : s->n_tokens - s->n_computed;
+}
+
+/* Tokens of requests that are writing. */
+static uint32_t count_writing(const flm_engine *e) {
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < e->queue.n_active; i++)
+        if (left_to_compute(e->queue.active[i]) == 1) n += flm_request_rows(e->queue.active[i]);
+    return n;
+}
 
 /* Prompts share what the writing requests leave of a step, each the same, and those with less to read leave theirs. */
 static void fill_step(flm_engine *e, flm_step *step) {
     uint32_t reading = 0;
     for (uint32_t i = 0; i < e->queue.n_active; i++) reading += left_to_compute(e->queue.active[i]) > 1;
-    uint32_t writing = e->queue.n_active - reading;
+    const uint32_t writing = count_writing(e);
     uint32_t budget = e->chunk > writing + LEAST_PROMPT_TOKENS ? e->chunk - writing : LEAST_PROMPT_TOKENS;
     for (uint32_t i = 0; i < e->queue.n_active;) {
         flm_request *r = e->queue.active[i];
         size_t left = left_to_compute(r);
-        uint32_t n = 1;
+        uint32_t n = (uint32_t)(left > 0);
         if (left > 1) {
             uint32_t share = (budget + reading - 1) / reading;
             n = left < share ? (uint32_t)left : share;
             budget -= n;
             reading--;
         }
-        flm_status status = n ? add_item(e, step, r, n) : FLM_OK;
+        flm_status status = FLM_OK;
+        if (n) status = flm_branches_run(r->branches) ? add_branches(e, step, r) : add_item(e, step, r, n);
         if (status)
             flm_schedule_end(e, r, FLM_FINISH_NONE, status);
         else
             i++;
     }
-    e->queue.n_batch = step->n_items;
+}
+
+/* Steps of the encoder and of the decoder take turns, where there is something for both. Returns how many sources the
+ * step encodes; 0: it is the decoder's. */
+static uint32_t fill_turn(flm_engine *e, flm_step *step, flm_part *parts) {
+    uint32_t n = e->queue.encoded_last ? 0 : flm_schedule_sources(e, step, parts);
+    if (n == 0) fill_step(e, step);
+    if (step->n_items == 0) n = flm_schedule_sources(e, step, parts);
+    e->queue.encoded_last = n > 0;
+    return n;
 }
 
 /* ---- running it ---- */
@@ -223,7 +164,6 @@ static void fill_step(flm_engine *e, flm_step *step) {
 static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
     flm_session *s = r->session;
     int32_t token;
-    r->step_writes = 0;
     r->step_status =
         flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, max, s->tokens, s->n_tokens, &token, &r->error);
     if (r->step_status) return;
@@ -243,8 +183,19 @@ static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_
         r->step_finish = FLM_FINISH_LENGTH;
 }
 
+/* What the requests of a completed step write, without the lock. */
+static void write_tokens(flm_engine *e, const flm_step *step) {
+    for (uint32_t i = 0, row = 0; i < e->queue.n_batch; row += e->queue.batch[i++]->step_rows) {
+        flm_request *r = e->queue.batch[i];
+        if (r->step_rows > 0 && r->branches)
+            r->step_status = flm_branches_choose(r->branches, step, row, &r->step_finish, &r->error);
+        else if (r->step_rows > 0)
+            write_token(e, r, step->logits + row * step->logits_stride, step->row_max[row]);
+    }
+}
+
 /* With the lock held: what a completed step did becomes the request's state. */
-static void commit(flm_engine *e, flm_request *r, double now) {
+static void commit_tokens(flm_request *r, double now) {
     flm_session *s = r->session;
     int read_prompt = s->n_computed < r->prompt_end && r->n_written == 0;
     s->n_computed += r->step_tokens;
@@ -264,11 +215,20 @@ static void commit(flm_engine *e, flm_request *r, double now) {
         r->text_bytes = r->text.n_released;
         r->decode_seconds = now - r->written_first;
     }
+}
+
+static void commit(flm_engine *e, flm_request *r, double now) {
+    flm_session *s = r->session;
+    if (r->step_part == FLM_PART_SOURCE) s->source->encoded = 1;
+    if (r->step_part == FLM_PART_TOKENS) commit_tokens(r, now);
+    if (r->disowned) return;
+    if (r->step_part == FLM_PART_BRANCHES) r->decode_seconds = now - r->written_first;
     if (r->step_status || r->step_finish) {
         flm_schedule_end(e, r, r->step_finish, r->step_status);
         return;
     }
-    if (flm_session_has_outgrown(s)) start_over(e, r);
+    if (r->branches && r->step_rows > 0) flm_branches_follow(r->branches);
+    if (flm_session_has_outgrown(s)) flm_schedule_start_over(e, r);
     flm_request_wake(r);
 }
 
@@ -277,6 +237,7 @@ static void commit(flm_engine *e, flm_request *r, double now) {
  * session up; it may be freed here. */
 static void leave_step(flm_engine *e, flm_request *r, flm_status status, const flm_error *error, double now) {
     r->in_step = 0;
+    if (r->step_part == FLM_PART_SOURCE) r->session->source->in_step = 0;
     if (!status) {
         commit(e, r, now);
     } else if (status != FLM_ERR_CANCELLED) {
@@ -294,28 +255,26 @@ static void leave_step(flm_engine *e, flm_request *r, flm_status status, const f
 
 void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     flm_step step = {0};
+    flm_part parts[FLM_ENCODER_ITEMS];
     flm_error error;
     flm_schedule_end_cancelled(e);
-    admit_waiting(e);
-    fill_step(e, &step);
+    flm_schedule_admit(e);
+    const uint32_t n_sources = fill_turn(e, &step, parts);
     if (step.n_items == 0) return;
     e->queue.must_complete = must_complete(e, &step);
     flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);
     if (!status) {
+        flm_encode_place(e->scratch, parts, n_sources);
         flm_meter_begin(e, &step, watch);
         flm_gate_leave(e->gate);
-        status = flm_engine_run(e, 0, &step, watch, &error);
-        for (uint32_t i = 0, row = 0; i < step.n_items && !status; i++) {
-            if (e->items[i].rows == FLM_ROWS_NONE) continue;
-            write_token(e, e->queue.batch[i], step.logits + row * step.logits_stride, step.row_max[row]);
-            row++;
-        }
+        status = flm_engine_run(e, n_sources > 0, &step, watch, &error);
+        if (!status) write_tokens(e, &step);
         flm_gate_reenter(e->gate);
         flm_context_publish(e->model->context);
         flm_meter_step(e, &step, watch);
     }
     e->queue.last_abandoned = status == FLM_ERR_CANCELLED && cancelled_in_step(e) < e->queue.n_batch;
-    for (uint32_t i = 0; i < step.n_items; i++) leave_step(e, e->queue.batch[i], status, &error, watch->now);
+    for (uint32_t i = 0; i < e->queue.n_batch; i++) leave_step(e, e->queue.batch[i], status, &error, watch->now);
     e->queue.n_batch = 0;
     FLM_INVARIANT(flm_sessions_are_sound(e));
 }

@@ -33,123 +33,6 @@ flm_status flm_session_create(flm_model *model, flm_session **session, flm_error
     return FLM_OK;
 }
 
-/* Pages that nobody uses and nobody was promised. */
-static size_t spare_pages(const flm_engine *engine) {
-    size_t free_pages = flm_kv_pool_free_pages(engine->decoder_pool);
-    return free_pages > engine->promised ? free_pages - engine->promised : 0;
-}
-
-/* A session whose pages others may have. */
-static int is_evictable(const flm_session *s) { return !s->admitted && s->self.n_pages > 0; }
-
-/* Pages that would become free if all evictable sessions lost theirs. */
-static size_t evictable_pages(const flm_engine *engine) {
-    size_t n = 0;
-    for (const flm_session *s = engine->sessions; s; s = s->after)
-        if (is_evictable(s)) n += flm_page_table_mark(engine->decoder_pool, &s->self);
-    for (const flm_session *s = engine->sessions; s; s = s->after)
-        if (is_evictable(s)) flm_page_table_unmark(engine->decoder_pool, &s->self);
-    return n;
-}
-
-/* Have n pages to spare, if that can be. Sessions lose pages only if that makes room: a request that is too large for
- * now asks at every step, and must not keep all other chats cold. */
-static int make_room(flm_engine *engine, size_t n) {
-    if (spare_pages(engine) >= n) return 1;
-    if (spare_pages(engine) + evictable_pages(engine) < n) return 0;
-    while (spare_pages(engine) < n) {
-        flm_session *oldest = NULL;
-        for (flm_session *s = engine->sessions; s; s = s->after)
-            if (is_evictable(s) && (!oldest || s->last_use < oldest->last_use)) oldest = s;
-        if (!oldest) return 0;
-        flm_session_forget(oldest, 0);
-    }
-    return 1;
-}
-
-static int needs_long_rope(const flm_session *session, size_t n_tokens) {
-    const uint32_t long_from = session->model->engine->long_from;
-    return long_from > 0 && n_tokens > long_from;
-}
-
-int flm_session_has_outgrown(const flm_session *session) {
-    return !session->long_rope && needs_long_rope(session, session->n_tokens);
-}
-
-/* A sequence of n tokens needs the long ropes or not. Keys that were rotated by the other variant are forgotten: the
- * sequence computes them again. */
-static void choose_rope(flm_session *session, size_t n) {
-    const int long_rope = needs_long_rope(session, n);
-    if (long_rope != session->long_rope) flm_session_forget(session, 0);
-    session->long_rope = long_rope;
-}
-
-/* Take the pages that the index has for the first n tokens of a sequence without pages; the tokens found. */
-static size_t find_prefix(flm_session *session, size_t n) {
-    const flm_engine *engine = session->model->engine;
-    if (!engine->prefix || session->n_computed > 0) return 0;
-    flm_session_forget(session, 0);
-    session->n_computed =
-        flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, (uint64_t)session->long_rope);
-    session->n_touched = session->n_computed;
-    return session->n_computed;
-}
-
-int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits) {
-    flm_engine *engine = session->model->engine;
-    flm_kv_pool *pool = engine->decoder_pool;
-    FLM_INVARIANT(session->busy && !session->admitted);
-    choose_rope(session, wanted->length);
-    *hits = find_prefix(session, wanted->prefix);
-    session->admitted = 1; /* its own pages are not for eviction */
-    if (pool) {
-        size_t missing = flm_page_table_missing(pool, &session->self, session->n_computed, wanted->end);
-        if (!make_room(engine, missing)) {
-            session->admitted = 0;
-            if (*hits) flm_session_forget(session, 0);
-            *hits = 0;
-            return 0;
-        }
-        flm_page_table_claim(pool, &session->self, session->n_computed, wanted->end);
-        session->promised = missing;
-        engine->promised += missing;
-    }
-    session->last_use = ++engine->uses;
-    return 1;
-}
-
-void flm_session_release(flm_session *session) {
-    session->model->engine->promised -= session->promised;
-    session->promised = 0;
-    session->admitted = 0;
-}
-
-/* Positions from `from` on that were rewound, or written by a step that was abandoned, are stale. Their pages are this
- * session's alone by now. */
-static void clear_stale(flm_session *session, size_t from) {
-    for (size_t at = from, end; at < session->n_touched; at = end) {
-        const size_t page = at / FLM_PAGE * FLM_PAGE;
-        end = session->n_touched - page < FLM_PAGE ? session->n_touched : page + FLM_PAGE;
-        flm_step_clear(session->model, session->self.pages[page / FLM_PAGE], (uint32_t)(at - page),
-                       (uint32_t)(end - page));
-    }
-}
-
-flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error) {
-    flm_engine *engine = session->model->engine;
-    if (!engine->decoder_pool) return FLM_OK;
-    size_t before = flm_kv_pool_free_pages(engine->decoder_pool);
-    flm_status status = flm_page_table_reserve(engine->decoder_pool, &session->self, from, to, error);
-    size_t taken = before - flm_kv_pool_free_pages(engine->decoder_pool);
-    if (taken > session->promised) taken = session->promised;
-    session->promised -= taken;
-    engine->promised -= taken;
-    if (status) return status;
-    clear_stale(session, from);
-    session->n_touched = to;
-    return FLM_OK;
-}
-
 flm_status flm_session_wait_until_left(flm_session *session, flm_error *error) {
     flm_gate *gate = gate_of(session);
     flm_status status = session->leaving ? flm_gate_may_wait(gate, error) : FLM_OK;
@@ -192,7 +75,7 @@ static void drop(flm_session *session) {
         engine->sessions = session->after;
     if (session->after) session->after->before = session->before;
     if (engine->decoder_pool) flm_page_table_truncate(engine->decoder_pool, &session->self, 0);
-    if (engine->cross_pool) flm_page_table_truncate(engine->cross_pool, &session->cross_kv, 0);
+    flm_source_drop(engine, session->source);
     flm_free(session->tokens);
     flm_free(session);
 }
@@ -217,14 +100,13 @@ static flm_status copy_session(flm_session *dst, const flm_session *src, flm_err
     flm_status status = flm_session_grow(dst, src->n_tokens, error);
     if (!status && engine->decoder_pool)
         status = flm_page_table_share(engine->decoder_pool, &dst->self, &src->self, error);
-    if (!status && engine->cross_pool)
-        status = flm_page_table_share(engine->cross_pool, &dst->cross_kv, &src->cross_kv, error);
     if (status) return status;
+    if (src->source) src->source->users++;
+    dst->source = src->source;
     if (src->n_tokens) memcpy(dst->tokens, src->tokens, src->n_tokens * sizeof *src->tokens);
     dst->n_tokens = src->n_tokens;
     dst->n_computed = src->n_computed;
     dst->n_touched = src->n_touched;
-    dst->n_cross = src->n_cross;
     dst->long_rope = src->long_rope;
     return FLM_OK;
 }
@@ -323,6 +205,7 @@ static int is_sound(const flm_session *s, size_t *promised, uint64_t *users) {
     const int at_rest = !s->busy; /* a call keeps its tokens behind the counted ones until all went well */
     *promised += s->promised;
     *users += s->self.n_pages;
+    for (uint32_t i = 0; i < s->n_branches; i++) *users += s->branches[i].n_pages;
     return (!at_rest || s->n_computed <= s->n_tokens) && s->n_computed <= s->capacity && s->references > 0 &&
            (s->admitted || s->promised == 0) &&
            (!s->model->engine->decoder_pool ||

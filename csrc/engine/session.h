@@ -6,17 +6,18 @@
 #ifndef FLM_SESSION_H
 #define FLM_SESSION_H
 
-#include "engine.h"
+#include "source.h"
 
 struct flm_session {
     flm_model *model;
     int32_t *tokens; /* [capacity]; moves only while no request owns the session */
     size_t capacity, n_tokens;
-    size_t n_computed;           /* tokens whose keys and values are in pages; the rest are run by the next call */
-    flm_page_table self;         /* the decoder's pages */
+    size_t n_computed;              /* tokens whose keys and values are in pages; the rest are run by the next call */
+    flm_page_table self;            /* the decoder's pages */
+    const flm_page_table *branches; /* [n_branches] those of a beam search that is queued */
+    uint32_t n_branches;
     size_t n_touched;            /* positions of them that steps may have written: past n_computed they are stale */
-    flm_page_table cross_kv;     /* of the encoded source, for cross-attention */
-    uint32_t n_cross;            /* encoder positions; 0: not encoded */
+    flm_source *source;          /* of an encoder-decoder; NULL: none yet */
     int long_rope;               /* the pages hold keys rotated by the long twins */
     int busy;                    /* a request or a call is using it */
     int leaving;                 /* its request was destroyed in mid-step, and gives it up when the step ends */
@@ -46,15 +47,16 @@ void flm_session_forget(flm_session *session, size_t n);
 
 /* What a claimed session is to compute. */
 typedef struct flm_admission {
-    size_t length; /* tokens of the sequence: decides on the ropes' variant */
-    size_t prefix; /* the prefix index may supply what it has of so many first tokens */
-    size_t end;    /* positions that will be filled at most */
+    size_t length;   /* tokens of the sequence: decides on the ropes' variant */
+    size_t prefix;   /* the prefix index may supply what it has of so many first tokens */
+    size_t end;      /* positions that will be filled at most */
+    size_t branches; /* pages of its branches, beside its own: they take them by flm_session_take */
 } flm_admission;
 
-/* Promise the session the pages that it needs, those of its prefix that the index has among them, if need be at the
- * cost of sessions that are not admitted, least recently used first: those compute theirs again when they go on. 1:
- * done, and *hits positions came from the index. 0: there is no room now; the session's tokens are as before, and
- * nothing is taken or evicted. */
+/* Promise the session the pages that it needs, those of its prefix that the index has among them, and have its source
+ * take its own, if need be at the cost of sessions that are not admitted, least recently used first: those compute
+ * theirs again when they go on. 1: done, and *hits positions came from the index. 0: there is no room now; the
+ * session's tokens are as before, and nothing of its own is taken or evicted. */
 int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits);
 /* The end of an admission: give back what was promised but not taken. Nothing if it was not admitted. */
 void flm_session_release(flm_session *session);
@@ -62,6 +64,11 @@ void flm_session_release(flm_session *session);
 int flm_session_has_outgrown(const flm_session *session);
 /* Make positions [from, to) writable with pages that were promised; what is stale from `from` on is cleared. */
 flm_status flm_session_reserve(flm_session *session, size_t from, size_t to, flm_error *error);
+/* The same for a branch of the session, with a table of its own. */
+flm_status flm_session_take(flm_session *session, flm_page_table *table, size_t from, size_t to, flm_error *error);
+/* Have a source take its pages, if need be at the cost of sources that no admitted session uses. 0: there is no room.
+ */
+int flm_session_room_for(flm_engine *engine, flm_source *source);
 /* Let the prefix index know the full pages. */
 void flm_session_keep_prefix(flm_session *session);
 

@@ -27,7 +27,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 5 /* may change until 1.0 */
+#define FLM_ABI_VERSION 6 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
@@ -230,8 +230,11 @@ FLM_API size_t flm_session_copy_tokens(const flm_session *session, int32_t *toke
 /* A call or a request that uses the session keeps it until it ends. */
 FLM_API void flm_session_destroy(flm_session *session);
 
-/* Encoder-decoders: run the encoder over tokens and keep its keys and values for cross-attention. attentions:
- * [encoder_heads of all layers, n_tokens, n_tokens] takes its attention probabilities, or NULL. */
+/* Encoder-decoders: what the decoder attends to. It is encoded by the first request or flm_forward that needs it,
+ * together with other sources that wait, and forks share it. */
+FLM_API flm_status flm_session_set_source(flm_session *session, const int32_t *tokens, size_t n_tokens,
+                                          flm_error *error);
+/* The same, and encode it now. attentions: [encoder_heads of all layers, n_tokens, n_tokens] probabilities, or NULL. */
 FLM_API flm_status flm_session_encode(flm_session *session, const int32_t *tokens, size_t n_tokens, float *attentions,
                                       const flm_poll *poll, flm_error *error);
 
@@ -280,6 +283,18 @@ typedef struct flm_bytes {
     size_t n_bytes;
 } flm_bytes;
 
+typedef struct flm_ids {
+    const int32_t *ids;
+    size_t n;
+} flm_ids;
+
+/* When a beam search ends, beside max_tokens: as transformers' early_stopping. */
+typedef enum flm_early_stopping {
+    FLM_EARLY_NO = 0,    /* the best running text would not be among the num_beams best if it ended now */
+    FLM_EARLY_YES = 1,   /* that, or num_beams texts have ended */
+    FLM_EARLY_NEVER = 2, /* it could not be among them, however long it gets */
+} flm_early_stopping;
+
 typedef struct flm_sampling {
     size_t size_bytes;
     uint32_t max_tokens, min_tokens;
@@ -297,6 +312,17 @@ typedef struct flm_sampling {
     size_t n_stops;
     const int32_t *stop_tokens;
     size_t n_stop_tokens;
+    /* As transformers' logits processors forced_bos_token_id, forced_eos_token_id, suppress_tokens,
+     * begin_suppress_tokens, bad_words_ids and encoder_no_repeat_ngram_size, whose source is a decoder's prompt. */
+    int32_t forced_bos; /* -1: off */
+    flm_ids forced_ends, suppressed, begin_suppressed;
+    const flm_ids *bad_words;
+    size_t n_bad_words;
+    uint32_t encoder_no_repeat_ngram_size; /* 0: off */
+    /* Beam search. temperature must be 0, and there are no stop strings and no logprobs. */
+    uint32_t num_beams;   /* 0 and 1: off */
+    float length_penalty; /* a text's score is its log probability / tokens ^ length_penalty (1) */
+    flm_early_stopping early_stopping;
 } flm_sampling;
 FLM_API void flm_sampling_defaults(flm_sampling *sampling);
 
@@ -328,12 +354,25 @@ typedef struct flm_progress {
      * where the system does not say. prompt_cpu_seconds: of it, until the prompt was read. */
     double prompt_cpu_seconds, cpu_seconds;
     double threads; /* that took part in its steps, on average over their time; 0 before the first */
+    size_t n_best;  /* texts that a beam search has found (flm_request_best), once it has ended */
 } flm_progress;
 
-/* Queue a generation that continues `session` with `prompt`. Each token is chosen as flm_forward of all before it would
- * give it, also where that needs other ropes (LongRoPE) than the tokens before had. The session is the request's until
- * flm_request_destroy; its tokens are then the old ones, the prompt and what was written (a last token that
- * no step has run yet is run first by the next call on the session). */
+/* A text that a beam search has found. Pointers live as long as the request. */
+typedef struct flm_best {
+    const int32_t *tokens; /* without the end token */
+    size_t n_tokens;
+    const uint8_t *text;
+    size_t text_bytes;
+    float score; /* as transformers' sequences_scores: the end token counts */
+    flm_finish finish;
+} flm_best;
+
+/* Queue a generation that continues `session` with `prompt`. A source that is not encoded yet is encoded first. A beam
+ * search is one request whose texts are rows of the same steps; it shows nothing before its end, and then the best
+ * text, which the session goes on with. Each token is chosen as flm_forward of all before it would give it, also where
+ * that needs other ropes (LongRoPE) than the tokens before had. The session is the request's until flm_request_destroy;
+ * its tokens are then the old ones, the prompt and what was written (a last token that no step has run yet is run first
+ * by the next call on the session). */
 FLM_API flm_status flm_request_create(flm_session *session, const int32_t *prompt, size_t n_prompt,
                                       const flm_sampling *sampling, flm_request **request, flm_error *error);
 /* Wait until at least one more token is written (wait_all = 0) or the request has ended (1); the waiting
@@ -341,6 +380,9 @@ FLM_API flm_status flm_request_create(flm_session *session, const int32_t *promp
  * cancelled and the call returns ok with FLM_FINISH_CANCELLED. One call at a time waits for a request. */
 FLM_API flm_status flm_request_wait(flm_request *request, int wait_all, const flm_poll *poll, flm_progress *progress,
                                     flm_error *error);
+/* Of a beam search that has ended: its i-th text, best first. FLM_ERR_ARGUMENT: there are no more; FLM_ERR_STATE: it
+ * has not ended. A search that was cancelled has those texts that it had by then. */
+FLM_API flm_status flm_request_best(flm_request *request, size_t i, flm_best *best, flm_error *error);
 FLM_API void flm_request_cancel(flm_request *request);
 /* Cancels it if it still runs. If it is in a step, the session is free at the end of that step: the next call on the
  * session waits for it. */

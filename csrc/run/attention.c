@@ -1,4 +1,6 @@
 /* Attention as a sublayer: finish_qkv (norms, rope, storing keys and values) and attend. */
+#include <string.h>
+
 #include "../base/sanitizer.h"
 #include "../model/spec_read.h"
 #include "run.h"
@@ -59,15 +61,40 @@ static void store_tokens(const flm_run *run, const flm_attention_op *s, size_t t
     }
 }
 
+/* The attention whose keys and values operation i of the decoder stores in its own pages; NULL: none. */
+static const flm_attention_op *stored_by(const flm_plan *plan, size_t i) {
+    const flm_attention_op *s = &plan->ops[i].as.attention;
+    return plan->ops[i].kind == FLM_OP_FINISH_QKV && !s->cross ? s : NULL;
+}
+
 void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to) {
     const flm_plan *plan = model->decoder_plan;
     for (size_t i = 0; i < plan->n_ops; i++) {
-        const flm_attention_op *s = &plan->ops[i].as.attention;
-        if (plan->ops[i].kind != FLM_OP_FINISH_QKV || s->cross) continue;
-        for (uint32_t head = 0; head < s->kv_heads; head++) {
+        const flm_attention_op *s = stored_by(plan, i);
+        for (uint32_t head = 0; s && head < s->kv_heads; head++) {
             const areas at = areas_of(s, page, head);
             model->kernels->kv_store(at.keys, at.values, model->kv_dtype, from, to - from, zeros, zeros, 0,
                                      s->head_dim);
+        }
+    }
+}
+
+/* Positions are stored one after the other, keys in lines of 16: whole lines are copied. */
+static void copy_area(unsigned char *to, const unsigned char *from, flm_dtype kv_dtype, size_t head_dim, uint32_t n) {
+    const size_t scales = kv_dtype == FLM_DTYPE_I8 ? FLM_PAGE * sizeof(float) : 0;
+    const size_t codes = flm_kv_area_bytes(kv_dtype, head_dim) - scales;
+    memcpy(to, from, codes / (FLM_PAGE / FLM_STRIP) * ((n + FLM_STRIP - 1) / FLM_STRIP));
+    if (scales) memcpy(to + codes, from + codes, n * sizeof(float));
+}
+
+void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n) {
+    const flm_plan *plan = model->decoder_plan;
+    for (size_t i = 0; i < plan->n_ops; i++) {
+        const flm_attention_op *s = stored_by(plan, i);
+        for (uint32_t head = 0; s && head < s->kv_heads; head++) {
+            const size_t at = head * s->kv.head_bytes;
+            copy_area(to + s->kv.k_offset + at, from + s->kv.k_offset + at, model->kv_dtype, s->head_dim, n);
+            copy_area(to + s->kv.v_offset + at, from + s->kv.v_offset + at, model->kv_dtype, s->head_dim, n);
         }
     }
 }

@@ -85,6 +85,9 @@ static inline uint32_t flm_item_row(const flm_row_item *item, uint32_t r) {
  */
 void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to);
 
+/* Copy the keys and values of the first n positions of a decoder's page to a page with no more than these. */
+void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n);
+
 /* Tokens [from, from + n) of an entry, as an entry of its own. hidden: the model's hidden width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);
 

@@ -15,7 +15,9 @@ void flm_sampling_defaults(flm_sampling *sampling) {
                                .top_p = 1.0f,
                                .typical_p = 1.0f,
                                .repetition_penalty = 1.0f,
-                               .logprobs = -1};
+                               .logprobs = -1,
+                               .forced_bos = -1,
+                               .length_penalty = 1.0f};
 }
 
 flm_status flm_sampler_scratch_create(flm_sampler_scratch *scratch, uint32_t vocab, flm_error *error) {
@@ -46,6 +48,43 @@ static flm_status check_token(const char *name, size_t i, int32_t token, uint32_
                     (int)token, (unsigned)vocab - 1);
 }
 
+static flm_status check_tokens(const char *name, flm_ids tokens, uint32_t vocab, flm_error *error) {
+    if (tokens.n && !tokens.ids) return flm_fail(error, FLM_ERR_ARGUMENT, "%s is NULL", name);
+    flm_status status = FLM_OK;
+    for (size_t i = 0; !status && i < tokens.n; i++) status = check_token(name, i, tokens.ids[i], vocab, error);
+    return status;
+}
+
+static flm_status check_lists(const flm_sampling *o, uint32_t vocab, flm_error *error) {
+    flm_status status = check_tokens("stop_tokens", (flm_ids){o->stop_tokens, o->n_stop_tokens}, vocab, error);
+    if (!status) status = check_tokens("forced_ends", o->forced_ends, vocab, error);
+    if (!status) status = check_tokens("suppressed", o->suppressed, vocab, error);
+    if (!status) status = check_tokens("begin_suppressed", o->begin_suppressed, vocab, error);
+    if (!status && o->forced_bos != -1) status = check_token("forced_bos", 0, o->forced_bos, vocab, error);
+    if (!status && o->n_bad_words && !o->bad_words) status = flm_fail(error, FLM_ERR_ARGUMENT, "bad_words is NULL");
+    for (size_t i = 0; !status && i < o->n_bad_words; i++) {
+        if (o->bad_words[i].n == 0) status = flm_fail(error, FLM_ERR_ARGUMENT, "bad_words[%zu] is empty", i);
+        if (!status) status = check_tokens("bad_words", o->bad_words[i], vocab, error);
+    }
+    return status;
+}
+
+static flm_status check_beams(const flm_sampling *o, uint32_t vocab, flm_error *error) {
+    if ((unsigned)o->early_stopping > FLM_EARLY_NEVER)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "early_stopping is not an flm_early_stopping");
+    const flm_status status = check_range("length_penalty", o->length_penalty, -1e3f, 1e3f, error);
+    if (status || o->num_beams <= 1) return status;
+    if (o->num_beams > vocab)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "num_beams is %u, but the vocabulary has only %u tokens",
+                        (unsigned)o->num_beams, (unsigned)vocab);
+    const char *culprit = o->temperature > 0.0f ? "temperature: beams take the most probable texts and draw nothing"
+                          : o->n_stops          ? "stops: a beam search ends texts at tokens; give stop_tokens"
+                          : o->logprobs >= 0    ? "logprobs: a beam search gives scores of whole texts"
+                                                : NULL;
+    return culprit ? flm_fail(error, FLM_ERR_UNSUPPORTED, "num_beams is %u and %s", (unsigned)o->num_beams, culprit)
+                   : FLM_OK;
+}
+
 flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *error) {
     flm_status status = FLM_OK;
     if (!status) status = check_range("temperature", o->temperature, 0.0f, 1e6f, error);
@@ -60,23 +99,44 @@ flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *
         status = flm_fail(error, FLM_ERR_ARGUMENT,
                           "logprobs is %d: it must be from -1 to %d and at most the vocabulary (%u)", (int)o->logprobs,
                           FLM_MAX_LOGPROBS, (unsigned)vocab);
-    if (!status && ((o->n_biases && !o->biases) || (o->n_stop_tokens && !o->stop_tokens)))
-        status = flm_fail(error, FLM_ERR_ARGUMENT, "biases or stop_tokens is NULL");
+    if (!status && o->n_biases && !o->biases) status = flm_fail(error, FLM_ERR_ARGUMENT, "biases is NULL");
     for (size_t i = 0; !status && i < o->n_biases; i++) {
         status = check_token("biases", i, o->biases[i].token, vocab, error);
         if (!status && o->biases[i].value != -INFINITY)
             status = check_range("a bias", o->biases[i].value, -1e9f, 1e9f, error);
     }
-    for (size_t i = 0; !status && i < o->n_stop_tokens; i++)
-        status = check_token("stop_tokens", i, o->stop_tokens[i], vocab, error);
-    return status;
+    if (!status) status = check_lists(o, vocab, error);
+    return status ? status : check_beams(o, vocab, error);
 }
 
-static int allocate(flm_sampler *s, size_t capacity) {
-    const flm_sampling *o = &s->options;
+static flm_ids copy_ids(flm_ids from, int *ok) {
+    return (flm_ids){flm_copy_array(from.ids, from.n, sizeof *from.ids, ok), from.n};
+}
+
+/* All words in one block, behind each other. */
+static void copy_words(flm_sampler *s, const flm_sampling *o, int *ok) {
+    size_t n = 0;
+    for (size_t i = 0; i < o->n_bad_words; i++) n += o->bad_words[i].n;
+    flm_ids *words = flm_copy_array(o->bad_words, o->n_bad_words, sizeof *words, ok);
+    s->options.bad_words = words;
+    if (!words) return;
+    int32_t *to = s->word_ids = flm_alloc_array(n, sizeof *to);
+    *ok = *ok && to;
+    for (size_t i = 0; i < o->n_bad_words && to; to += words[i++].n) {
+        memcpy(to, o->bad_words[i].ids, words[i].n * sizeof *to);
+        words[i].ids = to;
+    }
+}
+
+static int allocate(flm_sampler *s, const flm_sampling *o, size_t capacity) {
     int ok = 1;
+    s->options = *o;
     s->options.biases = flm_copy_array(o->biases, o->n_biases, sizeof *o->biases, &ok);
     s->options.stop_tokens = flm_copy_array(o->stop_tokens, o->n_stop_tokens, sizeof *o->stop_tokens, &ok);
+    s->options.forced_ends = copy_ids(o->forced_ends, &ok);
+    s->options.suppressed = copy_ids(o->suppressed, &ok);
+    s->options.begin_suppressed = copy_ids(o->begin_suppressed, &ok);
+    copy_words(s, o, &ok);
     /* Stop strings are the text's business (text.h), not copied here. */
     s->options.stops = NULL;
     s->options.n_stops = 0;
@@ -100,79 +160,32 @@ static int allocate(flm_sampler *s, size_t capacity) {
 flm_status flm_sampler_create(flm_sampler *s, const flm_sampling *options, const flm_kernels *kernels,
                               const flm_detok *detok, uint32_t vocab, size_t capacity, flm_error *error) {
     *s = (flm_sampler){.kernels = kernels, .detok = detok, .vocab = vocab};
-    s->options = *options;
     /* A lower temperature counts as greedy: there the largest logit wins anyway, unless there are ties. The
      * reciprocal stays finite. */
     s->inverse_temperature = options->temperature > 1e-5f ? 1.0f / options->temperature : 0.0f;
-    if (!allocate(s, capacity)) {
+    if (!allocate(s, options, capacity)) {
         flm_sampler_free(s);
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for sampling");
     }
-    s->edits = options->n_biases || s->counts || s->ngram_heads || options->min_tokens;
+    s->edits = options->n_biases || s->counts || s->ngram_heads || options->min_tokens || options->forced_bos >= 0 ||
+               options->forced_ends.n || options->suppressed.n || options->begin_suppressed.n || options->n_bad_words ||
+               options->encoder_no_repeat_ngram_size;
     return FLM_OK;
 }
 
 void flm_sampler_free(flm_sampler *s) {
     flm_free((void *)s->options.biases);
     flm_free((void *)s->options.stop_tokens);
+    flm_free((void *)s->options.forced_ends.ids);
+    flm_free((void *)s->options.suppressed.ids);
+    flm_free((void *)s->options.begin_suppressed.ids);
+    flm_free((void *)s->options.bad_words);
+    flm_free(s->word_ids);
     flm_free(s->counts);
     flm_free(s->seen);
     flm_free(s->ngram_heads);
     flm_free(s->ngram_next);
     *s = (flm_sampler){0};
-}
-
-/* The head of the chain for the n tokens before `end`. */
-static uint32_t *ngram_head(const flm_sampler *s, const int32_t *end, size_t n) {
-    uint64_t h = 0;
-    for (size_t i = n; i > 0; i--) h = (h ^ (uint32_t)end[-(ptrdiff_t)i]) * 0x9E3779B97F4A7C15u;
-    return &s->ngram_heads[(h >> 32) & (s->n_ngram_heads - 1)];
-}
-
-void flm_sampler_accept(flm_sampler *s, const int32_t *tokens, size_t position, int written) {
-    int32_t token = tokens[position];
-    s->n_written += written != 0;
-    if (s->counts) {
-        /* A token enters `seen` at its first occurrence, so penalties visit each token once. */
-        if (s->counts[token] == 0) s->seen[s->n_seen++] = token;
-        s->counts[token] = (s->counts[token] | 1) + (written ? 2 : 0);
-    }
-    size_t before = s->options.no_repeat_ngram_size - (size_t)1;
-    if (s->ngram_heads && position >= before) {
-        uint32_t *head = ngram_head(s, tokens + position, before);
-        /* Newest first: the chain of a hash is walked from the latest position back. */
-        s->ngram_next[position] = *head;
-        *head = (uint32_t)position + 1;
-    }
-}
-
-/* The repetition penalty moves a score towards -inf whatever its sign. Presence and frequency count written tokens
- * only. */
-static void penalise(const flm_sampler *s, float *scores) {
-    const flm_sampling *o = &s->options;
-    for (uint32_t i = 0; i < s->n_seen; i++) {
-        int32_t token = s->seen[i];
-        float score = scores[token];
-        score = score < 0.0f ? score * o->repetition_penalty : score / o->repetition_penalty;
-        uint32_t written = s->counts[token] / 2;
-        if (written) score -= o->presence_penalty + o->frequency_penalty * (float)written;
-        scores[token] = score;
-    }
-}
-
-/* Ban every token that would complete an n-gram of the sequence. Chains are by hash, so each position is verified. */
-static void ban_ngrams(const flm_sampler *s, float *scores, const int32_t *tokens, size_t n_tokens) {
-    size_t before = s->options.no_repeat_ngram_size - (size_t)1;
-    if (n_tokens < before) return;
-    const int32_t *last = tokens + n_tokens - before;
-    for (uint32_t at = *ngram_head(s, tokens + n_tokens, before); at; at = s->ngram_next[at - 1])
-        if (memcmp(tokens + at - 1 - before, last, before * sizeof *tokens) == 0) scores[tokens[at - 1]] = -INFINITY;
-}
-
-/* Ban the tokens that end a text. */
-static void ban_ends(const flm_sampler *s, float *scores) {
-    for (uint32_t i = 0; i < s->detok->n_eos && !s->options.ignore_eos; i++) scores[s->detok->eos[i]] = -INFINITY;
-    for (size_t i = 0; i < s->options.n_stop_tokens; i++) scores[s->options.stop_tokens[i]] = -INFINITY;
 }
 
 /* A number in [0, 1) from the seed and the number of written tokens (SplitMix64, Steele et al. 2014). There is no
@@ -195,17 +208,12 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
         float *edited = scratch->scores;
         /* Edits work on a copy: the caller's logits give the log probabilities afterwards. */
         memcpy(edited, logits, s->vocab * sizeof *edited);
-        for (size_t i = 0; i < s->options.n_biases; i++)
-            edited[s->options.biases[i].token] += s->options.biases[i].value;
-        if (s->counts) penalise(s, edited);
-        if (s->ngram_heads) ban_ngrams(s, edited, tokens, n_tokens);
-        if (s->n_written < s->options.min_tokens) ban_ends(s, edited);
+        flm_sampler_edit(s, edited, tokens, n_tokens);
         scores = edited;
         best = s->kernels->argmax(scores, s->vocab);
     }
     if (!isfinite(scores[best]))
-        return flm_fail(error, FLM_ERR_NUMERIC,
-                        "biases, penalties, no_repeat_ngram_size and min_tokens leave no token to choose");
+        return flm_fail(error, FLM_ERR_NUMERIC, "biases, penalties, bans and min_tokens leave no token to choose");
     *token = (int32_t)best;
     if (s->inverse_temperature == 0.0f) return FLM_OK;
     /* The caller's logits are never written: scores are scaled in the scratch. */

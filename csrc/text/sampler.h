@@ -1,12 +1,16 @@
-/* The choice of the next token. sampler.c: one request's state, and the edits of logits; sampler_filters.c: the
- * filters and the draw.
+/* The choice of the next token. sampler.c: one request's options, and the choice; sampler_edits.c: what was written,
+ * and the edits of logits that go by it; sampler_filters.c: the filters and the draw.
  *
  *   logits [vocab]
  *     │  + bias
  *     │  repetition penalty        tokens of the whole sequence (Keskar et al. 2019)
  *     │  presence, frequency       written tokens only (as OpenAI's)
  *     │  no_repeat_ngram_size      -inf for tokens that would repeat an n-gram of the sequence
+ *     │  encoder_no_repeat_...     the same for n-grams of the source
+ *     │  bad_words                 -inf for tokens that would complete one of these sequences
  *     │  min_tokens                -inf for end and stop tokens while fewer are written
+ *     │  forced_bos, forced_ends   0 for these, at their places, and -inf for all others
+ *     │  suppressed, begin_...     -inf for these; for those that may not begin a text
  *     ├─────────> greedy: the maximum, of equals the lowest id
  *     │  / temperature
  *     │  top-k                     the k best; ties with the k-th stay
@@ -43,7 +47,7 @@ typedef struct flm_sampler {
     uint32_t vocab;
     flm_sampling options;      /* a copy; its arrays are owned by the sampler */
     float inverse_temperature; /* 0: greedy */
-    int edits;                 /* 1: biases, penalties or bans may change logits */
+    int edits;                 /* 1: flm_sampler_edit may change logits */
     /* Penalties. counts[token]: 2 * (how often it was written) + (1 if it is anywhere in the sequence). */
     uint32_t *counts; /* [vocab] or NULL */
     int32_t *seen;    /* [n_seen] tokens of the sequence, each once */
@@ -53,6 +57,9 @@ typedef struct flm_sampler {
     uint32_t *ngram_next;  /* [capacity] the next older position + 1 */
     uint32_t n_ngram_heads;
     uint32_t n_written;
+    int32_t *word_ids;     /* of options.bad_words */
+    const int32_t *source; /* [n_source] for encoder_no_repeat_ngram_size; not owned */
+    size_t n_source;
 } flm_sampler;
 
 flm_status flm_sampler_scratch_create(flm_sampler_scratch *scratch, uint32_t vocab, flm_error *error);
@@ -67,6 +74,10 @@ void flm_sampler_free(flm_sampler *sampler);
 /* Record that the token at `position` is final. tokens: the sequence up to and including it. written: 1 if it was
  * generated, 0 for the prompt. Called for every position, in ascending order. */
 void flm_sampler_accept(flm_sampler *sampler, const int32_t *tokens, size_t position, int written);
+/* Forget what was recorded, and record these tokens [n_tokens] instead, the first n_prompt of which are the prompt. */
+void flm_sampler_replay(flm_sampler *sampler, const int32_t *tokens, size_t n_tokens, size_t n_prompt);
+/* Edit the scores [vocab] (logits, or log probabilities) of the token after tokens [n_tokens], which are recorded. */
+void flm_sampler_edit(const flm_sampler *sampler, float *scores, const int32_t *tokens, size_t n_tokens);
 /* Choose the token after tokens [n_tokens], from its logits [vocab] and their maximum. logits stay unchanged. Never
  * allocates. FLM_ERR_NUMERIC: logits are not finite, or nothing is left to choose. */
 flm_status flm_sampler_choose(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,

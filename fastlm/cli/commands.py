@@ -30,8 +30,11 @@ SAMPLING: tuple[tuple[str, type, str], ...] = (
     ("presence_penalty", float, "taken off the logits of what was written (0)"),
     ("frequency_penalty", float, "taken off for each time that it was written (0)"),
     ("no_repeat_ngram_size", int, "so many tokens never follow each other twice (0: off)"),
+    ("num_beams", int, "texts that a beam search compares; it shows the best one at the end (1: off)"),
+    ("length_penalty", float, "of beams: above 0 favours long texts, below 0 short ones (1)"),
     ("seed", int, "the same seed draws the same text (drawn itself, and shown by --json)"),
 )
+EARLY: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}
 
 
 def register(commands: Any) -> None:
@@ -125,6 +128,12 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind, what in SAMPLING:
         group.add_argument("--" + name.replace("_", "-"), type=kind, metavar="N" if kind is int else "X", help=what)
+    group.add_argument(
+        "--early-stopping",
+        choices=tuple(EARLY),
+        metavar="WHEN",
+        help="of beams: true ends when as many texts have, never looks for better ones to the end (false)",
+    )
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="write on where the model would end")
 
@@ -132,7 +141,8 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
 def _params(args: argparse.Namespace) -> dict[str, Any]:
     stop = args.stop and [streams.utf8(text, "--stop") for text in args.stop]
     found = {name: getattr(args, name) for name, _, _ in SAMPLING}
-    return {**found, "stop": stop, "ignore_eos": args.ignore_eos}
+    early = None if args.early_stopping is None else EARLY[args.early_stopping]
+    return {**found, "early_stopping": early, "stop": stop, "ignore_eos": args.ignore_eos}
 
 
 # ---- what they do -----------------------------------------------------------------------------------------------
@@ -162,7 +172,9 @@ def _generate(args: argparse.Namespace) -> None:
             found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
             streams.write_json({"prompt": prompt, **found})
             return
-        chunks = model.stream(prompt, **_params(args))  # first: it says what is wrong with them
+        params = _params(args)
+        beams = model.engine.parameters(params).num_beams > 1  # they say nothing before the end
+        chunks = [model.generate(prompt, **params)] if beams else model.stream(prompt, **params)  # before the text
         if model.kind != "encoder-decoder":  # which does not go on with the text, but answers it
             streams.write(text or "")
         for chunk in chunks:

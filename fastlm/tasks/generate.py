@@ -88,26 +88,30 @@ def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
     ids = engine.prompts.ids(prompt)
     echo = engine.prompts.echo(prompt, ids, p.echo)
     first = engine.core.session()
-    sequences: list[_core.Session | None] = [None] * p.n  # cancelled before they are there
+    n = p.n if p.num_beams == 1 else 1  # beams find several texts
+    sequences: list[_core.Session | None] = [None] * n  # cancelled before they are there
     try:
-        left = _read(engine, first, ids, p)
-        sequences = [first, *(first.fork() for _ in range(p.n - 1))]
+        left = _read(engine, first, ids, n, p)
+        sequences = [first, *(first.fork() for _ in range(n - 1))]
     except Cancelled:
         left = []
+    if engine.kind == "encoder-decoder":
+        p = p.after(len(left))
     runs = []
     for i, sequence in enumerate(sequences):
-        own, trace = replace(p, seed=(p.seed + i) % 2**64, n=1), tracer(engine, sequence, left, p, p.n)
+        own = replace(p, seed=(p.seed + i) % 2**64, n=p.n if n == 1 else 1)
+        trace = tracer(engine, sequence, left, p, n)
         runs.append(engine.run(sequence, left, own, echo=echo, prompt_tokens=len(ids), trace=trace))
     return runs
 
 
-def _read(engine: Engine, session: _core.Session, ids: list[int], p: Parameters) -> list[int]:
-    """Have the sequence read what its forks share; returns what each of them begins with."""
+def _read(engine: Engine, session: _core.Session, ids: list[int], n: int, p: Parameters) -> list[int]:
+    """Have the sequence read what its n forks share; returns what each of them begins with."""
     if engine.kind == "encoder-decoder":
         start = _decoder_start(engine)
-        session.encode(np.array(ids, np.int32), p.cancel)
+        session.set_source(np.array(ids, np.int32))
         return [start]
-    if p.n == 1:
+    if n == 1:
         return ids
     if len(ids) > 1:
         _core.forward(engine.core, [_core.Item(session, np.array(ids[:-1], np.int32), rows="none")], p.cancel)

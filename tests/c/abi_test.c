@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(FLM_ABI_VERSION == 5, "a new ABI needs new figures here");
+_Static_assert(FLM_ABI_VERSION == 6, "a new ABI needs new figures here");
 
 _Static_assert(FLM_OK == 0 && FLM_ERR_ARGUMENT == 10 && FLM_ERR_FORMAT == 20 && FLM_ERR_UNSUPPORTED == 30, "status");
 _Static_assert(FLM_ERR_CONTEXT_LENGTH == 40 && FLM_ERR_MEMORY == 50 && FLM_ERR_IO == 60, "status");
@@ -14,6 +14,7 @@ _Static_assert(FLM_KIND_DECODER == 1 && FLM_KIND_ENCODER == 2 && FLM_KIND_ENCODE
 _Static_assert(FLM_ROWS_NONE == 0 && FLM_ROWS_LAST == 1 && FLM_ROWS_ALL == 2, "rows");
 _Static_assert(FLM_ROWS_FIRST == 3 && FLM_ROWS_MEAN == 4 && FLM_ROWS_LISTED == 5, "rows");
 _Static_assert(FLM_FINISH_NONE == 0 && FLM_FINISH_STOP == 1 && FLM_FINISH_LENGTH == 2, "finish");
+_Static_assert(FLM_EARLY_NO == 0 && FLM_EARLY_YES == 1 && FLM_EARLY_NEVER == 2, "early stopping");
 _Static_assert(FLM_FINISH_CANCELLED == 3 && FLM_MAX_THREADS == 256, "finish and threads");
 
 #if UINTPTR_MAX == UINT64_MAX
@@ -28,9 +29,11 @@ _Static_assert(sizeof(flm_vocabulary) == 72, "flm_vocabulary");
 _Static_assert(sizeof(flm_item) == 112, "flm_item");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
-_Static_assert(sizeof(flm_sampling) == 120, "flm_sampling");
+_Static_assert(sizeof(flm_sampling) == 208, "flm_sampling");
 _Static_assert(sizeof(flm_logprob) == 8, "flm_logprob");
-_Static_assert(sizeof(flm_progress) == 120, "flm_progress");
+_Static_assert(sizeof(flm_progress) == 128, "flm_progress");
+_Static_assert(sizeof(flm_ids) == 16, "flm_ids");
+_Static_assert(sizeof(flm_best) == 40, "flm_best");
 #endif
 
 static int wrong(const char *what) {

@@ -189,7 +189,7 @@ static flm_status forward_all(flm_model *model, flm_session *session, size_t n, 
     flm_model_info_get(model, &info);
     const int has_logits = info.kind != FLM_KIND_ENCODER;
     const size_t keys = n + (has_logits ? flm_session_length(session) : 0);
-    const size_t seen = n < HELD && info.cross_heads ? session->n_cross : 0;
+    const size_t seen = n < HELD && info.cross_heads ? session->source->n_tokens : 0;
     enum { REPORTS = 5 };
     const size_t sizes[REPORTS] = {has_logits ? n * info.vocab : 0, n * info.width, (info.layers + 1) * n * info.width,
                                    n < HELD ? info.heads * n * keys : 0, info.cross_heads * n * seen};

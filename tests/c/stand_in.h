@@ -78,6 +78,11 @@ void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, 
     memset(page + from * sizeof(uint64_t), 0xFF, (to - from) * sizeof(uint64_t)); /* seen if it was still needed */
 }
 
+void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n) {
+    (void)model;
+    memcpy(to, from, n * sizeof(uint64_t));
+}
+
 flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     (void)encoder;
     uint32_t row = 0, tokens = 0;

@@ -138,6 +138,71 @@ static flm_status generate(stage *s, flm_error *error) {
     return status;
 }
 
+static flm_sampling beams_of(uint32_t max_tokens) {
+    flm_sampling sampling = sampling_of(max_tokens);
+    sampling.n_stops = 0;
+    sampling.logprobs = -1;
+    sampling.num_beams = 3;
+    return sampling;
+}
+
+/* All that a search has found. */
+static flm_status append_best(stage *s, const flm_progress *progress, bytes *to, flm_error *error) {
+    flm_status status = FLM_OK;
+    for (size_t i = 0; i < progress->n_best && !status; i++) {
+        flm_best best;
+        status = flm_request_best(s->request, i, &best, error);
+        if (status) break;
+        append(to, best.tokens, best.n_tokens * sizeof *best.tokens);
+        append(to, best.text, best.text_bytes);
+        append(to, &best.score, sizeof best.score);
+    }
+    return status;
+}
+
+/* A request on a session, whose beams cross a page. */
+static flm_status search_on(stage *s, flm_session *session, size_t n, flm_error *error) {
+    const flm_sampling sampling = beams_of(30);
+    int32_t prompt[LONGEST];
+    flm_progress progress = {0};
+    bytes found = {0};
+    number(prompt, n, 500);
+    flm_status status = flm_request_create(session, prompt, n, &sampling, &s->request, error);
+    if (status) return status;
+    if (s->cancels) flm_request_cancel(s->request);
+    status = flm_request_wait(s->request, s->chance & 1, &s->poll, &progress, error);
+    if (!status) status = append_best(s, &progress, &found, error);
+    if (!status && progress.finish == FLM_FINISH_CANCELLED) {
+        status = FLM_ERR_CANCELLED;
+        *error = (flm_error){status, "cancelled"};
+    }
+    if (!status) append(&s->written, found.data, found.n);
+    flm_request_destroy(s->request);
+    clear(&found);
+    return status;
+}
+
+static flm_status search(stage *s, flm_error *error) {
+    const size_t length = flm_session_length(s->session);
+    const flm_status status = search_on(s, s->session, s->n_tokens ? s->n_tokens : 100, error);
+    CHECK(flm_session_rewind(s->session, flm_session_length(s->session) - length, NULL) == FLM_OK);
+    return status;
+}
+
+/* A source that waits in the queue. */
+static flm_status translate(stage *s, flm_error *error) {
+    const size_t n = s->n_tokens ? s->n_tokens : 150;
+    int32_t source[LONGEST + 1];
+    flm_session *session;
+    number(source, n, 200);
+    flm_status status = flm_session_create(s->model, &session, error);
+    if (status) return status;
+    status = flm_session_set_source(session, source, n, error);
+    if (!status) status = search_on(s, session, 3, error);
+    flm_session_destroy(session);
+    return status;
+}
+
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 static void fail_allocation(stage *s) { calloc_in = s->chance; }
@@ -171,11 +236,12 @@ static void lengthen_source(stage *s) {
 /* Pages are promised to a request that goes on later, and to a source. */
 static void fill(stage *s) {
     const flm_sampling sampling = sampling_of(5 * 64);
-    int32_t tokens[256];
+    enum { HELD_SOURCE = 320 };
+    int32_t tokens[HELD_SOURCE];
     if (!strikes_once(s)) return;
-    number(tokens, 256, 700);
+    number(tokens, HELD_SOURCE, 700);
     s->holder = new_session(s->model);
-    if (crosses(s)) CHECK(flm_session_encode(s->holder, tokens, 256, NULL, NULL, NULL) == FLM_OK);
+    if (crosses(s)) CHECK(flm_session_encode(s->holder, tokens, HELD_SOURCE, NULL, NULL, NULL) == FLM_OK);
     CHECK(flm_request_create(s->holder, tokens, 3, &sampling, &s->held, NULL) == FLM_OK);
     CHECK(flm_request_wait(s->held, 0, NULL, NULL, NULL) == FLM_OK);
 }
@@ -290,6 +356,17 @@ static const struct pair {
     {"generate too long", DECODERS, generate, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
     {"generate nan", DECODERS, generate, poison_nan, FLM_ERR_NUMERIC, 1},
     {"generate infinity", DECODERS, generate, poison_infinity, FLM_ERR_NUMERIC, 1},
+    {"search allocation", DECODERS, search, fail_allocation, FLM_ERR_MEMORY, 1},
+    {"search stopped", DECODERS, search, stop_on_poll, FLM_ERR_CANCELLED, 29},
+    {"search cancelled", DECODERS, search, cancel_on_poll, FLM_ERR_CANCELLED, 29},
+    {"search cancelled first", DECODERS, search, cancel_first, FLM_ERR_CANCELLED, 1},
+    {"search too long", DECODERS, search, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
+    {"search nan", DECODERS, search, poison_nan, FLM_ERR_NUMERIC, 1},
+    {"search forked", DECODERS, search, fork_on_poll, FLM_OK, 53},
+    {"translate allocation", CROSS, translate, fail_allocation, FLM_ERR_MEMORY, 1},
+    {"translate stopped", CROSS, translate, stop_on_poll, FLM_ERR_CANCELLED, 17},
+    {"translate cancelled", CROSS, translate, cancel_on_poll, FLM_ERR_CANCELLED, 17},
+    {"translate too long", CROSS, translate, lengthen_source, FLM_ERR_CONTEXT_LENGTH, 1},
     {"generate forked", DECODERS, generate, fork_on_poll, FLM_OK, 53},
 };
 enum { N_PAIRS = sizeof pairs / sizeof *pairs };
@@ -312,7 +389,7 @@ static bytes take_made(stage *s) {
     bytes answer = {0};
     flm_session *session = s->made_session;
     if (s->made_model) session = new_session(s->made_model);
-    if (session && crosses(s) && session->n_cross == 0)
+    if (session && crosses(s) && !session->source)
         CHECK(flm_session_encode(session, (int32_t[]){5}, 1, NULL, NULL, NULL) == FLM_OK);
     if (session) answer = answer_of(s->made_model ? s->made_model : s->model, session);
     flm_session_destroy(session);

@@ -1,0 +1,43 @@
+"""Runs one beam search: a request whose texts are known at its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastlm import _core
+from fastlm.results import Completion, Usage
+from fastlm.running import UNSTARTED, DecodedText, Run, timings_of
+
+NOTHING = _core.Best([], b"", None, "cancelled")
+
+
+class BeamRun(Run):
+    """A beam search in progress; its completion is the best text, with the n - 1 next ones as alternatives."""
+
+    def completion(self) -> Completion:
+        """Run to the end."""
+        request = self._request
+        try:
+            self.flags.is_set()
+            flags = self.flags if self.flags.flagged else None
+            last = UNSTARTED if request is None else request.wait(True, flags)
+            found = [] if request is None else [request.best(i) for i in range(min(self._p.n, last.n_best))]
+        finally:
+            self.close()
+        self.finish = last.finish or "cancelled"
+        first, *others = [self._completed(text, last) for text in found or [NOTHING]]
+        return replace(first, alternatives=tuple(others))
+
+    def _completed(self, best: _core.Best, last: _core.Progress) -> Completion:
+        text = best.text.decode("utf-8")
+        if self._tokenizer is not None and not self._tokenizer.prints_by_table:
+            text, _ = DecodedText(self._tokenizer, (), self._before).push(best.token_ids, True)
+        return Completion(
+            text=self._echo + text,
+            token_ids=best.token_ids,
+            finish_reason=best.finish if best is not NOTHING and last.finish != "cancelled" else self.finish or "",
+            usage=Usage(self._prompt_tokens, len(best.token_ids), last.prefix_hit_tokens),
+            timings=timings_of(last),
+            seed=self._p.seed,
+            score=best.score,
+        )
