@@ -10,7 +10,7 @@ from fastlm import _core
 from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
 from fastlm.beams import BeamRun
-from fastlm.errors import StateError, UnsupportedError
+from fastlm.errors import ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, resolve
 from fastlm.results import Trace
 from fastlm.running import Run
@@ -80,7 +80,7 @@ class Engine:
     def tasks(self) -> tuple[str, ...]:
         """What the checkpoint can do: methods of Model."""
         if self.kind == "encoder-decoder":
-            return ("generate",)
+            return (self.task or "generate",)
         said = self.folder_sentences
         vectors = "embed_sparse" if said and said.sparse else "embed_tokens" if said and said.late else "embed"
         if self.task:
@@ -106,6 +106,16 @@ class Engine:
         from fastlm.weights.sentences import Sentences  # here: programs that write text need no such folder's reader
 
         return self.folder_sentences or Sentences()
+
+    @property
+    def decoder_start(self) -> int:
+        """The token that an encoder-decoder's decoder begins with."""
+        start = self.info["decoder_start"]
+        if start is None:
+            raise ParameterError(
+                "config.json names no decoder_start_token_id in the vocabulary: the decoder has nothing to start from"
+            )
+        return int(start)
 
     @property
     def vocab(self) -> int:

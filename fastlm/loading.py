@@ -132,7 +132,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             source=source,
             config=config,
             defaults=generation_config,
-            prompts=Prompts(tokenizer, spec.vocab, "" if tokenizer else missing_tokenizer(source)),
+            prompts=Prompts(tokenizer, spec.source_vocab, "" if tokenizer else missing_tokenizer(source)),
             templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
             task=task,
             folder_sentences=_sentences(source, spec, task),

@@ -54,7 +54,8 @@ class _Pass:
     """What the sublayers of one pass through a stack share."""
 
     weights: Weights
-    bias: Array  # the stack's relative-position bias (H, T, T); empty without one
+    buckets: NDArray[np.int64]  # of relative positions (T, T), where the stack has a bias for them; else empty
+    shared: str  # the slot of that bias, if all layers have the same
     memory: Array  # the encoder's output (S, D); empty without one
     long_rope: bool
     attentions: list[Array]  # filled by self-attention
@@ -132,7 +133,7 @@ def attend(x: Array, a: Attention, slot: str, run: _Pass) -> Array:
     if a.alibi:
         scores = scores - np.array(a.alibi)[:, None, None] * distance
     if a.relative_bias:
-        scores = scores + run.bias
+        scores = scores + run.weights[run.shared or f"{slot}.relative_bias"][:, run.buckets]
     if a.causal:
         scores = np.where(distance < 0, -np.inf, scores)
     if a.window:
@@ -208,14 +209,17 @@ def run_stack(x: Array, stack: Stack, name: str, run: _Pass) -> list[Array]:
 def embed(spec: ModelSpec, stack: Stack, name: str, weights: Weights, ids: Ids, types: Ids | None) -> Array:
     """What the stack reads, (T, D)."""
     e, slot = stack.embed, f"{name}.embed"
-    x = e.scale * weights["embed.tokens"][list(ids)]
+    x = e.scale * weights[f"{slot}.tokens" if e.tokens else "embed.tokens"][list(ids)]
     if spec.width not in (0, spec.hidden) and not e.narrow:
         x = linear(x, weights, f"{slot}.project")
+    if e.norm_first:
+        x = normalize(x, e.norm, weights, f"{slot}.norm")
     if e.positions:
         x = x + weights[f"{slot}.positions"][: len(ids)]
     if e.types:
         x = x + weights[f"{slot}.types"][list(types) if types is not None else [0] * len(ids)]
-    x = normalize(x, e.norm, weights, f"{slot}.norm")
+    if not e.norm_first:
+        x = normalize(x, e.norm, weights, f"{slot}.norm")
     return linear(x, weights, f"{slot}.project", bias=True) if e.narrow else x
 
 
@@ -264,10 +268,9 @@ def forward(
             continue
         if tokens is None or len(tokens) == 0:
             raise ValueError(f"the {name} has no tokens to read")
-        bias = np.empty((0, 0, 0))
-        if stack.relative:
-            bias = weights[f"{name}.relative_bias"][:, relative_buckets(len(tokens), stack.relative)]
-        run = _Pass(weights, bias, memory, long_rope, [])
+        buckets = relative_buckets(len(tokens), stack.relative) if stack.relative else np.empty((0, 0), np.int64)
+        shared = "" if stack.relative and stack.relative.by_layer else f"{name}.relative_bias"
+        run = _Pass(weights, buckets, shared, memory, long_rope, [])
         states = run_stack(embed(spec, stack, name, weights, tokens, token_types), stack, name, run)
         memory = states[-1]
     return Result(

@@ -255,6 +255,57 @@ def test_t5_table_copies_and_head() -> None:
         bind(found, Memory(tensors))
 
 
+def marian(**more: Any) -> tuple[Family, dict[str, Array]]:
+    """A family of small Marian models, and the tensors of one: two encoders' and decoders' layers are one each."""
+    sizes = {f"{stack}_{name}": n for stack in ("encoder", "decoder") for name, n in (("layers", 1), ("ffn_dim", 6))}
+    sizes |= {f"{stack}_attention_heads": 2 for stack in ("encoder", "decoder")}
+    small = {"d_model": 8, "vocab_size": 11, "max_position_embeddings": 5, "scale_embedding": True, **sizes}
+    found = registry.read({"model_type": "marian", **small, **more})
+    tensors = {"model.shared.weight": random(11, 8), "final_logits_bias": random(1, 11)}
+    for stack, attentions in (("encoder", ["self_attn"]), ("decoder", ["self_attn", "encoder_attn"])):
+        layer = f"model.{stack}.layers.0."
+        modules = {f"{a}.{x}_proj": (8, 8) for a in attentions for x in ("q", "k", "v", "out")}
+        for module, shape in (modules | {"fc1": (6, 8), "fc2": (8, 6)}).items():
+            tensors |= {f"{layer}{module}.weight": random(*shape), f"{layer}{module}.bias": random(shape[0])}
+        for norm in (*(f"{a}_layer_norm" for a in attentions), "final_layer_norm"):
+            tensors |= {f"{layer}{norm}.weight": random(8), f"{layer}{norm}.bias": random(8)}
+    return found, tensors
+
+
+def test_positions_that_are_not_stored_are_computed() -> None:
+    found, tensors = marian()
+    table = whole(bind(found, Memory(tensors)), "decoder.embed.positions")
+    angles = np.arange(5)[:, None] * 10_000.0 ** (-np.arange(4) / 4)
+    np.testing.assert_array_equal(table, np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32))
+    stored = random(5, 8)
+    binding = bind(found, Memory({**tensors, "model.decoder.embed_positions.weight": stored}))
+    np.testing.assert_array_equal(whole(binding, "decoder.embed.positions"), stored)
+    np.testing.assert_array_equal(whole(binding, "encoder.embed.positions"), table)
+    with pytest.raises(ModelFormatError, match=r"embed_positions\.weight: expected shape \[5, 8\]"):
+        bind(found, Memory({**tensors, "model.decoder.embed_positions.weight": random(7, 8)}))
+
+
+def test_a_bias_of_logits_that_is_a_row() -> None:
+    found, tensors = marian()
+    binding = bind(found, Memory(tensors))
+    np.testing.assert_array_equal(whole(binding, "head.bias").ravel(), tensors["final_logits_bias"][0])
+    with pytest.raises(ModelFormatError, match=r"final_logits_bias: expected shape \[1, 11\]"):
+        bind(found, Memory({**tensors, "final_logits_bias": random(11)}))
+    del tensors["final_logits_bias"]
+    bare = bind(found, Memory(tensors))
+    assert bare.spec.logits is not None and not bare.spec.logits.bias and "head.bias" not in bare
+
+
+def test_a_table_for_each_stack() -> None:
+    found, tensors = marian(decoder_vocab_size=13, share_encoder_decoder_embeddings=False)
+    del tensors["model.shared.weight"], tensors["final_logits_bias"]
+    tensors |= {"model.encoder.embed_tokens.weight": random(11, 8), "model.decoder.embed_tokens.weight": random(13, 8)}
+    binding = bind(found, Memory(tensors))
+    for slot, stack in (("embed.tokens", "decoder"), ("encoder.embed.tokens", "encoder")):
+        np.testing.assert_array_equal(whole(binding, slot), tensors[f"model.{stack}.embed_tokens.weight"])
+    assert binding.spec.tied
+
+
 # ---- what is refused ----
 
 

@@ -184,9 +184,9 @@ def test_latin_1_vocabulary(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_sentencepiece_model_is_named(tmp_path: Path) -> None:
+def test_a_tiktoken_model_is_named(tmp_path: Path) -> None:
     """A tokenizer that is there but not read is another thing than none."""
-    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e")
+    (tmp_path / "tokenizer.model").write_bytes(b"IQ== 0\nIg== 1\n")
     source = CheckpointFolder(tmp_path)
     assert load_tokenizer(source) is None
     with pytest.raises(ParameterError, match=r"tokenizer\.model: .* tokenizer\.json beside it"):

@@ -110,7 +110,7 @@ static flm_status check_source(const flm_session *s, const int32_t *tokens, size
     if (!m->encoder_plan || !m->engine->cross)
         return flm_fail(error, FLM_ERR_UNSUPPORTED, "this model has no encoder beside a decoder: use flm_forward");
     if (n_tokens == 0) return flm_fail(error, FLM_ERR_ARGUMENT, "the source is empty: there are no tokens to encode");
-    return flm_session_check(&(flm_session){.model = s->model}, tokens, n_tokens, error);
+    return flm_tokens_check(m, flm_spec_source_vocab(&m->spec), 0, tokens, n_tokens, error);
 }
 
 /* The decoder's own keys depend on what it attended to, so they go with the old source. */

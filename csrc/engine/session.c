@@ -162,13 +162,17 @@ size_t flm_session_copy_tokens(const flm_session *session, int32_t *tokens, size
 }
 
 flm_status flm_session_check(const flm_session *session, const int32_t *tokens, size_t n, flm_error *error) {
-    uint32_t vocab = session->model->spec.vocab, context = session->model->max_context;
+    return flm_tokens_check(session->model, session->model->spec.vocab, session->n_tokens, tokens, n, error);
+}
+
+flm_status flm_tokens_check(const flm_model *model, uint32_t vocab, size_t before, const int32_t *tokens, size_t n,
+                            flm_error *error) {
+    const uint32_t context = model->max_context;
     if (n && !tokens) return flm_fail(error, FLM_ERR_ARGUMENT, "tokens is NULL");
-    if (n > context || session->n_tokens > context - n)
+    if (n > context || before > context - n)
         return flm_fail(error, FLM_ERR_CONTEXT_LENGTH, "%zu tokens%s are more than the context of %u: shorten them%s",
-                        session->n_tokens + n, session->n_tokens ? ", with those that the session has," : "",
-                        (unsigned)context,
-                        context < session->model->spec.context ? " or load the model with a larger `context`" : "");
+                        before + n, before ? ", with those that the session has," : "", (unsigned)context,
+                        context < model->spec.context ? " or load the model with a larger `context`" : "");
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= vocab)
             return flm_fail(error, FLM_ERR_ARGUMENT, "tokens[%zu] is %d, but the model's tokens are 0 to %u", i,

@@ -40,6 +40,9 @@ void flm_session_give_up(flm_session *session);
 static inline int flm_session_is_destroyed(const flm_session *session) { return session->references == 1; }
 /* Check ids and room in the context for n more tokens. */
 flm_status flm_session_check(const flm_session *session, const int32_t *tokens, size_t n, flm_error *error);
+/* The same for n tokens below `vocab` behind `before` others. */
+flm_status flm_tokens_check(const flm_model *model, uint32_t vocab, size_t before, const int32_t *tokens, size_t n,
+                            flm_error *error);
 /* Room for n tokens in all. */
 flm_status flm_session_grow(flm_session *session, size_t n, flm_error *error);
 /* Forget the pages past n computed tokens. */

@@ -5,6 +5,7 @@
 
 static void add_embed(flm_slots *b, const flm_embed_spec *e) {
     const size_t hidden = flm_slots_hidden(b), width = b->model->spec.width, wide = e->narrow ? width : hidden;
+    if (e->tokens) flm_slots_matrix(b, "tokens", e->tokens, width, FLM_ALONE);
     if (width != hidden) flm_slots_matrix(b, "project", hidden, width, FLM_ALONE);
     if (e->narrow) flm_slots_vector(b, "project.bias", hidden);
     if (e->positions) flm_slots_matrix(b, "positions", e->positions, wide, FLM_ALONE);
@@ -24,13 +25,16 @@ static void add_stack(flm_slots *b, const flm_stack_spec *stack, const char *nam
             snprintf(b->prefix, sizeof b->prefix, "%s.%u.%u.", name, i, j);
             flm_slots_norm(b, "pre_norm", &s->pre_norm, hidden);
             flm_mixer_layouts[s->kind].slots(b, s);
+            if (stack->relative_by_layer && s->kind == FLM_MIXER_ATTENTION && s->mixer.attention.relative_bias)
+                flm_slots_table(b, "relative_bias", stack->relative_heads, stack->relative_buckets);
             flm_slots_norm(b, "branch_norm", &s->branch_norm, hidden);
             flm_slots_norm(b, "residual_norm", &s->residual_norm, hidden);
         }
     }
     snprintf(b->prefix, sizeof b->prefix, "%s.", name);
     flm_slots_norm(b, "norm", &stack->norm, hidden);
-    if (stack->relative_heads) flm_slots_table(b, "relative_bias", stack->relative_heads, stack->relative_buckets);
+    if (stack->relative_heads && !stack->relative_by_layer)
+        flm_slots_table(b, "relative_bias", stack->relative_heads, stack->relative_buckets);
 }
 
 static void add_head(flm_slots *b, const flm_spec *spec) {

@@ -65,6 +65,7 @@ static void read_relative(flm_reader *r, flm_stack_spec *stack) {
     stack->relative_buckets = flm_read_int(r, "relative buckets", 4, FLM_MAX_BUCKETS);
     stack->relative_max_distance = flm_read_int(r, "relative max_distance", 1, FLM_MAX_BUCKETS);
     stack->relative_bidirectional = flm_read_flag(r, "relative bidirectional");
+    stack->relative_by_layer = flm_read_flag(r, "relative by_layer");
     flm_read_close(r, record);
     /* Half of the buckets of a side are exact distances; the logarithmic half needs a larger maximum than those. */
     uint32_t sides = stack->relative_bidirectional ? 2 : 1;
@@ -83,6 +84,8 @@ static void read_embed(flm_reader *r, flm_embed_spec *embed, uint32_t context) {
     embed->types = flm_read_int(r, "types", 0, FLM_MAX_VOCAB);
     flm_read_norm(r, &embed->norm, "embed norm");
     embed->narrow = flm_read_flag(r, "narrow");
+    embed->tokens = flm_read_int(r, "tokens", 0, FLM_MAX_VOCAB);
+    embed->norm_first = flm_read_flag(r, "norm_first");
     flm_read_close(r, record);
     if (embed->narrow && r->spec->width == r->spec->hidden) flm_read_bad(r, "narrow", "has no projection behind it");
     if (embed->positions && embed->positions < context) flm_read_bad(r, "positions", "are fewer than the context");
@@ -184,6 +187,14 @@ static void read_head(flm_reader *r, flm_spec *spec) {
     spec->outputs = width;
 }
 
+/* Of two stacks only the encoder may have a token table of its own: the other one's is the model's. */
+static void check_tables(flm_reader *r, const flm_spec *spec) {
+    r->part = "stack";
+    r->index = 0;
+    if (spec->decoder.embed.tokens || (spec->encoder.embed.tokens && !spec->decoder.n_layers))
+        flm_read_bad(r, "tokens", "are a table beside the model's, which no other stack reads");
+}
+
 static void read_model(flm_reader *r, flm_spec *spec) {
     spec->vocab = flm_read_int(r, "vocab", 1, FLM_MAX_VOCAB);
     spec->hidden = flm_read_int(r, "hidden", 1, FLM_MAX_WIDTH);
@@ -192,6 +203,7 @@ static void read_model(flm_reader *r, flm_spec *spec) {
     if (spec->width == 0) spec->width = spec->hidden;
     read_stack(r, &spec->encoder, "encoder layer", 0);
     read_stack(r, &spec->decoder, "decoder layer", spec->encoder.n_layers > 0);
+    check_tables(r, spec);
     read_head(r, spec);
     spec->pool = (flm_pool_kind)flm_read_int(r, "pool", 0, FLM_POOL_COUNT - 1);
     if (!spec->encoder.n_layers && !spec->decoder.n_layers) flm_read_bad(r, "spec", "has neither encoder nor decoder");

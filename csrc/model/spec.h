@@ -77,7 +77,9 @@ typedef struct flm_layer_spec {
 typedef struct flm_embed_spec {
     float scale;
     uint32_t positions, types; /* rows of the tables; 0: none */
+    uint32_t tokens;           /* rows of the stack's own token table; 0: it reads the model's */
     int narrow;                /* 1: positions, types and norm come before the projection, which has a bias */
+    int norm_first;            /* 1: positions and types are added behind the norm */
     flm_norm_spec norm;
 } flm_embed_spec;
 
@@ -87,6 +89,7 @@ typedef struct flm_stack_spec { /* n_layers = 0: no such stack */
     flm_norm_spec norm;
     uint32_t relative_heads, relative_buckets, relative_max_distance; /* heads = 0: none */
     int relative_bidirectional;
+    int relative_by_layer; /* 1: each attention with a relative bias has a table of its own */
     flm_embed_spec embed;
 } flm_stack_spec;
 
@@ -148,6 +151,11 @@ void flm_spec_destroy(flm_spec *spec);
 /* The stack whose output is the model's: the decoder, or an encoder alone. */
 static inline const flm_stack_spec *flm_spec_main(const flm_spec *spec) {
     return spec->decoder.n_layers ? &spec->decoder : &spec->encoder;
+}
+
+/* How many tokens there are for what the model is given to read: an encoder may have its own. */
+static inline uint32_t flm_spec_source_vocab(const flm_spec *spec) {
+    return spec->encoder.embed.tokens ? spec->encoder.embed.tokens : spec->vocab;
 }
 
 /* 1: its head gives a logit for each token of the vocabulary. */

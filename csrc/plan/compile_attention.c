@@ -40,12 +40,17 @@ static size_t make_buckets(flm_compiler *c, uint32_t buckets, uint32_t max_dista
 void flm_compile_relative(flm_compiler *c) {
     const flm_stack_spec *s = c->stack;
     flm_plan *p = c->plan;
-    char name[32];
     if (!s->relative_heads) return;
-    snprintf(name, sizeof name, "%s.relative_bias", c->name);
-    p->relative = flm_compile_vector(c, name);
     const size_t n = make_buckets(c, s->relative_buckets, s->relative_max_distance);
     for (size_t i = 0; i < n; i++) p->bucket[i] = (uint16_t)relative_bucket(s, (int64_t)i - p->relative_reach);
+}
+
+/* The relative-position bias of the current attention, or of all of the stack. */
+static const float *relative_table(flm_compiler *c) {
+    char name[32];
+    if (c->stack->relative_by_layer) return flm_compile_table(c, "relative_bias");
+    snprintf(name, sizeof name, "%s.relative_bias", c->name);
+    return flm_compile_vector(c, name);
 }
 
 /* The bucket of a key that stands `distance` positions after the query (DeBERTa): of 2 * span buckets, span - 1 stands
@@ -68,7 +73,8 @@ static void compile_vectors(flm_compiler *c, const flm_vectors_spec *v, flm_atte
     if (!v->span) return;
     if (c->model->kv_dtype == FLM_DTYPE_I8)
         flm_compile_fail(c, "kv_dtype int8 beside vectors of relative positions: load it with another kv_dtype");
-    if (p->relative || (p->vectors && (p->vectors->span != v->span || p->vectors->max_distance != v->max_distance)))
+    const flm_vectors_spec *others = p->vectors ? p->vectors : v;
+    if (c->stack->relative_heads || others->span != v->span || others->max_distance != v->max_distance)
         flm_compile_fail(c, "two kinds of relative positions in a stack");
     if (!p->bucket) {
         const size_t n = make_buckets(c, 2 * v->span, v->max_distance ? v->max_distance : v->span);
@@ -133,7 +139,7 @@ static flm_attention_op attention_op(flm_compiler *c, const flm_sublayer_spec *s
         .scale = a->scale,
         .softcap = a->softcap,
         .alibi = a->alibi,
-        .relative = a->relative_bias,
+        .relative = a->relative_bias ? relative_table(c) : NULL,
         .q_norm = flm_compile_norm(c, &a->q_norm, "q_norm", a->norm_whole ? q_width : a->head_dim),
         .k_norm = flm_compile_norm(c, &a->k_norm, "k_norm", a->norm_whole ? kv_width : a->head_dim),
         .rope = rope_index(c, &a->rope),

@@ -78,11 +78,13 @@ static void compile_embed(flm_compiler *c) {
     const flm_embed_spec *embed = &c->stack->embed;
     const int project = spec->width != spec->hidden;
     const flm_buffer first = project ? FLM_BUF_TOKENS : FLM_BUF_RESIDUAL;
-    flm_embed_op lookup = {.tokens = flm_compile_matrix(c, "embed.tokens").w,
+    const flm_linear tokens = embed->tokens ? stack_matrix(c, "embed.tokens") : flm_compile_matrix(c, "embed.tokens");
+    flm_embed_op lookup = {.tokens = tokens.w,
                            .scale = embed->scale,
                            .lookup = 1,
                            .to = first};
     flm_embed_op finish = {.finish = 1,
+                           .norm_first = embed->norm_first,
                            .to = embed->narrow ? first : FLM_BUF_RESIDUAL,
                            .positions = stack_matrix(c, "embed.positions").w,
                            .types = stack_matrix(c, "embed.types").w,

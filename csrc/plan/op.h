@@ -108,7 +108,7 @@ typedef struct flm_attention_op {
     int source_kv; /* 1: an encoder stores the keys and values of a decoder's cross-attention */
     float scale, softcap;
     const float *alibi;
-    int relative; /* 1: with the plan's relative-position bias */
+    const float *relative; /* [heads][the plan's buckets], relative-position bias, or NULL */
     /* [heads * head_dim][the plan's buckets] or NULL: vectors that queries, and keys, are multiplied with */
     const float *relative_keys, *relative_queries;
     flm_norm q_norm, k_norm;
@@ -141,6 +141,7 @@ typedef struct flm_embed_op {
     flm_matrix tokens, positions, types; /* rows 0: absent */
     float scale;
     int lookup, finish; /* look token rows up; add positions and types and normalise */
+    int norm_first;     /* 1: normalise first */
     flm_buffer to;
     flm_norm norm;
 } flm_embed_op;

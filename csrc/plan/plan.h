@@ -37,7 +37,6 @@ typedef struct flm_plan {
     unsigned input_rows; /* quantised inputs of all matrices can be cut at its multiples (kernels.h); 0: nowhere */
     uint32_t max_active; /* experts per token, at least 1 */
     uint32_t max_experts, max_head_dim;
-    const float *relative;           /* [heads][relative_buckets], the stack's relative-position bias, or NULL */
     const flm_vectors_spec *vectors; /* of the layers with vectors of relative positions; NULL: none has any */
     uint16_t *bucket;                /* of the biases, or of the vectors: [2 * relative_reach + 1], by distance */
     uint32_t relative_buckets, relative_reach;

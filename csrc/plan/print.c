@@ -156,15 +156,15 @@ static void put_join(text *t, const flm_join_op *s) {
 }
 
 static void put_embed(text *t, const flm_embed_op *s) {
-    const char *plus = "";
-    if (s->norm.kind && s->finish) put(t, "%s(", norm_names[s->norm.kind]);
+    const int norms = s->norm.kind && s->finish;
+    if (norms) put(t, "%s(", norm_names[s->norm.kind]);
     if (s->lookup) put_matrix(t, "token row of ", &s->tokens);
     if (s->lookup && s->scale != 1.0f) put(t, " * %g", (double)s->scale);
-    if (s->lookup || !s->finish) plus = " + ";
-    if (!s->lookup) put(t, "%s", buffer_names[s->to]), plus = " + ";
-    if (s->positions.rows) put(t, "%s", plus), put_matrix(t, "position row of ", &s->positions);
-    if (s->types.rows) put(t, "%s", plus), put_matrix(t, "type row of ", &s->types);
-    put(t, "%s -> %s", s->norm.kind && s->finish ? ")" : "", buffer_names[s->to]);
+    if (!s->lookup) put(t, "%s", buffer_names[s->to]);
+    if (norms && s->norm_first) put(t, ")");
+    if (s->positions.rows) put_matrix(t, " + position row of ", &s->positions);
+    if (s->types.rows) put_matrix(t, " + type row of ", &s->types);
+    put(t, "%s -> %s", norms && !s->norm_first ? ")" : "", buffer_names[s->to]);
 }
 
 static void put_moe(text *t, flm_op_kind kind, const flm_moe_op *s, int quantizes) {

@@ -189,7 +189,7 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .scale = s->scale,
         .softcap = s->softcap,
         .alibi = s->alibi ? s->alibi + head : NULL,
-        .relative = s->relative ? run->plan->relative + (size_t)head * run->plan->relative_buckets : NULL,
+        .relative = s->relative ? s->relative + (size_t)head * run->plan->relative_buckets : NULL,
         .bucket = run->plan->bucket,
         .relative_buckets = run->plan->relative_buckets,
         .relative_reach = run->plan->relative_reach,

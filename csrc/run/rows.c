@@ -41,6 +41,7 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
         if (s->scale != 1.0f) k->scale(y, s->scale, s->tokens.cols);
     }
     if (!s->finish) return;
+    if (s->norm_first) flm_norm_row(k, &s->norm, y, y);
     /* BRANCH is free here: no sublayer has run yet. */
     float *extra = flm_row(run, FLM_BUF_BRANCH, t);
     if (s->positions.rows) {
@@ -51,7 +52,7 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
         k->product[s->types.format].unpack_row(&s->types, item->types ? (size_t)item->types[index] : 0, extra);
         k->add(y, extra, s->types.cols);
     }
-    flm_norm_row(k, &s->norm, y, y);
+    if (!s->norm_first) flm_norm_row(k, &s->norm, y, y);
 }
 
 void flm_run_embed(const flm_run *run, const flm_op *op, flm_share share) {

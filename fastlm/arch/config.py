@@ -104,12 +104,12 @@ class Config:
         names = self.items("architectures", str)
         return names[0] if names else ""
 
-    def n_labels(self) -> int:
-        """How many labels the classes of the file's model have; transformers' classes have two unless told."""
+    def n_labels(self, default: int = 2) -> int:
+        """How many labels the classes of the file's model have; most of transformers' have two unless told."""
         named = self._take("id2label", None)
         if isinstance(named, Mapping) and named:
             return len(named)
-        return self.count_or_none("num_labels", 2, MAX_VOCAB) or 2
+        return self.count_or_none("num_labels", default, MAX_VOCAB) or default
 
     def name(self, key: str) -> str:
         """How the file writes `key`."""

@@ -19,7 +19,8 @@ class Take:
 
     Row r of the slot is row `start + r // block * stride + r % block` of the tensor (block 0: row `start + r`), which
     has `of` rows in all (0: as many as the slot). The rows of a vector are its elements. A `transposed` tensor is
-    stored [in, out]; its rows are then its columns. `add` is added in float32.
+    stored [in, out]; its rows are then its columns. `add` is added in float32. A `flat` tensor is a vector that is
+    stored as a matrix of one row.
     """
 
     module: str
@@ -29,6 +30,7 @@ class Take:
     stride: int = 0
     transposed: bool = False
     add: float = 0.0
+    flat: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,20 @@ class Projection:
         return (self.table + ".weight", self.module + ".weight", self.module + ".bias", *norm)
 
 
-# A tuple: the first that the checkpoint has; further ones must hold the same values.
-Rule = str | Take | Projection | tuple[str | Take, ...]
+@dataclass(frozen=True, slots=True)
+class Sinusoids:
+    """A table of positions that binding computes (Vaswani et al. 2017): sines, then cosines.
+
+    Row p, column i of each half: position `first` + p, times 10,000 to the power of -i / `steps`.
+    """
+
+    steps: int
+    first: int = 0
+    single: bool = False  # angles are rounded to float32, as in training
+
+
+# A tuple: the first that the checkpoint has; further ones must hold the same values. Sinusoids: where it has none.
+Rule = str | Take | Projection | Sinusoids | tuple[str | Take | Sinusoids, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +78,7 @@ class Family:
     renames: tuple[tuple[str, str], ...] = ()  # regular expression -> replacement, applied in order
     ignored: tuple[str, ...] = ()  # regular expressions of canonical names (fullmatch) that may be left over
     tie_when_missing: bool = False  # an untied head that the checkpoint lacks is tied instead of an error
+    unbiased_when_missing: bool = False  # logits have no bias where the checkpoint lacks it
     bare_when_missing: bool = False  # a checkpoint without any tensor of its head is the bare model
     task: str = ""  # what its head is for, unless that is writing: the method of Model (heads.py)
 

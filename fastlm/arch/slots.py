@@ -59,6 +59,8 @@ def _slots(spec: ModelSpec) -> Iterator[Slot]:
 def _embed(name: str, stack: Stack, spec: ModelSpec) -> Iterator[Slot]:
     e, hidden = stack.embed, spec.hidden
     width = spec.width if e.narrow else hidden
+    if e.tokens:
+        yield Slot(name + ".tokens", e.tokens, spec.width or hidden, True)
     if spec.width not in (0, hidden):
         yield Slot(name + ".project", hidden, spec.width, True)
     if e.narrow:
@@ -85,10 +87,12 @@ def _stack(name: str, stack: Stack | None, spec: ModelSpec) -> Iterator[Slot]:
                 yield from _feed_forward(prefix, s.mixer, hidden)
             else:
                 yield from _experts(prefix, s.mixer, hidden)
+            if stack.relative and stack.relative.by_layer and isinstance(s.mixer, Attention) and s.mixer.relative_bias:
+                yield Slot(prefix + "relative_bias", stack.relative.heads, stack.relative.buckets, False)
             yield from _norm(prefix + "branch_norm", s.branch_norm, hidden)
             yield from _norm(prefix + "residual_norm", s.residual_norm, hidden)
     yield from _norm(name + ".norm", stack.norm, hidden)
-    if stack.relative is not None:
+    if stack.relative is not None and not stack.relative.by_layer:
         yield Slot(name + ".relative_bias", stack.relative.heads, stack.relative.buckets, False)
 
 

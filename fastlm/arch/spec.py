@@ -7,7 +7,7 @@ The order of a class's fields is their order in the blob (blob.py): new ones go 
 The computation, for a residual stream x of shape (tokens, hidden)::
 
     e = stack.embed
-    x = e.scale * tokens[ids] (@ project) + positions[p] + types[t];  x = e.norm(x) (@ project, if narrow)
+    x = e.norm(e.scale * tokens[ids] (@ project) + positions[p] + types[t]) (@ project, if narrow)
     for layer in stack.layers:
         for s in layer.sublayers:                          # parallel: every s reads the layer's input
             y = s.branch_norm(s.mixer(s.pre_norm(x)))
@@ -168,17 +168,20 @@ class RelativeBias(Record):
     buckets: int
     max_distance: int
     bidirectional: bool
+    by_layer: bool = False  # each attention that adds it has a table of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Embed(Record):
-    """What a stack adds to the rows of the model's token table."""
+    """What a stack makes of rows of a token table."""
 
     scale: float = 1.0  # of the rows
     positions: int = 0  # rows of the learned position table; 0: none
     types: int = 0  # rows of the token-type table; 0: none
     norm: Norm | None = None
     narrow: bool = False  # positions, types and norm come before the projection (which has a bias), as wide as tokens
+    tokens: int = 0  # rows of a token table of its own, of an encoder beside a decoder; 0: the model's
+    norm_first: bool = False  # positions and types are added behind the norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +231,7 @@ class Pool(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec(Record):
-    vocab: int  # rows of the token table, which all stacks read
+    vocab: int  # rows of the token table, which all stacks read that have none of their own
     hidden: int
     context: int  # longest sequence the model was made for, in tokens
     width: int = 0  # of the token table if it differs from hidden (a stack then projects its rows); 0: hidden
@@ -244,6 +247,11 @@ class ModelSpec(Record):
         return "encoder" if self.decoder is None else "encoder-decoder"
 
     @property
+    def source_vocab(self) -> int:
+        """Token ids that `forward` and prompts may hold: of an encoder's own table where it has one."""
+        return (self.encoder.embed.tokens if self.encoder else 0) or self.vocab
+
+    @property
     def main(self) -> Stack:
         """The stack whose output is the model's: the decoder, or an encoder alone."""
         stack = self.decoder or self.encoder
@@ -257,8 +265,7 @@ class ModelSpec(Record):
         return step if isinstance(step, Logits) else None
 
     @property
-    def tied(self) -> bool:
-        """Whether logits are made with the token table."""
+    def tied(self) -> bool:  # logits are made with the token table
         return self.logits is not None and self.logits.tied
 
     @property
@@ -279,15 +286,7 @@ def encode(spec: ModelSpec) -> bytes:
 
 
 def decode(data: bytes) -> ModelSpec:
-    """The spec that `encode` made `data` of.
-
-    Raises
-    ------
-    ModelFormatError
-        It is not a spec, or damaged. Values are checked by C, which reads the blob of every model that runs.
-    UnsupportedError
-        It is of another version.
-    """
+    """The spec that `encode` made `data` of. Values are checked by C, which reads the blob of every model that runs."""
     magic, version = _START.unpack_from(data) if len(data) >= _START.size else (0, 0)
     if magic != SPEC_MAGIC:
         raise ModelFormatError("spec: not a model spec")

@@ -76,6 +76,8 @@ def run_forward(
     """One sequence through the model; see `Model.forward`."""
     spec, prompts = engine.spec, engine.prompts
     tokens = prompts.check(ids, "ids")
+    if decoder_ids is None and spec.kind == "encoder-decoder" and engine.task:
+        decoder_ids = [engine.decoder_start, *tokens[:-1]]  # a class that reads the source with both stacks
     session, encoded = engine.core.session(), None
     if spec.kind == "encoder-decoder":
         if decoder_ids is None:
@@ -83,7 +85,7 @@ def run_forward(
         if wanted.attentions:
             encoded = probabilities(heads(spec.encoder), len(tokens), len(tokens))
         session.encode(np.array(tokens, np.int32), attentions=encoded)
-        tokens = prompts.check(decoder_ids, "decoder_ids")
+        tokens = prompts.check(decoder_ids, "decoder_ids", vocab=spec.vocab)
     elif decoder_ids is not None:
         raise ParameterError(f"decoder_ids: only an encoder-decoder has them; this model's kind is {spec.kind}")
     if not tokens:

@@ -169,7 +169,7 @@ def _run(
 def _run_decoder(engine: Engine, texts: _core.Texts, chosen: NDArray[np.int64]) -> None:
     """Some texts in one call; in two, where memory for keys and values does not hold all of them."""
     try:
-        _core.forward(engine.core, [_item(engine.core.session(), texts, int(i)) for i in chosen])
+        _core.forward(engine.core, [_item(engine, texts, int(i)) for i in chosen])
     except ModelMemoryError:
         if len(chosen) == 1:
             raise
@@ -177,12 +177,17 @@ def _run_decoder(engine: Engine, texts: _core.Texts, chosen: NDArray[np.int64]) 
             _run_decoder(engine, texts, half)
 
 
-def _item(session: _core.Session, texts: _core.Texts, i: int) -> _core.Item:
-    """A decoder's text, which needs a session."""
+def _item(engine: Engine, texts: _core.Texts, i: int) -> _core.Item:
+    """A decoder's text, which needs a session; beside an encoder, which reads it first, it begins one token later."""
+    session = engine.core.session()
     own = slice(int(texts.ends[i - 1]) if i else 0, int(texts.ends[i]))
     logits = None if texts.logits is None else texts.logits[own if texts.rows == "all" else i]
     states = None if texts.hidden is None else texts.hidden[own]
-    return _core.Item(session, texts.ids[own], texts.rows, logits, hidden=states)
+    ids = texts.ids[own]
+    if engine.kind == "encoder-decoder":
+        session.encode(ids)
+        ids = np.concatenate([np.array([engine.decoder_start], np.int32), ids[:-1]])
+    return _core.Item(session, ids, texts.rows, logits, hidden=states)
 
 
 def _joined(lists: Iterable[list[int]]) -> NDArray[np.int32]:

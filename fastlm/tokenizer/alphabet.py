@@ -9,6 +9,7 @@ def _byte_of() -> dict[str, int]:
 
 
 BYTE_OF = _byte_of()
+LETTERS = sorted(BYTE_OF, key=BYTE_OF.__getitem__)  # of each byte
 _TO_LATIN = {ord(c): b for c, b in BYTE_OF.items()}
 _ALPHABET = frozenset(BYTE_OF)
 

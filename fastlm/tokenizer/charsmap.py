@@ -23,6 +23,11 @@ def longest_replacement(encoded: str) -> int:
         data = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise ValueError("is not base64") from None
+    return longest_of(data)
+
+
+def longest_of(data: bytes) -> int:
+    """The same of a map as it is in a SentencePiece model."""
     size = int.from_bytes(data[:4], "little")
     if len(data) < 4 or not 1024 <= size <= len(data) - 4 or size % 1024:
         raise ValueError("holds no whole trie")

@@ -14,9 +14,11 @@ from typing import Any
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description, is_byte_level
+from fastlm.tokenizer.languages import Form, Languages
 from fastlm.tokenizer.library import STAGES, Token
-from fastlm.tokenizer.recipes import RECIPES, Recipe, Stages
+from fastlm.tokenizer.recipes import RECIPES, UNKNOWN, Recipe, Stages
 from fastlm.tokenizer.settings import Settings, content_of
+from fastlm.tokenizer.spm_recipes import SPM_RECIPES
 from fastlm.tokenizer.subwords import Subwords, known_unknown, word_piece
 from fastlm.weights.source import ModelSource
 
@@ -37,7 +39,10 @@ OF_MODEL = {
     ), "Gemma"),
     **dict.fromkeys(("mt5", "switch_transformers", "t5"), "T5"),
     **dict.fromkeys(("gte", "jina_embeddings_v3", "xlm-roberta", "xmod"), "XLMRoberta"),
-    "clip": "CLIP", "led": "LED", "mpnet": "MPNet", "openai-gpt": "OpenAIGPT",
+    **dict.fromkeys(("nllb", "nllb-moe"), "Nllb"),
+    "blenderbot": "Blenderbot", "blenderbot-small": "BlenderbotSmall", "byt5": "ByT5", "clip": "CLIP",
+    "deberta-v2": "DebertaV2", "led": "LED", "m2m_100": "M2M100", "marian": "Marian", "mbart": "MBart",
+    "mbart50": "MBart50", "mpnet": "MPNet", "openai-gpt": "OpenAIGPT", "pegasus": "Pegasus",
 }
 # Of these, the file stands whatever class it names.
 AS_WRITTEN = {
@@ -51,6 +56,27 @@ AS_WRITTEN = {
 # Of these, transformers takes its own class, whatever tokenizer_config.json says.
 OWN_CLASS = {"qwen2", "qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen4_exp"}
 # fmt: on
+ALL = {**RECIPES, **SPM_RECIPES}
+
+
+def class_of(model: ModelSource, settings: Settings) -> str:
+    """The class of a model's tokenizer, without what all of their names end in; "": nothing says which.
+
+    Raises
+    ------
+    ModelFormatError
+        The name of a class, or of a type of models, is no text.
+    """
+    named, model_type = _names(model, settings)
+    registered = OF_MODEL.get(model_type) if model_type else None
+    return registered or "" if named is None or model_type in OWN_CLASS else named
+
+
+def _names(model: ModelSource, settings: Settings) -> tuple[str | None, str | None]:
+    """The class that the files name, and the model_type."""
+    config, where = model.read_json("config.json") or {}, model.describe("config.json")
+    named = _text(settings.options, "tokenizer_class", settings.where) or _text(config, "tokenizer_class", where)
+    return named.removesuffix("Fast").removesuffix("Tokenizer") if named else None, _text(config, "model_type", where)
 
 
 def recipe_of(model: ModelSource, settings: Settings, stages: Mapping[str, Part | None] | None) -> Recipe | None:
@@ -66,17 +92,14 @@ def recipe_of(model: ModelSource, settings: Settings, stages: Mapping[str, Part 
     ModelFormatError
         The name of a class, or of a type of models, is no text.
     """
-    config, where = model.read_json("config.json") or {}, model.describe("config.json")
-    named = _text(settings.options, "tokenizer_class", settings.where) or _text(config, "tokenizer_class", where)
-    model_type = _text(config, "model_type", where)
-    name = named.removesuffix("Fast").removesuffix("Tokenizer") if named else None
-    registered = OF_MODEL.get(model_type) if model_type else None
+    name, model_type = _names(model, settings)
     if stages is not None:
         if name is not None and model_type in AS_WRITTEN:
             return None
         if name == "Llama" and any(p["type"] == "ByteLevel" for s in STAGES for p in parts_of(s, stages[s])):
             return None
-    return RECIPES.get(str(registered if name is None or model_type in OWN_CLASS else name))
+    recipe = ALL.get(class_of(model, settings))
+    return None if stages is not None and recipe is not None and recipe.file_stands else recipe
 
 
 def _text(options: Mapping[str, Any], name: str, where: str) -> str | None:
@@ -86,12 +109,46 @@ def _text(options: Mapping[str, Any], name: str, where: str) -> str | None:
     return value
 
 
-# By Recipe.second: whether the first token stands before the second text, too; whether the last one does; its type.
+def with_languages(made: Description, model: ModelSource, settings: Settings) -> Description:
+    """A tokenizer with the languages of its class, one of which is the source's where nothing is said."""
+    recipe = ALL.get(class_of(model, settings))
+    form = recipe.languages if recipe else None
+    ids = {code: i for code in (form.codes if form else ()) if (i := made.id_of(code)) is not None}
+    end = settings.name("eos_token") or "</s>"
+    if form is None or not ids or (last := made.id_of(end)) is None:
+        return made
+    source, before = source_of(form, ids, settings), form.before and not settings.flag("legacy_behaviour", False)
+    around = ([source], [end]) if before else ([], [end, source])
+    template = _template(made, *around)
+    languages = Languages(ids, last, before, source)
+    return replace(made, stages={**made.stages, "post_processor": template}, languages=languages)
+
+
+def source_of(form: Form, ids: Mapping[str, int], settings: Settings) -> str:
+    """The language of a text where nothing is said.
+
+    Raises
+    ------
+    ModelFormatError
+        tokenizer_config.json names one that the vocabulary lacks.
+    """
+    source = settings.options.get("src_lang") or form.source
+    if not isinstance(source, str) or source not in ids:
+        raise ModelFormatError(f"{settings.where}: src_lang: {source!r:.40} is no language of its vocabulary")
+    return source
+
+
+# By the third name of Recipe.around: whether the first token stands before the second text, too; whether the last one
+# does; its type. "once": around both texts together.
 PAIRS = {"again": (True, False, 1), "typed": (False, False, 1), "doubled": (False, True, 0), "plain": (False, False, 0)}
 
 
-def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, settings: Settings) -> Description:
+def build_class(
+    recipe: Recipe, file: Description | None, subwords: Subwords, settings: Settings, given: Stages | None = None
+) -> Description:
     """The tokenizer that a class makes of a vocabulary, which is that of a tokenizer.json if there is one.
+
+    given: stages that another file has.
 
     Raises
     ------
@@ -99,7 +156,7 @@ def build_class(recipe: Recipe, file: Description | None, subwords: Subwords, se
         The vocabulary lacks what the class needs.
     """
     settings = recipe.adjust(settings)
-    given: Stages = dict(file.stages) if file else {}
+    given = dict(file.stages) if file else given or {}
     stages: Stages = {"normalizer": None, "post_processor": None, **recipe.stages(settings, given)}
     tokens = settings.tokens_to_add(())
     if recipe.repeats:
@@ -142,6 +199,8 @@ def _around(made: Description, before: str | None, after: str | None, second: st
     def special(content: str | None, kind: int) -> list[Part]:
         return [] if content is None else [{"SpecialToken": {"id": content, "type_id": kind}}]
 
+    if second == "once":
+        return _template(made, [before] if before else [], [after] if after else [])
     starts, doubles, kind = PAIRS[second]
     single = [*special(before, 0), {"Sequence": {"id": "A", "type_id": 0}}, *special(after, 0)]
     pair = [*single, *(special(before, kind) if starts else []), *(special(after, kind) if doubles else [])]
@@ -151,14 +210,28 @@ def _around(made: Description, before: str | None, after: str | None, second: st
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": tokens}
 
 
+def _template(made: Description, before: list[str], after: list[str]) -> Part:
+    """Tokens around one text, or around two in a row."""
+
+    def row(*texts: str) -> list[Part]:
+        parts: list[Part] = [{"SpecialToken": {"id": name, "type_id": 0}} for name in before]
+        parts += [{"Sequence": {"id": text, "type_id": 0}} for text in texts]
+        return [*parts, *({"SpecialToken": {"id": name, "type_id": 0}} for name in after)]
+
+    tokens = {name: {"id": name, "ids": [made.id_of(name)], "tokens": [name]} for name in (*before, *after)}
+    return {"type": "TemplateProcessing", "single": row("A"), "pair": row("A", "B"), "special_tokens": tokens}
+
+
 def _model(recipe: Recipe, subwords: Subwords, settings: Settings, byte_level: bool) -> Subwords:
     options = {**recipe.model}
     if "unk_token" in options:
         options["unk_token"] = settings.name("unk_token")
     if recipe.kind == "WordPiece":
         return word_piece(subwords.ids, options["unk_token"] or "[UNK]", "vocabulary")
+    if options.get("unk_id") == UNKNOWN:
+        options["unk_id"] = subwords.ids.get(settings.name("unk_token") or "", subwords.size)
     if options.get("unk_id", 0) >= subwords.size:
         raise ModelFormatError(
-            f"{settings.where}: a tokenizer of this class has an unknown token of id {options['unk_id']}"
+            f"{settings.where}: a tokenizer of this class has an unknown token, and its vocabulary has not"
         )
     return replace(subwords, options=known_unknown(options, subwords.ids, byte_level, settings.where))

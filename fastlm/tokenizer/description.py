@@ -8,6 +8,7 @@ from typing import Any
 
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import MAX_TEXT, Part, check_stages, check_token_ids, parts_of
+from fastlm.tokenizer.languages import Languages
 from fastlm.tokenizer.large_json import parse_large
 from fastlm.tokenizer.library import STAGES, Token
 from fastlm.tokenizer.subwords import Subwords, read_subwords
@@ -35,6 +36,10 @@ class Description:
         Whether special tokens in a text are taken as text.
     pad
         The token that fills rows of unequal length, which is a special one where no other file says so.
+    languages
+        Those that a text may be in, and be translated to.
+    skips_invalid
+        Whether bytes that are no UTF-8 print nothing; else U+FFFD.
     """
 
     subwords: Subwords
@@ -44,6 +49,8 @@ class Description:
     strips: bool = False
     splits_special: bool = False
     pad: str | None = None
+    languages: Languages | None = None
+    skips_invalid: bool = False
 
     def id_of(self, content: str) -> int | None:
         """The id that the library gives to a token: that of the model, or one after all of them, in order."""

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.added import check_normalizing
-from fastlm.tokenizer.classes import build_as_written, build_class, recipe_of
+from fastlm.tokenizer.byt5 import make_byt5
+from fastlm.tokenizer.classes import build_as_written, build_class, class_of, recipe_of, with_languages
 from fastlm.tokenizer.description import Description, read_description
 from fastlm.tokenizer.large_json import parse_large
-from fastlm.tokenizer.recipes import BPE_FILES, RECIPES, WORD_PIECE_FILES, Recipe
+from fastlm.tokenizer.recipes import BPE_FILES, RECIPES, SPM_FILES, WORD_PIECE_FILES, Recipe
 from fastlm.tokenizer.sentences import adapted
 from fastlm.tokenizer.settings import ADDED, CONFIG, SPECIAL, Settings, read_settings
+from fastlm.tokenizer.spm import added_tokens, as_sentencepiece, charsmap_part
+from fastlm.tokenizer.spm_file import BPE, SentencePiece, read_spm
 from fastlm.tokenizer.streaming import CLEAN_UP
 from fastlm.tokenizer.subwords import Subwords, check_merges, checked_ids, merges_of_lines
 from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.tokenizer.translators import M2M100_FILE, MARIAN_FILES, load_m2m100, load_marian
 from fastlm.weights.source import ModelSource
 
 WHOLE = "tokenizer.json"
-TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, *BPE_FILES, *WORD_PIECE_FILES)
-UNREAD = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "spm.model", "source.spm", "tiktoken.model")
+MODEL_FILES = (*SPM_FILES, "spiece.model", M2M100_FILE, "spm.model")  # of SentencePiece
+TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, *BPE_FILES, *WORD_PIECE_FILES, *MODEL_FILES, *MARIAN_FILES)
+UNREAD = (*MODEL_FILES, "source.spm", "tiktoken.model")
+TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")  # the first line of another kind of files
+
+
+TRANSLATORS = {"Marian": load_marian, "M2M100": load_m2m100}
 
 
 def load_tokenizer(model: ModelSource) -> Tokenizer | None:
-    """The tokenizer of a model, from tokenizer.json, vocab.json and merges.txt, or vocab.txt; None: it has none.
+    """The tokenizer of a model, from tokenizer.json or the files of older classes; None: it has none that is read.
 
     Raises
     ------
@@ -40,7 +50,8 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
     padding = {"pad_token": file.pad} if file.pad else {}
     if recipe is None or recipe.kind != file.subwords.kind:
         settings = settings.with_defaults(padding)
-        return _finished(model, build_as_written(file, settings), settings, where)
+        made = with_languages(build_as_written(file, settings), model, settings)
+        return _finished(model, made, settings, where)
     settings = settings.with_defaults({**padding, **recipe.defaults})
     return _finished(model, build_class(recipe, file, file.subwords, settings), settings, where)
 
@@ -48,6 +59,8 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
 def missing_tokenizer(model: ModelSource) -> str:
     """Why a model has no tokenizer, for an error text."""
     name = next((name for name in UNREAD if model.read(name) is not None), None)
+    if name is None and model.read(BPE_FILES[0]) is not None:
+        return f"{model.describe(BPE_FILES[0])}: a tokenizer of this kind is not read"
     if name is None:
         return f"this model has no tokenizer ({WHOLE} is missing)"
     return (
@@ -58,7 +71,16 @@ def missing_tokenizer(model: ModelSource) -> str:
 
 def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
     settings = read_settings(model, {})
+    name = class_of(model, settings)
+    if name == "ByT5":
+        return make_byt5(settings)
+    if name == "BlenderbotSmall":
+        return None
+    if name in TRANSLATORS:
+        return TRANSLATORS[name](model, settings)
     recipe = recipe_of(model, settings, None)
+    if found := _sentencepiece(model, recipe):
+        return _from_sentencepiece(model, recipe, settings, *found)
     if recipe is None or not _has(model, recipe):
         others = (RECIPES["GPT2"], RECIPES["Bert"])
         recipe = next((other for other in others if model.read(other.files[0]) is not None), None)
@@ -74,6 +96,31 @@ def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
         subwords = Subwords("BPE", ids, [], _merges(model, ids), {})
     settings = settings.with_defaults(recipe.defaults)
     return _finished(model, build_class(recipe, None, subwords, settings), settings, where)
+
+
+def _sentencepiece(model: ModelSource, recipe: Recipe | None) -> tuple[SentencePiece, str] | None:
+    """The SentencePiece model of a class, or of no class that is known, and where it is."""
+    names = (recipe.files if recipe.arrange else ()) if recipe else MODEL_FILES
+    for name in names:
+        data = model.read(name)
+        if data is not None and not TIKTOKEN.match(data):
+            return read_spm(data, model.describe(name)), model.describe(name)
+    return None
+
+
+def _from_sentencepiece(
+    model: ModelSource, recipe: Recipe | None, settings: Settings, spm: SentencePiece, where: str
+) -> Tokenizer:
+    settings = replace(settings, extra=(*added_tokens(spm), *settings.extra))
+    if recipe is None or recipe.arrange is None:
+        made = as_sentencepiece(spm, where)
+        return _finished(model, replace(made, tokens=tuple(settings.tokens_to_add(()))), settings, where)
+    if (recipe.kind == "BPE") != (spm.kind == BPE):
+        raise ModelFormatError(f"{where}: its class takes a {recipe.kind} model, and it holds another kind")
+    settings = settings.with_defaults(recipe.defaults)
+    subwords = recipe.arrange(spm, settings)
+    made = build_class(recipe, None, subwords, settings, {"normalizer": charsmap_part(spm)})
+    return _finished(model, with_languages(made, model, settings), settings, where)
 
 
 def _has(model: ModelSource, recipe: Recipe) -> bool:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastlm.errors import ModelFormatError
-from fastlm.tokenizer.components import Part, parts_of
+from fastlm.tokenizer.components import Part
+from fastlm.tokenizer.languages import Form
 from fastlm.tokenizer.library import Token
 from fastlm.tokenizer.settings import Settings
+from fastlm.tokenizer.spm import SPACE, bpe_as_it_is, replace_part
+from fastlm.tokenizer.spm_file import SentencePiece
+from fastlm.tokenizer.subwords import Subwords
 
-SPACE = "\u2581"  # SentencePiece's
 QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -23,6 +25,7 @@ QWEN3_5 = (
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 BPE_FILES = ("vocab.json", "merges.txt")
 WORD_PIECE_FILES = ("vocab.txt",)
+SPM_FILES = ("tokenizer.model",)
 
 Stages = dict[str, Part | None]
 Names = tuple[str | None, str | None, str]
@@ -37,7 +40,9 @@ class Recipe:
     kind
         Of the model: "BPE", "WordPiece" or "Unigram".
     files
-        Of a folder without tokenizer.json; empty: SentencePiece's, which are not read.
+        Of a folder without tokenizer.json; empty: none are read.
+    arrange
+        What makes the model of the SentencePiece model that is the only one of these files.
     defaults
         Special tokens where files name none.
     adjust
@@ -51,18 +56,25 @@ class Recipe:
     around
         Names of the tokens around a text, and how a second one stands (`classes.PAIRS`); "flags": as add_bos_token and
         add_eos_token say; "file": as the tokenizer.json's post-processor says, else so.
+    languages
+        Those that its special tokens are for.
+    file_stands
+        Whether a tokenizer.json is taken as it is.
     replacements, strips
         See `Description`.
     """
 
     kind: str = "BPE"
     files: tuple[str, ...] = BPE_FILES
+    arrange: Callable[[SentencePiece, Settings], Subwords] | None = None
     defaults: Mapping[str, str | None]
     adjust: Callable[[Settings], Settings] = lambda settings: settings
     repeats: bool = False
     model: Mapping[str, Any] = field(default_factory=dict)
     stages: Callable[[Settings, Stages], Stages]
     around: str | Names = "file"
+    languages: Form | None = None
+    file_stands: bool = False
     replacements: tuple[tuple[str, str], ...] = ()
     strips: bool = False
 
@@ -74,26 +86,22 @@ def _byte_level(space: bool, use_regex: bool = True) -> Part:
     return {"type": "ByteLevel", "add_prefix_space": space, "trim_offsets": True, "use_regex": use_regex}
 
 
-def _sequence(members: str, *parts: Part) -> Part:
+def sequence(members: str, *parts: Part) -> Part:
     return {"type": "Sequence", members: list(parts)}
-
-
-def _replace(pattern: str, content: str, kind: str = "String") -> Part:
-    return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
 
 
 def _split(pattern: str, behavior: str, invert: bool = False, kind: str = "Regex") -> Part:
     return {"type": "Split", "pattern": {kind: pattern}, "behavior": behavior, "invert": invert}
 
 
-def _metaspace(scheme: str, split: bool = True) -> Part:
+def metaspace(scheme: str, split: bool = True) -> Part:
     return {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": split}
 
 
 def _pieces_decoder(strips: bool) -> Part:
-    parts = [_replace(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
+    parts = [replace_part(SPACE, " "), {"type": "ByteFallback"}, {"type": "Fuse"}]
     strip = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
-    return _sequence("decoders", *parts, *([strip] if strips else []))
+    return sequence("decoders", *parts, *([strip] if strips else []))
 
 
 # ---- stages of the classes ------------------------------------------------------------------------
@@ -101,6 +109,10 @@ def _pieces_decoder(strips: bool) -> Part:
 
 def _gpt2(settings: Settings, given: Stages) -> Stages:
     return {"pre_tokenizer": _byte_level(settings.flag("add_prefix_space", False)), "decoder": _byte_level(True)}
+
+
+def _blenderbot(settings: Settings, given: Stages) -> Stages:
+    return {"pre_tokenizer": _byte_level(settings.flag("add_prefix_space", True)), "decoder": _byte_level(True)}
 
 
 def _gpt_neox(settings: Settings, given: Stages) -> Stages:
@@ -112,7 +124,7 @@ def _qwen(pattern: str) -> Callable[[Settings, Stages], Stages]:
         bytes_ = _byte_level(settings.flag("add_prefix_space", False), use_regex=False)
         return {
             "normalizer": {"type": "NFC"},
-            "pre_tokenizer": _sequence("pretokenizers", _split(pattern, "Isolated"), bytes_),
+            "pre_tokenizer": sequence("pretokenizers", _split(pattern, "Isolated"), bytes_),
             "decoder": _byte_level(True),
         }
 
@@ -122,17 +134,17 @@ def _qwen(pattern: str) -> Callable[[Settings, Stages], Stages]:
 def _llama(settings: Settings, given: Stages) -> Stages:
     space = settings.flag("add_prefix_space", True)
     scheme = "never" if not space else "always" if settings.flag("legacy", False) else "first"
-    return {"pre_tokenizer": _metaspace(scheme, split=False), "decoder": _pieces_decoder(space)}
+    return {"pre_tokenizer": metaspace(scheme, split=False), "decoder": _pieces_decoder(space)}
 
 
 def _code_llama(settings: Settings, given: Stages) -> Stages:
     scheme = "first" if settings.flag("add_prefix_space", True) else "never"
-    return {"pre_tokenizer": _metaspace(scheme, split=False), "decoder": _pieces_decoder(True)}
+    return {"pre_tokenizer": metaspace(scheme, split=False), "decoder": _pieces_decoder(True)}
 
 
 def _gemma(settings: Settings, given: Stages) -> Stages:
     return {
-        "normalizer": _replace(" ", SPACE),
+        "normalizer": replace_part(" ", SPACE),
         "pre_tokenizer": _split(" ", "MergedWithPrevious", kind="String"),
         "decoder": _pieces_decoder(False),
     }
@@ -163,40 +175,18 @@ def _openai_gpt(settings: Settings, given: Stages) -> Stages:
 
 
 def _clip(settings: Settings, given: Stages) -> Stages:
-    spaces = _replace(r"\s+", " ", "Regex")
+    spaces = replace_part(r"\s+", " ", "Regex")
     return {
-        "normalizer": _sequence("normalizers", {"type": "NFC"}, spaces, {"type": "Lowercase"}),
-        "pre_tokenizer": _sequence("pretokenizers", _split(CLIP, "Removed", invert=True), _byte_level(False)),
+        "normalizer": sequence("normalizers", {"type": "NFC"}, spaces, {"type": "Lowercase"}),
+        "pre_tokenizer": sequence("pretokenizers", _split(CLIP, "Removed", invert=True), _byte_level(False)),
         "decoder": _byte_level(True),
     }
-
-
-def _t5(settings: Settings, given: Stages, scheme: str = "always") -> Stages:
-    maps = [part for part in parts_of("normalizer", given.get("normalizer")) if part["type"] == "Precompiled"]
-    return {
-        "normalizer": maps[0] if maps else None,
-        "pre_tokenizer": _sequence("pretokenizers", {"type": "WhitespaceSplit"}, _metaspace(scheme)),
-        "decoder": _metaspace(scheme),
-    }
-
-
-def _xlm_roberta(settings: Settings, given: Stages) -> Stages:
-    return _t5(settings, given, "always" if settings.flag("add_prefix_space", True) else "never")
 
 
 # ---- settings of the classes ----------------------------------------------------------------------
 
 
-def _sentinels(settings: Settings) -> Settings:
-    """T5's <extra_id_0> and so on, where no file names special tokens of the model's own."""
-    count = settings.options.get("extra_ids", 100)
-    if type(count) is not int or not 0 <= count <= 10_000:
-        raise ModelFormatError(f"{settings.where}: extra_ids must be a whole number up to 10,000")
-    names = tuple(f"<extra_id_{i}>" for i in range(count))
-    return replace(settings, extra=settings.extra or names)
-
-
-def _mask_with_space(settings: Settings) -> Settings:
+def mask_with_space(settings: Settings) -> Settings:
     """MPNet's mask takes the spaces before it."""
     mask = settings.named.get("mask_token")
     if not isinstance(mask, str):
@@ -212,7 +202,7 @@ _END: dict[str, str | None] = {
 }
 _QWEN = {"unk_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
 _SENTENCE = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-_ROBERTA = {**_SENTENCE, "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}
+ROBERTA = {**_SENTENCE, "sep_token": "</s>", "pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"}
 _BERT = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -227,72 +217,64 @@ _GEMMA = {
     "pad_token": "<pad>",
     "mask_token": "<mask>",
 }
-_MPNET = {**_ROBERTA, "unk_token": "[UNK]"}
+_MPNET = {**ROBERTA, "unk_token": "[UNK]"}
 _INFILLING = {f"{name}_token": f"{SPACE}<{name[:3].upper()}>" for name in ("prefix", "middle", "suffix", "eot")}
 _INFILLING |= {"fill_token": "<FILL_ME>"}
-_UNKNOWN = "unk_token"  # an option of the model whose value is the token of this name
+UNKNOWN = "unk_token"  # an option of the model whose value is the token of this name
 
 _GPT2_CLASS = Recipe(defaults=_END, stages=_gpt2)
-_ROBERTA_CLASS = Recipe(defaults=_ROBERTA, stages=_gpt2, around=("cls_token", "sep_token", "doubled"))
+_ROBERTA_CLASS = Recipe(defaults=ROBERTA, stages=_gpt2, around=("cls_token", "sep_token", "doubled"))
 _BERT_CLASS = Recipe(
     kind="WordPiece",
     files=WORD_PIECE_FILES,
     defaults=_BERT,
-    model={"unk_token": _UNKNOWN},
+    model={"unk_token": UNKNOWN},
     stages=_bert,
     around=("cls_token", "sep_token", "typed"),
 )
-_LLAMA_CLASS = Recipe(files=(), defaults=_SENTENCE, model={"fuse_unk": True, "byte_fallback": True}, stages=_llama)
+_LLAMA_CLASS = Recipe(
+    files=SPM_FILES,
+    arrange=bpe_as_it_is,
+    defaults=_SENTENCE,
+    model={"fuse_unk": True, "byte_fallback": True},
+    stages=_llama,
+)
 
 RECIPES: dict[str, Recipe] = {
     **dict.fromkeys(("GPT2", "CodeGen"), _GPT2_CLASS),
     **dict.fromkeys(("Roberta", "Bart", "LED", "Longformer", "Mvp"), _ROBERTA_CLASS),
+    "Blenderbot": Recipe(defaults=ROBERTA, adjust=mask_with_space, stages=_blenderbot),
     "GPTNeoX": Recipe(defaults={**_END, "pad_token": "<|padding|>"}, stages=_gpt_neox, around="flags"),
     "Qwen2": Recipe(defaults=_QWEN, stages=_qwen(QWEN2), repeats=True),
     "Qwen3_5": Recipe(defaults=_QWEN, stages=_qwen(QWEN3_5)),
     **dict.fromkeys(("Llama", "Phi3"), _LLAMA_CLASS),
     "CodeLlama": Recipe(
-        files=(),
+        files=SPM_FILES,
+        arrange=bpe_as_it_is,
         defaults={**_SENTENCE, **_INFILLING},
-        model={"fuse_unk": True, "byte_fallback": True, "unk_token": _UNKNOWN},
+        model={"fuse_unk": True, "byte_fallback": True, "unk_token": UNKNOWN},
         stages=_code_llama,
     ),
     "Gemma": Recipe(
-        files=(),
+        files=SPM_FILES,
+        arrange=bpe_as_it_is,
         defaults=_GEMMA,
-        model={"fuse_unk": True, "byte_fallback": True, "unk_token": _UNKNOWN},
+        model={"fuse_unk": True, "byte_fallback": True, "unk_token": UNKNOWN},
         stages=_gemma,
     ),
     **dict.fromkeys(("Bert", "DistilBert", "Electra", "LayoutLM", "Lxmert", "MobileBert", "SqueezeBert"), _BERT_CLASS),
-    "MPNet": replace(_BERT_CLASS, defaults=_MPNET, adjust=_mask_with_space, around=_ROBERTA_CLASS.around),
+    "MPNet": replace(_BERT_CLASS, defaults=_MPNET, adjust=mask_with_space, around=_ROBERTA_CLASS.around),
     "OpenAIGPT": Recipe(
         defaults={"unk_token": "<unk>"},
-        model={"end_of_word_suffix": "</w>", "unk_token": _UNKNOWN},
+        model={"end_of_word_suffix": "</w>", "unk_token": UNKNOWN},
         stages=_openai_gpt,
     ),
     "CLIP": Recipe(
         defaults={**_END, "bos_token": "<|startoftext|>", "pad_token": "<|endoftext|>"},
-        model={"end_of_word_suffix": "</w>", "unk_token": _UNKNOWN},
+        model={"end_of_word_suffix": "</w>", "unk_token": UNKNOWN},
         stages=_clip,
         around=("bos_token", "eos_token", "doubled"),
         replacements=(("</w>", " "),),
         strips=True,
-    ),
-    "T5": Recipe(
-        kind="Unigram",
-        files=(),
-        defaults={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
-        adjust=_sentinels,
-        model={"unk_id": 2},
-        stages=_t5,
-        around=(None, "eos_token", "plain"),
-    ),
-    "XLMRoberta": Recipe(
-        kind="Unigram",
-        files=(),
-        defaults=_ROBERTA,
-        model={"unk_id": 3},
-        stages=_xlm_roberta,
-        around=("bos_token", "eos_token", "doubled"),
     ),
 }

@@ -102,10 +102,10 @@ class Bytes(Stage):
 
 
 class ByteLevel(Stage):
-    """Characters that stand for bytes become those, and the bytes of all pieces one text."""
+    """Characters that stand for bytes become those, and the bytes of all pieces one text; errors: see bytes.decode."""
 
-    def __init__(self) -> None:
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    def __init__(self, errors: str) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def push(self, pieces: list[str]) -> list[str]:
         return [self._decoder.decode(bytes_of(piece)) for piece in pieces]

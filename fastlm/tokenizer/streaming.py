@@ -84,7 +84,7 @@ def _of_pieces(part: Part) -> list[Stage]:
     """The stages of a part that sees a piece for each token."""
     kind = part["type"]
     if kind == "ByteLevel":
-        return [ByteLevel()]
+        return [ByteLevel(part.get("errors", "replace"))]
     if kind == "ByteFallback":
         return [Bytes()]
     if kind == "BPEDecoder":

@@ -11,8 +11,10 @@ from fastlm.arguments import has_surrogate, items, token_id
 from fastlm.errors import ParameterError
 from fastlm.tokenizer.components import Part, parts_of
 from fastlm.tokenizer.description import Description
+from fastlm.tokenizer.languages import Languages
 from fastlm.tokenizer.library import library_errors, make_library
 from fastlm.tokenizer.reading import Reading, read
+from fastlm.tokenizer.segments import Segments
 from fastlm.tokenizer.settings import Settings
 from fastlm.tokenizer.stages import Pipeline
 from fastlm.tokenizer.streaming import make_pipeline
@@ -42,9 +44,15 @@ class Tokenizer:
         The end tokens that the tokenizer's files name.
     prints_by_table
         Whether `table` says what ids print; else text comes from `pipeline` (WordPiece and the like).
+    languages
+        Those that a translator's texts may be in, or None.
     """
 
-    def __init__(self, description: Description, settings: Settings, where: str) -> None:
+    def __init__(
+        self, description: Description, settings: Settings, where: str, segments: Segments | None = None
+    ) -> None:
+        self._segments = segments  # where texts are not cut by the library alone
+        self.languages = description.languages
         self._description = replace(description, subwords=replace(description.subwords, merges=[]))  # which are large
         with library_errors(f"{where}: not a tokenizer"):
             self._library = self._made(description.subwords.library_model(), description.stages)
@@ -57,7 +65,9 @@ class Tokenizer:
         self.eos = [] if end is None else [end]
         decoder = description.stages["decoder"]
         self._decoder = parts_of("decoder", decoder) or ([{"type": "Fuse"}] if decoder else [])
-        changed = description.strips or bool(description.replacements)
+        if description.skips_invalid:
+            self._decoder = [{**part, "errors": "ignore"} for part in self._decoder]
+        changed = description.strips or description.skips_invalid or bool(description.replacements)
         self.prints_by_table = not changed and is_table(self._decoder, lambda: self._pieces)
 
     def __repr__(self) -> str:
@@ -137,12 +147,40 @@ class Tokenizer:
             raise ParameterError(f"text must be a string, not {type(text).__name__}")
         if has_surrogate(text):
             raise ParameterError("text holds a lone surrogate, which UTF-8 cannot say")
+        if self._segments is not None:
+            return self._segments.ids(text, special)
         with _ENCODING:
             library = self._library if start else self._going_on
             if len(text) <= SHORT_TEXT:
                 return list(library.encode(text, add_special_tokens=special).ids)
             (found,) = library.encode_batch_fast([text], add_special_tokens=special)  # without the interpreter's lock
             return list(found.ids)
+
+    def encode_source(self, text: str, source_lang: str) -> list[int]:
+        """Ids of a text to translate, with the tokens of its language around it.
+
+        Raises
+        ------
+        ParameterError
+            The model knows no such language, or none at all.
+        """
+        before, after = self._known("source_lang").around(source_lang)
+        return [*before, *self.encode(text, special=False), *after]
+
+    def target_start(self, target_lang: str) -> int:
+        """The token that a translation into a language begins with: forced_bos_token_id.
+
+        Raises
+        ------
+        ParameterError
+            The model knows no such language, or none at all.
+        """
+        return self._known("target_lang").of(target_lang, "target_lang")
+
+    def _known(self, argument: str) -> Languages:
+        if self.languages is None:
+            raise ParameterError(f"{argument}: this model's tokenizer has no tokens for languages: leave it out")
+        return self.languages
 
     @property
     def reads_pairs(self) -> bool:
@@ -152,6 +190,8 @@ class Tokenizer:
 
     def read(self, texts: Sequence[tuple[str, ...]], **options: Any) -> list[Reading]:
         """Texts and pairs of texts as an encoder reads them; see `reading.read`."""
+        if self._segments is not None:
+            raise ParameterError("this tokenizer is a translator's: it reads prompts only")
         return read(self._library, texts, **options)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -175,6 +215,10 @@ class Tokenizer:
         return text.strip() if self._description.strips else text
 
     def _text(self, ids: list[int], skip_special: bool) -> str:
+        if self._description.skips_invalid:
+            pieces = map(self.piece_of if skip_special else self._library.id_to_token, ids)
+            pipeline = self.pipeline()
+            return pipeline.push([piece for piece in pieces if piece is not None]) + pipeline.end()
         if len(ids) <= SHORT_TEXT:
             return str(self._library.decode(ids, skip_special_tokens=skip_special))
         return str(self._library.decode_batch([ids], skip_special_tokens=skip_special)[0])

@@ -30,11 +30,12 @@ def vocabulary(
     def first(name: str) -> int | None:
         return next((i for source in sources for i in token_ids(source.get(name)) if 0 <= i < vocab), None)
 
+    bos = first("bos_token_id")
     return {
         "pieces": table.pieces[:vocab] if table else [],
         "special": table.special[:vocab] if table else [],
         "strip_first_space": table is not None and table.strip_first_space,
-        "bos": first("bos_token_id"),
-        "decoder_start": first("decoder_start_token_id"),
+        "bos": bos,
+        "decoder_start": bos if (start := first("decoder_start_token_id")) is None else start,
         "eos": sorted(i for i in eos if 0 <= i < vocab),
     }

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.family import Family, Projection, Rule, Take
+from fastlm.arch.family import Family, Projection, Sinusoids, Take
 from fastlm.arch.slots import Slot, slots
 from fastlm.arch.spec import ModelSpec
 from fastlm.errors import ModelFormatError, UnsupportedError
-from fastlm.weights.projection import Projected
+from fastlm.weights.projection import Computed, Projected
 from fastlm.weights.tensors import Array, Checkpoint, check_tensor, to_float32
 
 BLOCK_BYTES = 1 << 24  # how much of a tensor is compared at a time
@@ -24,10 +24,10 @@ HEADS = re.compile(  # of tasks, as transformers names them in all families
 )
 
 
-class Binding(dict[str, "Source | Projected"]):
+class Binding(dict[str, "Source | Projected | Computed"]):
     """A source for every slot of `spec`, which is the family's but for a head that only the weights could decide on."""
 
-    def __init__(self, spec: ModelSpec, sources: dict[str, Source | Projected]) -> None:
+    def __init__(self, spec: ModelSpec, sources: dict[str, Source | Projected | Computed]) -> None:
         super().__init__(sources)
         self.spec = spec
 
@@ -72,6 +72,8 @@ class Source:
     def _elements(self, start: int, stop: int) -> Array:
         """Rows of the tensor that are rows [start, stop) of the slot."""
         take = self._take
+        if take.flat:
+            return np.asarray(self._checkpoint.read(self.tensor, 0, 1)[0, start:stop])
         if take.transposed and not self._vector:
             columns = slice(take.start + start, take.start + stop)
             return np.transpose(self._whole.read(self._checkpoint, self.tensor)[:, columns])
@@ -122,8 +124,11 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
         family = family.bare()
         search = _Search(family, checkpoint)
     search.refuse_heads()
-    spec, logits = family.spec, family.spec.logits
-    tied = spec.tied
+    logits = family.spec.logits
+    if logits is not None and family.unbiased_when_missing and not search.has("head.bias"):
+        logits = replace(logits, bias=False)
+        family = replace(family, spec=family.spec.with_logits(logits))
+    spec, tied = family.spec, family.spec.tied
     if logits is not None and tied and search.has_head and search.has_tokens:
         spec = spec.with_logits(replace(logits, tied=False))  # until they are compared
     elif logits is not None and not search.has_head and family.tie_when_missing:
@@ -164,16 +169,16 @@ class _Search:
                 )
             self.names[name] = stored
 
-        self.has_tokens = self._has("embed.tokens")
-        self.has_head = self._has("head.weight")
+        self.has_tokens = self.has("embed.tokens")
+        self.has_head = self.has("head.weight")
 
-    def _has(self, slot: str) -> bool:
+    def has(self, slot: str) -> bool:
         return any(c.tensor in self.names for c in self.candidates(slot))
 
     def has_a_head(self) -> bool:
         """Whether the checkpoint has any tensor of the head that the config speaks of, or the head needs none."""
         own = [slot.name for slot in slots(self.family.spec) if slot.name.startswith("head.")]
-        return not own or any(map(self._has, own))
+        return not own or any(map(self.has, own))
 
     def candidates(self, slot: str) -> list[_Candidate]:
         """The tensors that may fill a slot, the preferred one first."""
@@ -181,11 +186,12 @@ class _Search:
         if suffix not in ("weight", "bias"):
             stem, suffix = slot, "weight"
         pattern, layer, expert = _generic(stem)
-        rule: Rule = self.family.weights.get(pattern, ())
-        if isinstance(rule, Projection):
-            return []
-        takes = [_take(one) for one in (rule if isinstance(rule, tuple) else (rule,))]
+        takes = [_take(rule) for rule in self.rules(pattern) if isinstance(rule, str | Take)]
         return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
+
+    def rules(self, pattern: str) -> tuple[object, ...]:
+        rule = self.family.weights.get(pattern, ())
+        return rule if isinstance(rule, tuple) else (rule,)
 
     def projection(self, slot: str) -> Projection | None:
         """What computes a slot, if it is not stored."""
@@ -205,10 +211,10 @@ class _Search:
             text += "; for hidden states alone, save it by transformers' AutoModel, which leaves the head out"
         raise UnsupportedError(text)
 
-    def sources(self, spec: ModelSpec) -> dict[str, Source | Projected]:
+    def sources(self, spec: ModelSpec) -> dict[str, Source | Projected | Computed]:
         """A source per slot, after all checks that need no values."""
         whole, used = _Whole(), set[str]()
-        found: dict[str, Source | Projected] = {}
+        found: dict[str, Source | Projected | Computed] = {}
         missing: list[str] = []
         from_head = spec.tied and not self.has_tokens and self.has_head
         for slot in slots(spec):
@@ -221,6 +227,10 @@ class _Search:
                 continue
             candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
             there = [c for c in candidates if c.tensor in self.names]
+            computed = next((rule for rule in self.rules(slot.name) if isinstance(rule, Sinusoids)), None)
+            if computed is not None and not there:
+                found[slot.name] = Computed(slot, computed, self.file())
+                continue
             if not there:
                 missing.append(" or ".join(c.tensor for c in candidates) or slot.name)
                 if len(missing) > MANY:
@@ -255,6 +265,8 @@ class _Search:
         expected: tuple[int, ...] = (take.of or n,) if slot.is_vector else (take.of or n, slot.cols)
         if take.transposed and not slot.is_vector:
             expected = expected[::-1]
+        if take.flat and slot.is_vector:
+            expected = (1, *expected)
         check_tensor(self.checkpoint, stored, expected)
 
 
@@ -273,7 +285,7 @@ def _take(rule: str | Take) -> Take:
     return rule if isinstance(rule, Take) else Take(rule)
 
 
-def _equal(a: Source | Projected, b: Source | Projected) -> bool:
+def _equal(a: Source | Projected | Computed, b: Source | Projected | Computed) -> bool:
     """Whether two sources hold the same bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False

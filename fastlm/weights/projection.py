@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.family import Projection
+from fastlm.arch.family import Projection, Sinusoids
 from fastlm.arch.slots import Slot
 from fastlm.errors import ModelFormatError
 from fastlm.weights.tensors import Array, Checkpoint, check_tensor, to_float32
+
+
+class Computed:
+    """The values of a slot that `Sinusoids` give; attributes and methods are those of `bind.Source`."""
+
+    __slots__ = ("_rule", "dtype", "file", "shape", "tensor")
+
+    def __init__(self, slot: Slot, rule: Sinusoids, file: str) -> None:
+        self.shape = (slot.rows, slot.cols)
+        self.dtype, self.tensor, self.file = "float32", slot.name, file
+        self._rule = rule
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Rows [start, stop) as float32."""
+        rule, steps = self._rule, np.arange(self.shape[1] // 2)
+        kind = np.float32 if rule.single else np.float64
+        frequencies = np.exp((steps.astype(kind) * kind(-math.log(10_000) / rule.steps)).astype(np.float64))
+        positions = np.arange(rule.first + start, rule.first + stop)
+        angles = np.outer(positions.astype(kind), frequencies.astype(kind)).astype(np.float64)
+        return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+    def array64(self) -> NDArray[np.float64]:
+        """All of it, as rounded for the engine."""
+        return self.rows(0, self.shape[0]).astype(np.float64)
 
 
 class Projected:

@@ -19,6 +19,7 @@ from fastlm.arch.spec import (
     ModelSpec,
     Norm,
     NormKind,
+    Pool,
     RelativeVectors,
 )
 from fastlm.errors import ModelFormatError, UnsupportedError
@@ -248,6 +249,81 @@ def test_t5_may_be_an_encoder_alone() -> None:
     both = read({"model_type": "t5"})
     alone = read({"model_type": "t5", "architectures": ["T5EncoderModel"], "is_encoder_decoder": False})
     assert alone.kind == "encoder" and alone == replace(both, decoder=None, head=())
+
+
+def test_kin_of_t5() -> None:
+    mt5, umt5 = read({"model_type": "mt5", "tie_word_embeddings": True}), read({"model_type": "umt5"})
+    assert mt5.head == (Logits(tied=False),) and umt5.head == (Logits(tied=True, scale=512**-0.5),)
+    assert mt5.encoder and mt5.encoder.relative and umt5.encoder and umt5.encoder.relative
+    assert not mt5.encoder.relative.by_layer and umt5.encoder.relative.by_layer
+    assert replace(umt5.encoder, relative=mt5.encoder.relative) == mt5.encoder
+
+
+def test_kin_of_bart() -> None:
+    small = {"d_model": 24, "encoder_layers": 1, "decoder_layers": 2, "is_encoder_decoder": True}
+    small |= {f"{stack}_attention_heads": 4 for stack in ("encoder", "decoder")}
+    found = {name: read({"model_type": name, **small}) for name in KIN_OF_BART}
+    for name, (before, normed, scaled) in KIN_OF_BART.items():
+        encoder, decoder = found[name].encoder, found[name].decoder
+        assert encoder is not None and decoder is not None
+        assert (len(encoder.layers), len(decoder.layers)) == (1, 2)
+        for stack in (encoder, decoder):
+            sublayers = stack.layers[0].sublayers
+            assert all((s.pre_norm is not None, s.residual_norm is not None) == (before, not before) for s in sublayers)
+            assert (stack.norm is not None, stack.embed.norm is not None) == (before, normed)
+            assert stack.embed.scale == pytest.approx(24**0.5 if scaled else 1.0) and stack.embed.positions
+        logits = found[name].logits
+        assert logits is not None and logits.tied and logits.bias == (name != "m2m_100")
+    small_decoder = found["blenderbot-small"].decoder
+    assert small_decoder is not None and small_decoder.embed.norm_first
+    scaled_one = read({"model_type": "blenderbot-small", **small}, scale_embedding=True)
+    assert scaled_one.encoder and scaled_one.encoder.embed.scale > 4 and scaled_one.decoder == small_decoder
+
+
+KIN_OF_BART = {  # norms before blocks, a norm on the embedding, a scaled embedding
+    "bart": (False, True, False),
+    "mbart": (True, True, False),
+    "marian": (False, False, False),
+    "m2m_100": (True, False, True),
+    "pegasus": (True, False, False),
+    "blenderbot": (True, False, False),
+    "blenderbot-small": (False, True, False),
+}
+
+
+def test_marian_may_have_a_table_for_each_stack() -> None:
+    config = {"model_type": "marian", "vocab_size": 50}
+    shared, own = read(config), read(config, decoder_vocab_size=70, share_encoder_decoder_embeddings=False)
+    assert (shared.vocab, shared.source_vocab, own.vocab, own.source_vocab) == (50, 50, 70, 50)
+    assert own.tied
+    untied = read(config, tie_word_embeddings=False)
+    assert (untied.vocab, untied.source_vocab) == (50, 50) and not untied.tied
+    assert untied.encoder and untied.encoder.embed.tokens == 50
+    with pytest.raises(UnsupportedError, match="decoder_vocab_size = 70"):
+        read(config, decoder_vocab_size=70)
+
+
+def test_bart_may_tell_labels() -> None:
+    spec = read({"model_type": "bart", "architectures": ["BartForSequenceClassification"]})
+    assert (spec.pool, spec.outputs, spec.kind) == (Pool.LAST, 3, "encoder-decoder")
+    with pytest.raises(UnsupportedError, match="BartForQuestionAnswering"):
+        read({"model_type": "bart", "architectures": ["BartForQuestionAnswering"]})
+
+
+def test_t5gemma_has_a_config_for_each_stack() -> None:
+    stack = {**SHAPE, "num_hidden_layers": 2, "head_dim": 8, "sliding_window": 5}
+    decoder = {**stack, "vocab_size": 77, "final_logit_softcapping": 7.0}
+    config = {"model_type": "t5gemma", "encoder": stack, "decoder": decoder}
+    spec = read(config)
+    assert spec.encoder is not None and spec.decoder is not None
+    assert windows(replace(spec, decoder=spec.encoder)) == [6, 0], "as far on both sides, and itself"
+    assert windows(spec) == [5, 0, 0, 0]
+    assert (spec.vocab, spec.source_vocab) == (77, 99) and spec.logits is not None
+    assert spec.logits.tied and spec.logits.softcap == 7.0
+    with pytest.raises(UnsupportedError, match=r"encoder: hidden_size = 64"):
+        read(config, encoder={**stack, "hidden_size": 64})
+    with pytest.raises(ModelFormatError, match="encoder: expected the config of the encoder"):
+        read({"model_type": "t5gemma"})
 
 
 def test_neox_residual_and_rotation() -> None:

@@ -34,6 +34,8 @@ from fastlm.arch.spec import (
     Sublayer,
 )
 
+# Beside sinusoids, which no checkpoint can make small, and no norm, an epsilon of 1e-5 is nothing.
+UNSEEN = {"m2m_100": {"epsilon of the blocks", "epsilon of the last norm"}}
 CLOSE = 1e-4  # the criterion of test_families.py, in standard deviations of the output
 
 Twin = ModelSpec | None  # None: the change does not apply to the model
@@ -228,6 +230,9 @@ SPEC_TWINS: dict[str, Callable[[ModelSpec], Twin]] = {
     "epsilon of the head": lambda s: head_steps(s, Norm, other_eps),
     "which hidden state the head reads": lambda s: replace(s, pool=OTHER_POOL[s.pool]),
     "scale of the embedding": token_scale,
+    "norm before the positions": lambda s: embed(
+        s, lambda e: replace(e, norm_first=not e.norm_first) if e.norm and e.positions else e
+    ),
     "rope base": lambda s: rope(s, lambda r: base(r, 1.1)),
     "rope on one pair less": one_pair_less,
     "no scaling of the rope": unscaled,
@@ -272,6 +277,8 @@ def test_another_computation_is_noticed(golden: Any) -> None:
     spec, weights = golden.classic
     assert unnoticed_by(golden, spec, weights)
     same = {name: unnoticed_by(golden, twin, weights) for name, twin in twins(spec)}
+    assert UNSEEN.get(golden.name, set()) <= set(same)
+    same = {name: error for name, error in same.items() if name not in UNSEEN.get(golden.name, ())}
     assert {name: error for name, error in same.items() if error} == {}
 
 

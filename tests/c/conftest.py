@@ -125,6 +125,7 @@ def small_specs() -> dict[str, ModelSpec]:
     one_way = _attention(kv_heads=4, relative_bias=True)
     disentangled = _attention(causal=False, kv_heads=4, vectors=RelativeVectors(8, 20))
     cross = _attention(kv_heads=4, causal=False, source=Source.ENCODER)
+    own = Embed(2.0, positions=64, norm=LAYER, norm_first=True)
     return {
         "llama": ModelSpec(40, 32, 64, decoder=Stack((decoder, decoder), RMS), head=(Logits(tied=True, softcap=30.0),)),
         "moe": ModelSpec(
@@ -145,6 +146,16 @@ def small_specs() -> dict[str, ModelSpec]:
             encoder=Stack((_layer(two_way, plain),), RMS, relative),
             decoder=Stack((_layer(one_way, cross, plain),), RMS, RelativeBias(4, 8, 16, bidirectional=False)),
             head=(Logits(tied=True, scale=0.2),),
+        ),
+        "stacks": ModelSpec(
+            40,
+            32,
+            64,
+            encoder=Stack(
+                (_layer(two_way, plain),) * 2, RMS, replace(relative, by_layer=True), replace(own, tokens=50)
+            ),
+            decoder=Stack((_layer(one_way, cross, plain),), RMS, RelativeBias(4, 8, 16, False, True), own),
+            head=(Logits(tied=True, bias=True),),
         ),
         "deberta": ModelSpec(
             40,
@@ -244,8 +255,10 @@ def chunked_files(tmp_path_factory) -> dict[str, Path]:
     files = {}
     for name, spec in specs.items():
         spec = replace(spec, context=640)
-        if spec.encoder and spec.encoder.embed.positions:
-            spec = replace(spec, encoder=replace(spec.encoder, embed=replace(spec.encoder.embed, positions=640)))
+        for name_of_stack in ("encoder", "decoder"):
+            stack = getattr(spec, name_of_stack)
+            if stack and stack.embed.positions:
+                spec = replace(spec, **{name_of_stack: replace(stack, embed=replace(stack.embed, positions=640))})
         for format in ("float32", "int8", "int4"):
             path = folder / f"{name}_{format}.flm"
             files[path.stem] = write_flm(path, spec, random_weight, format=format, vocabulary=letters(40))

@@ -47,6 +47,7 @@ class Case:
     own: str = ""  # this one
     residual: float = 0.05  # size of the residual stream: small, so that epsilons show
     gains: tuple[tuple[str, float], ...] = ()  # tensor name -> factor on its size in ROLES
+    signed: str = ""  # names of norms with random signs, beside those of ROLES
 
 
 # Post-norm layers: the stream is as large as the norms make it, and what reads it makes up for that.
@@ -67,6 +68,22 @@ PLAIN = ((r"(out_proj|attention\.dense|self_attn\.dense|c_proj|fc2|4h_to_h)\.wei
 STRONG = (*PLAIN, (PLAIN[0][0], 1.5))
 # The embedding is normed: small, so that epsilons show. What reads it first has no norm of its own.
 MODERN = ((r"embeddings\.norm\.weight$", 0.05), (r"layers\.0\.attn\.Wqkv", 15.0))
+T5GEMMA = (
+    (r"embed_tokens\.weight$", 0.4),
+    (r"decoder\.norm\.weight$", 10.0),
+    (r"post_(self_attn|cross_attn|feedforward)_layernorm\.weight$", 0.05),
+    (r"post_cross_attn_layernorm\.weight$", 0.3),
+    (r"(encoder.*|cross_attn\.)[qk]_proj", 0.5),
+)
+LAST = r"decoder\.layers\.1\.final_layer_norm\.weight$"  # of post-norm layers
+WHERE = (r"embed_positions\.weight$", 5.0)  # or the next token depends on the last one alone, and all go round
+FIRST = (r"layers\.0\.self_attn\.[qkv]_proj\.weight$", 0.23)  # which reads sinusoids that no norm has made small
+BART = (
+    *POST_NORM,
+    (r"(out_proj|fc2)\.(weight|bias)$", 0.6),
+    (r"embed_positions\.weight$", 2.0),
+    (r"layernorm_embedding\.(weight|bias)$", 0.1),
+)
 T5 = ((r"Attention\.[qk]\.weight$", 0.6), (r"decoder\.final_layer_norm\.weight$", 5.0))
 
 CASES = {
@@ -131,6 +148,28 @@ CASES = {
     "eurobert_classes": Case(),
     "modernbert_mlm": Case(gains=(*MODERN, (r"W(qkv|o)", 0.6), (r"head\.dense", 0.7)), tokens=24, states=True),
     "modernbert_classes": Case(gains=(*MODERN, (r"Wi", 1.5), (r"head\.dense", 2.0)), tokens=33),
+    "bart": Case(gains=BART, residual=0.1, tokens=30, states=True, signed=LAST),
+    "bart_classes": Case(
+        gains=(*BART, (r"fc1\.weight$", 2.0), (r"classification_head\.(dense|out_proj)\.weight", 10.0)),
+        residual=0.1,
+        tokens=27,
+        states=True,
+    ),
+    "mbart": Case(gains=(*STRONG, WHERE, (r"layernorm_embedding", 0.05)), tokens=33),
+    "marian": Case(gains=(*BART, FIRST), residual=0.1, tokens=31, states=True, signed=LAST),
+    "marian_two": Case(gains=(*BART, FIRST), residual=0.1, tokens=26, signed=LAST),
+    "m2m_100": Case(
+        gains=(*STRONG, (r"encoder.*self_attn\.([qk]_proj|out_proj)\.", 2.0), (r"norm\.bias", 1.6)),
+        residual=0.1,
+        tokens=29,
+        states=True,
+    ),
+    "pegasus": Case(gains=STRONG, tokens=35),
+    "blenderbot": Case(gains=(*STRONG, WHERE), tokens=24),
+    "blenderbot_small": Case(gains=BART, residual=0.1, tokens=28, signed=LAST),
+    "mt5": Case(gains=T5, tokens=29),
+    "umt5": Case(gains=T5, tokens=31, states=True),
+    "t5gemma": Case(gains=T5GEMMA, tokens=32, states=True),
     "t5": Case(gains=T5, tokens=30),
     "t5_encoder": Case(gains=T5, tokens=31, states=True),
     "t5_gated": Case(gains=T5, tokens=33, states=True),
@@ -149,11 +188,14 @@ TO_FEED_FORWARD = (
 )
 ROLES = (
     (HEAD_BIAS, "table", 0.02),
+    (r"final_logits_bias$", "table", 0.02),
+    (r"layernorm_embedding\.weight$", "norm", 1.0),
+    (r"layernorm_embedding\.bias$", "table", 0.1),
     (r"relative_attention_bias\.weight$", "table", 1.0),
     (r"(tok_embeddings|embed_tokens|wte|word_embeddings|shared|embed_in)\.weight$", "residual table", 1.0),
     (r"(wpe|embed_positions|position_embeddings|token_type_embeddings)\.weight$", "residual table", 0.7),
     (r"rel_embeddings\.weight$", "table", 0.3),
-    (r"^([a-z_]+\.)*(norm|ln_f|final_layer_?norm)\.weight$", "signed norm", 1.0),
+    (r"^([a-z_]+\.)*(norm|ln_f|(final_)?layer_?norm)\.weight$", "signed norm", 1.0),
     (r"([nN]orm[12]?|ln_[12]|_ln)\.weight$", "norm", 1.0),
     (r"([nN]orm[12]?|ln_[12f]|_ln)\.bias$", "table", 0.1),
     (TO_RESIDUAL + r")\.weight$", "residual matrix", 0.5),
@@ -177,9 +219,9 @@ def weights(shapes: Tensors, case: Case, config: dict[str, Any], rng: np.random.
             size *= case.residual
         if "norm" in kind:
             values = size * (1 + 0.3 * rng.standard_normal(like.shape))
-            if "signed" in kind:
+            if "signed" in kind or (case.signed and re.search(case.signed, name)):
                 values *= rng.choice([-1.0, 1.0], size=like.shape)
-            if config["model_type"].startswith("gemma"):
+            if config["model_type"].startswith(("gemma", "t5gemma")):
                 values -= 1  # stored as the difference from 1
         else:
             inputs = like.shape[0 if config["model_type"] == "gpt2" else -1] if "matrix" in kind else 1
@@ -236,23 +278,27 @@ def run(model: Any, config: dict[str, Any], n_tokens: int, states: bool, rng: np
     draw = {"ids": rng.integers(3, config["vocab_size"], n_tokens)}
     if config.get("type_vocab_size", 0) > 1:
         draw["token_types"] = np.sort(rng.integers(0, config["type_vocab_size"], n_tokens))
-    writes = config["architectures"][0].endswith("ForConditionalGeneration")
-    if writes:
-        draw["decoder_ids"] = np.concatenate([[0], rng.integers(3, config["vocab_size"], n_tokens - 4)])
+    start = config.get("decoder_start_token_id", config.get("bos_token_id"))
+    if model.config.is_encoder_decoder and model.can_generate():
+        n_written = config.get("decoder_vocab_size", config["vocab_size"])
+        draw["decoder_ids"] = np.concatenate([[start], rng.integers(3, n_written, n_tokens - 4)])
+    elif model.config.is_encoder_decoder:  # it reads the source, once more
+        draw["ids"][-1] = config["eos_token_id"]
+        draw["decoder_ids"] = np.concatenate([[start], draw["ids"][:-1]])
     name, values, out = output(model, **inputs(draw), output_attentions=True, output_hidden_states=True)
     with exact(model) as fine:
         draw |= {name: values, name + "_low": (output(fine, **inputs(draw))[1] - values).astype(np.float32)}
     if model.can_generate():
         # No end token, here and in what the model brings along; no cache: it wants equally many layers in both stacks.
         model.generation_config = transformers.GenerationConfig(
-            decoder_start_token_id=config.get("decoder_start_token_id"), max_new_tokens=STEPS, use_cache=False
+            decoder_start_token_id=start, max_new_tokens=STEPS, use_cache=False
         )
         prompt = inputs({"ids": draw["ids"]})["input_ids"]
         written = model.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False)[0]
         draw["greedy"] = written[1 if model.config.is_encoder_decoder else n_tokens :].numpy()
         assert len(draw["greedy"]) == STEPS
     if states:
-        part = "decoder_" if writes else ""
+        part = "decoder_" if model.config.is_encoder_decoder else ""
         draw["attentions"] = torch.cat(getattr(out, part + "attentions")).numpy()
         draw["hidden_states"] = torch.cat(getattr(out, part + "hidden_states")).numpy()
         for name in ("encoder_attentions", "cross_attentions") if part else ():
@@ -296,7 +342,7 @@ def flaws(model: Any, draw: Arrays) -> list[str]:
     if "greedy" in draw:
         if len(set(draw["greedy"].tolist())) < 8:
             found.append("dull: " + " ".join(map(str, draw["greedy"])))
-        start, reads = ([0], "decoder_ids") if "decoder_ids" in draw else (draw["ids"], "ids")
+        start, reads = (draw["decoder_ids"][:1], "decoder_ids") if "decoder_ids" in draw else (draw["ids"], "ids")
         best = np.sort(output(model, **inputs(draw | {reads: np.concatenate([start, draw["greedy"]])}))[1])
         margin = (best[:, -1] - best[:, -2])[-STEPS - 1 : -1].min() / std
         if margin < 0.01:
@@ -326,7 +372,7 @@ def make(name: str, case: Case) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         kind(settings).save_pretrained(scratch)
         shapes = load_file(f"{scratch}/model.safetensors")
-    if config["model_type"] == "t5" and config.get("tie_word_embeddings") is False:
+    if config["model_type"] in ("t5", "mt5", "umt5") and config.get("tie_word_embeddings") is False:
         shapes["lm_head.weight"] = shapes["shared.weight"]
     experts = {"experts_implementation": "eager"} if any(".experts." in name for name in shapes) else {}
     for seed in range(SEEDS):
