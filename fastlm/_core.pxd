@@ -59,6 +59,8 @@ cdef extern from "fastlm.h" nogil:
         pass
     ctypedef struct flm_request:
         pass
+    ctypedef struct flm_adapter:
+        pass
 
     enum:
         FLM_MAX_THREADS
@@ -151,6 +153,17 @@ cdef extern from "fastlm.h" nogil:
         size_t n_seen
         const uint32_t *listed
         size_t n_listed
+        flm_adapter *adapter
+
+    ctypedef struct flm_adapter_change:
+        const char *site
+        uint32_t rank
+        float scale
+        const float *a
+        const float *b
+        const float *whole
+        const float *gain
+        const float *bias
 
     ctypedef struct flm_bias:
         int32_t token
@@ -248,6 +261,9 @@ cdef extern from "fastlm.h" nogil:
     void flm_model_spec(const flm_model *, const void **, size_t *)
     flm_status flm_model_load_rows(flm_model *, size_t, size_t, size_t, const void *, flm_dtype, flm_error *)
     flm_status flm_model_finish(flm_model *, flm_error *)
+    flm_status flm_model_read_rows(const flm_model *, size_t, size_t, size_t, float *, flm_error *)
+    flm_status flm_adapter_create(flm_model *, const flm_adapter_change *, size_t, flm_adapter **, flm_error *)
+    void flm_adapter_destroy(flm_adapter *)
     void flm_model_destroy(flm_model *)
     void flm_model_info_get(const flm_model *, flm_model_info *)
     size_t flm_model_plan(const flm_model *, char *, size_t)
@@ -257,6 +273,7 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_session_rewind(flm_session *, size_t, flm_error *)
     size_t flm_session_length(const flm_session *)
     size_t flm_session_copy_tokens(const flm_session *, int32_t *, size_t)
+    flm_status flm_session_set_adapter(flm_session *, flm_adapter *, flm_error *)
     void flm_session_destroy(flm_session *)
     flm_status flm_session_encode(flm_session *, const int32_t *, size_t, float *, const flm_poll *, flm_error *)
     flm_status flm_session_set_source(flm_session *, const int32_t *, size_t, flm_error *)

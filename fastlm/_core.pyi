@@ -1,7 +1,7 @@
 """The C core as Python sees it: handles and error translation, no policy. Mirrors csrc/include/fastlm.h."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import NamedTuple, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,7 @@ class Model:
     def load_rows(
         self, index: int, row: int, values: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
     ) -> None: ...
+    def read_rows(self, index: int, row: int, n_rows: int) -> NDArray[np.float32]: ...  # once it is finished
     def finish(self) -> None: ...
     def set_vocabulary(
         self,
@@ -97,13 +98,40 @@ class Model:
     ) -> None: ...
     def info(self) -> dict[str, int | str | None]: ...  # the fields of flm_model_info
     def plan(self) -> str: ...  # the operations of a step, one line each
+    def adapter(self, changes: Sequence[Change]) -> Adapter: ...
     def session(self) -> Session: ...
     @property
     def closed(self) -> bool: ...
     def close(self) -> None: ...
 
+# Of a matrix W, y = gain * (W x + scale * b (a x) + bias of W) + bias; or `whole` in its place: fastlm/weights/lora.py.
+class Change(Protocol):
+    @property
+    def site(self) -> str: ...
+    @property
+    def rank(self) -> int: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def a(self) -> NDArray[np.float32] | None: ...
+    @property
+    def b(self) -> NDArray[np.float32] | None: ...
+    @property
+    def whole(self) -> NDArray[np.float32] | None: ...
+    @property
+    def gain(self) -> NDArray[np.float32] | None: ...
+    @property
+    def bias(self) -> NDArray[np.float32] | None: ...
+
+@final
+class Adapter:
+    @property
+    def closed(self) -> bool: ...
+    def close(self) -> None: ...  # sequences that use it keep it
+
 @final
 class Session:
+    def set_adapter(self, adapter: Adapter | None) -> None: ...  # forgets what was computed with another one
     def fork(self) -> Session: ...
     def rewind(self, n: int) -> None: ...
     @property
@@ -133,6 +161,7 @@ class Item(NamedTuple):
     listed: NDArray[np.int32] | None = None  # tokens, ascending
     seen: int = 0  # of an encoder's tokens, how many are looked at; 0: all
     cross_attentions: NDArray[np.float32] | None = None
+    adapter: Adapter | None = None  # of an item without a session; else the session's counts
 
 def forward(model: Model, items: Sequence[Item], cancel: object = None) -> None: ...
 
@@ -145,6 +174,7 @@ class Texts(NamedTuple):
     types: NDArray[np.int32] | None = None  # (total,)
     logits: NDArray[np.float32] | None = None  # (texts, outputs), of all rows (total, outputs)
     hidden: NDArray[np.float32] | None = None  # (total, width)
+    adapter: Adapter | None = None
 
 def read_texts(model: Model, texts: Texts, cancel: object = None) -> None: ...
 

@@ -190,6 +190,20 @@ cdef class Model(_Handle):
         finally:
             self.release()
 
+    def read_rows(self, size_t index, size_t row, size_t n_rows):
+        cdef flm_error error
+        cdef flm_status status
+        cdef float[:, ::1] values
+        self.hold()
+        try:
+            values = np.empty((n_rows, self.tensor(index).cols), np.float32)
+            if n_rows:
+                with nogil: status = flm_model_read_rows(self.handle, index, row, n_rows, &values[0, 0], &error)
+                _check(status, &error)
+        finally:
+            self.release()
+        return np.asarray(values)
+
     def finish(self):
         cdef flm_error error
         cdef flm_status status
@@ -243,6 +257,29 @@ cdef class Model(_Handle):
         finally:
             self.release()
         return text[:-1].decode()
+
+    def adapter(self, changes):
+        cdef flm_error error
+        cdef flm_status status
+        cdef Adapter adapter = Adapter.__new__(Adapter)
+        cdef _Poll call = _Poll()
+        cdef size_t n = len(changes), i
+        cdef flm_adapter_change *c = <flm_adapter_change *>calloc(n + 1, sizeof(flm_adapter_change))
+        if c is NULL:
+            raise MemoryError
+        self.hold()
+        adapter.model = self
+        try:
+            shapes = {t.name: (t.rows, t.cols) for t in self.tensors()}
+            sites = [change.site.encode() for change in changes]
+            for i in range(n):
+                c[i].site = sites[i]
+                _fill_change(&c[i], changes[i], shapes)
+            with nogil: status = flm_adapter_create(self.handle, c, n, &adapter.handle, &error)
+        finally:
+            free(c)
+        call.check(status, &error)
+        return adapter
 
     def session(self):
         cdef flm_error error

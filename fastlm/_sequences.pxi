@@ -1,4 +1,29 @@
-# Sessions, steps and requests; a part of _core.pyx.
+# Adapters, sessions, steps and requests; a part of _core.pyx.
+
+
+@cython.final
+@cython.no_gc
+cdef class Adapter(_Handle):
+    cdef flm_adapter *handle
+    cdef Model model
+
+    def __dealloc__(self):
+        self.free()
+
+    cdef void free(self) noexcept:
+        cdef flm_adapter *handle = self.handle
+        cdef Model model = self.model
+        self.handle = NULL
+        self.model = None
+        if model is not None:
+            with nogil: flm_adapter_destroy(handle)
+            model.release()
+
+    cdef int hold(self) except -1:
+        if self.closed or self.model is None:
+            raise errors.StateError("the adapter is unloaded")
+        self.holds += 1
+        return 0
 
 
 @cython.final
@@ -7,6 +32,7 @@ cdef class Session(_Handle):
     cdef flm_session *handle
     cdef Model model
     cdef readonly size_t source  # tokens that cross-attention looks at
+    cdef Adapter adapter
 
     def __dealloc__(self):
         self.free()
@@ -28,6 +54,24 @@ cdef class Session(_Handle):
         self.holds += 1
         return 0
 
+    def set_adapter(self, Adapter adapter):
+        cdef flm_error error
+        cdef flm_status status
+        cdef flm_adapter *handle = NULL
+        cdef _Poll call = _Poll()
+        self.hold()
+        try:
+            if adapter is not None:
+                adapter.hold()
+                handle = adapter.handle
+            with nogil: status = flm_session_set_adapter(self.handle, handle, &error)
+            if adapter is not None: adapter.release()
+        finally:
+            self.release()
+        call.check(status, &error)
+        if adapter is not self.adapter: self.source = 0
+        self.adapter = adapter
+
     def fork(self):
         cdef flm_error error
         cdef flm_status status
@@ -37,6 +81,7 @@ cdef class Session(_Handle):
         self.model.holds += 1
         twin.model = self.model
         twin.source = self.source
+        twin.adapter = self.adapter
         with nogil: status = flm_session_fork(self.handle, &twin.handle, &error)
         self.release()
         call.check(status, &error)
@@ -113,6 +158,7 @@ def forward(Model model, items, cancel=None):
     cdef flm_item *c_items = <flm_item *>calloc(max(len(items), 1), sizeof(flm_item))
     cdef size_t n = len(items), i
     cdef Session session
+    cdef Adapter adapter
     cdef list held = []
     if c_items is NULL:
         raise MemoryError
@@ -126,6 +172,11 @@ def forward(Model model, items, cancel=None):
                 session.hold()
                 held.append(session)
                 c_items[i].session = session.handle
+            elif items[i].adapter is not None:
+                adapter = items[i].adapter
+                adapter.hold()
+                held.append(adapter)
+                c_items[i].adapter = adapter.handle
             _fill_item(&c_items[i], items[i], &info)
         with nogil:
             status = flm_forward(model.handle, c_items, n, &poll.poll, &error)
@@ -142,6 +193,7 @@ cdef int _fill_texts(flm_item *c, const int32_t *at, const int64_t[::1] ends, co
     cdef const int32_t *types = NULL if texts.types is None else _ids(texts.types)
     cdef flm_rows rows = _ROWS[texts.rows]
     cdef size_t total = ends[ends.shape[0] - 1], start, place
+    cdef Adapter adapter = texts.adapter
     cdef Py_ssize_t k
     cdef float *logits = _floats(texts.logits, (total if rows == FLM_ROWS_ALL else <size_t>ends.shape[0]) * info.outputs,
                                  "logits")
@@ -153,6 +205,7 @@ cdef int _fill_texts(flm_item *c, const int32_t *at, const int64_t[::1] ends, co
         c[k].n_tokens = ends[place] - start
         c[k].rows = rows
         if types is not NULL: c[k].types = types + start
+        if adapter is not None: c[k].adapter = adapter.handle
         if logits is not NULL: c[k].logits = logits + (start if rows == FLM_ROWS_ALL else place) * info.outputs
         if hidden is not NULL: c[k].hidden = hidden + start * info.width
     return 0
@@ -166,18 +219,23 @@ def read_texts(Model model, texts, cancel=None):
     cdef const int32_t[::1] ids = texts.ids
     cdef const int64_t[::1] order = texts.order
     cdef size_t n = order.shape[0]
+    cdef Adapter adapter = texts.adapter
     cdef flm_item *items = <flm_item *>calloc(max(n, 1), sizeof(flm_item))
     if items is NULL:
         raise MemoryError
     try:
-        model.hold()
+        if adapter is not None: adapter.hold()
         try:
-            with nogil: flm_model_info_get(model.handle, &info)
-            _fill_texts(items, &ids[0], texts.ends, order, texts, &info)
-            with nogil:
-                status = flm_forward(model.handle, items, n, &poll.poll, &error)
+            model.hold()
+            try:
+                with nogil: flm_model_info_get(model.handle, &info)
+                _fill_texts(items, &ids[0], texts.ends, order, texts, &info)
+                with nogil:
+                    status = flm_forward(model.handle, items, n, &poll.poll, &error)
+            finally:
+                model.release()
         finally:
-            model.release()
+            if adapter is not None: adapter.release()
         poll.check(status, &error)
     finally:
         free(items)

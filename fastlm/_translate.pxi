@@ -12,8 +12,9 @@ Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens pre
                       defaults=(0,))
 Best = namedtuple("Best", "token_ids text score finish")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed seen "
-                          "cross_attentions", defaults=("last", None, None, None, None, None, 0, None, 0, None))
-Texts = namedtuple("Texts", "ids ends order rows types logits hidden", defaults=(None, None, None))
+                          "cross_attentions adapter",
+                  defaults=("last", None, None, None, None, None, 0, None, 0, None, None))
+Texts = namedtuple("Texts", "ids ends order rows types logits hidden adapter", defaults=(None, None, None, None))
 cdef dict _EXCEPTIONS = {
     FLM_ERR_ARGUMENT: errors.ParameterError,
     FLM_ERR_FORMAT: errors.ModelFormatError,
@@ -193,6 +194,25 @@ cdef float *_attentions(array, size_t heads, size_t tokens, size_t keys) except 
         raise errors.ParameterError(f"attentions must have the shape (heads of all layers, tokens, keys): "
                                     f"{(heads, tokens, keys)}, not {array.shape}")
     return _floats(array, heads * tokens * keys, "attentions")
+
+
+cdef int _fill_change(flm_adapter_change *c, change, dict shapes) except -1:
+    """A change, after a check of its arrays' sizes."""
+    cdef size_t rows, cols, rank = change.rank
+    table = "embed.tokens" if change.site == "head.weight" else change.site
+    if change.site not in shapes and table not in shapes:
+        raise errors.ParameterError(f"{change.site}: is no matrix of this model")
+    rows, cols = shapes[change.site if change.site in shapes else table]
+    if change.site == "embed.tokens":
+        rows, cols = cols, rows
+    c.rank = rank
+    c.scale = change.scale
+    c.a = _floats(change.a, rank * cols, "a")
+    c.b = _floats(change.b, rows * rank, "b")
+    c.whole = _floats(change.whole, rows * cols, "whole")
+    c.gain = _floats(change.gain, rows, "gain")
+    c.bias = _floats(change.bias, rows, "bias")
+    return 0
 
 
 cdef const int32_t *_ids(array) except? NULL:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastlm.arch.spec import Attention, FeedForward, Layer, Mixer, MixtureOfExperts, Norm, Rope, Stack
 from fastlm.arguments import shown
 from fastlm.generation_config import not_honoured
+from fastlm.weights.adapter import AdapterFolder
 
 if TYPE_CHECKING:
     from fastlm.model import Model
@@ -133,3 +134,31 @@ def summary(d: dict[str, Any]) -> str:
     per_token = memory["kv_bytes_per_token"]
     lines.append(f"  keys and values: {per_token:,} bytes per token, at most {memory['kv_bytes'] / 1e6:,.0f} MB")
     return "\n".join(lines)
+
+
+def describe_adapter(adapter: AdapterFolder) -> dict[str, Any]:
+    """What an adapter was trained on, and how large it is, as plain values."""
+    ranks = Counter(adapter.options.rank_of(m.name) for m in adapter.modules if {"a", "embedding_a"} & set(m.parts))
+    kinds = Counter(m.name.rpartition(".")[2] for m in adapter.modules)
+    return {
+        "kind": "adapter",
+        "base": adapter.options.base,
+        "dora": adapter.options.dora,
+        "ranks": dict(sorted(ranks.items())),
+        "modules": dict(sorted(kinds.items())),
+        "parameters": adapter.parameters,
+    }
+
+
+def summary_of_adapter(d: dict[str, Any]) -> str:
+    """The same for people."""
+    modules = ", ".join(f"{n} x {name}" for name, n in d["modules"].items())
+    ranks = ", ".join(map(str, d["ranks"])) or "none"
+    return "\n".join(
+        [
+            f"LoRA adapter{' (DoRA)' if d['dora'] else ''} of {d['base'] or 'a model that it does not name'}",
+            f"  {d['parameters']:,} parameters, rank {ranks}",
+            f"  modules: {modules}",
+            "  to run it: fastlm generate --model MODEL --adapter FOLDER",
+        ]
+    )

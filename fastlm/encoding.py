@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastlm.engine import Engine
+from fastlm.generation import adapter_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +27,9 @@ class Encoding:
 
     engine: Engine
 
+    def _with(self, adapter: str | None) -> Engine:
+        return self.engine.adapted(adapter_name(adapter))
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """What this checkpoint is for, such as ("generate", "chat", "embed") or ("classify", "embed")."""
@@ -41,6 +45,7 @@ class Encoding:
         dimensions: int | None = None,
         truncate: bool = False,
         progress: Progress | None = None,
+        adapter: str | None = None,
     ) -> NDArray[np.float32]:
         """Vectors of texts: float32 (n, D), or (D,) of one text alone.
 
@@ -64,6 +69,8 @@ class Encoding:
             longer text is an error.
         progress
             Called with (texts done, texts in all or None).
+        adapter
+            The name of a loaded adapter to run with.
 
         Raises
         ------
@@ -75,7 +82,7 @@ class Encoding:
         from fastlm.tasks.embed import embed
 
         return embed(
-            self.engine,
+            self._with(adapter),
             texts,
             prompt_name=prompt_name,
             pooling=pooling,
@@ -93,6 +100,7 @@ class Encoding:
         top_k: int | None = None,
         truncate: bool = False,
         progress: Progress | None = None,
+        adapter: str | None = None,
     ) -> list[dict[str, float]]:
         """Weights of the vocabulary's words for each text, the heaviest first, as SPLADE makes them.
 
@@ -106,7 +114,7 @@ class Encoding:
         from fastlm.tasks.sparse import embed_sparse
 
         return embed_sparse(
-            self.engine, texts, prompt_name=prompt_name, top_k=top_k, truncate=truncate, progress=progress
+            self._with(adapter), texts, prompt_name=prompt_name, top_k=top_k, truncate=truncate, progress=progress
         )
 
     def embed_tokens(
@@ -116,6 +124,7 @@ class Encoding:
         prompt_name: str | None = None,
         truncate: bool = False,
         progress: Progress | None = None,
+        adapter: str | None = None,
     ) -> list[NDArray[np.float32]]:
         """Vectors of the tokens of each text, float32 (tokens, D), for `fastlm.max_sim`: late interaction.
 
@@ -128,10 +137,16 @@ class Encoding:
         """
         from fastlm.tasks.late import embed_tokens
 
-        return embed_tokens(self.engine, texts, prompt_name=prompt_name, truncate=truncate, progress=progress)
+        engine = self._with(adapter)
+        return embed_tokens(engine, texts, prompt_name=prompt_name, truncate=truncate, progress=progress)
 
     def classify(
-        self, texts: Iterable[Any], *, labels: Sequence[str] | None = None, top_k: int | None = None
+        self,
+        texts: Iterable[Any],
+        *,
+        labels: Sequence[str] | None = None,
+        top_k: int | None = None,
+        adapter: str | None = None,
     ) -> list[list[Label]]:
         """Labels of texts or pairs of texts, best first.
 
@@ -141,29 +156,33 @@ class Encoding:
             Others than the head's own, told apart by natural-language inference (a head that knows entailment).
         top_k
             How many to give for each text; None: all.
+        adapter
+            As of `embed`; so in all that follows.
 
         Raises UnsupportedError where the checkpoint has no such head, and ContextLengthError.
         """
         from fastlm.tasks.labels import classify
 
-        return classify(self.engine, texts, labels, top_k)
+        return classify(self._with(adapter), texts, labels, top_k)
 
-    def tag(self, text: str) -> list[Span]:
+    def tag(self, text: str, *, adapter: str | None = None) -> list[Span]:
         """Names and whatever else the head finds in a text, in order: label, score, text[start:end].
 
         A word is what its first piece is; neighbours of one kind (B-X, I-X) are one span. Raises as `classify`.
         """
         from fastlm.tasks.labels import tag
 
-        return tag(self.engine, text)
+        return tag(self._with(adapter), text)
 
-    def fill_mask(self, text: str, top_k: int = 5) -> list[Filled] | list[list[Filled]]:
+    def fill_mask(self, text: str, top_k: int = 5, *, adapter: str | None = None) -> list[Filled] | list[list[Filled]]:
         """What may stand for the mask token in a text, best first; for several of them, a list for each."""
         from fastlm.tasks.spans import fill_mask
 
-        return fill_mask(self.engine, text, top_k)
+        return fill_mask(self._with(adapter), text, top_k)
 
-    def answer(self, question: str, context: str, top_k: int = 1, *, no_answer: bool = False) -> list[Span]:
+    def answer(
+        self, question: str, context: str, top_k: int = 1, *, no_answer: bool = False, adapter: str | None = None
+    ) -> list[Span]:
         """The best spans of the context that answer a question: score, context[start:end]. Raises as `classify`.
 
         With `no_answer`, an empty span, text "", competes with them: how much a model that was trained to say so says
@@ -171,10 +190,16 @@ class Encoding:
         """
         from fastlm.tasks.spans import answer
 
-        return answer(self.engine, question, context, top_k, no_answer)
+        return answer(self._with(adapter), question, context, top_k, no_answer)
 
     def rerank(
-        self, query: str, docs: Iterable[str], *, top_n: int | None = None, prompt_name: str | None = None
+        self,
+        query: str,
+        docs: Iterable[str],
+        *,
+        top_n: int | None = None,
+        prompt_name: str | None = None,
+        adapter: str | None = None,
     ) -> list[Ranked]:
         """Documents by how well they answer a query, best first, as sentence-transformers' CrossEncoder scores them.
 
@@ -183,4 +208,4 @@ class Encoding:
         """
         from fastlm.tasks.rerank import rerank
 
-        return rerank(self.engine, query, docs, top_n, prompt_name)
+        return rerank(self._with(adapter), query, docs, top_n, prompt_name)

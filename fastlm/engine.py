@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
+from fastlm.adapters import Adapters
 from fastlm.arch.heads import CLASSIFY
 from fastlm.arch.spec import ModelSpec
 from fastlm.beams import BeamRun
@@ -17,10 +18,13 @@ from fastlm.running import Run
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
+from fastlm.weights.bind import Binding
 from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
     from fastlm.weights.sentences import Sentences
+
+Rebuild = Callable[[Callable[[Binding], Binding]], tuple[_core.Context, _core.Model, ModelSpec]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,10 @@ class Engine:
         What the checkpoint's head is for, unless that is writing (arch/heads.py).
     folder_sentences
         How its folder says that vectors of texts are made; None: it does not.
+    adapters, adapter
+        Those that are loaded, and that which runs in this call; None: the model as it is.
+    rebuild
+        Makes the model anew, of what its weights become.
     """
 
     core: _core.Model
@@ -58,6 +66,9 @@ class Engine:
     templates: ChatTemplates | None
     task: str = ""
     folder_sentences: Sentences | None = None
+    adapters: Adapters = field(default_factory=Adapters)
+    adapter: _core.Adapter | None = None
+    rebuild: Rebuild | None = None
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""
@@ -126,6 +137,17 @@ class Engine:
     def longest(self) -> int:
         """Of a sequence, in tokens."""
         return int(self.info["context"] or 0)
+
+    def adapted(self, name: str | None) -> Engine:
+        """This model with one of its adapters; None: as it is."""
+        return self if name is None else replace(self, adapter=self.adapters.find(name))
+
+    def session(self) -> _core.Session:
+        """A new sequence."""
+        session = self.core.session()
+        if self.adapter is not None:
+            session.set_adapter(self.adapter)
+        return session
 
     def parameters(self, params: Mapping[str, Any]) -> Parameters:
         """Checked parameters of a request, by this model's defaults."""

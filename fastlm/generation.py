@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fastlm.arguments import shown
 from fastlm.errors import ParameterError
 from fastlm.generation_config import defaults_of
 from fastlm.parameters import LARGEST, CancelFlag, Reader
@@ -22,10 +23,9 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_beams", "length_penalty",
     "early_stopping", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "forced_bos_token_id",
     "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "logit_bias", "logprobs",
-    "echo", "attentions", "cancel",
+    "echo", "attentions", "adapter", "cancel",
 )
 REFUSED = {  # what this version does not have
-    "adapter": "this version has no adapters",
     "draft": "this version has no drafts",
     "num_beam_groups": "this version has no groups of beams; num_beams and n give several texts",
     "diversity_penalty": "this version has no groups of beams; num_beams and n give several texts",
@@ -69,6 +69,7 @@ class Parameters:
     logprobs: int | None
     attentions: bool
     cancel: CancelFlag | None
+    adapter: str | None = None
     lengths: tuple[int | None, int | None] = (None, None)  # least and most of the sequence that the text ends
 
     @property
@@ -117,6 +118,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
         logprobs=logprobs,
         attentions=p.flag("attentions"),
         cancel=p.cancel(),
+        adapter=adapter_name(given.get("adapter")),
         lengths=(
             None if least else p.integer("min_length", None, 0, UINT32),
             None if most else p.integer("max_length", None, 0, UINT32),
@@ -125,6 +127,13 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
     _check_greedy(given, found.sampling)
     _check_beams(found)
     return found
+
+
+def adapter_name(value: object) -> str | None:
+    """What a caller calls an adapter; None: there is none."""
+    if value is not None and not isinstance(value, str):
+        raise ParameterError(f"adapter must be the name of one that load_adapter has loaded, not {shown(value)}")
+    return value
 
 
 def _sampling(p: Reader, vocab: int, logprobs: int | None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
-from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, memory_for
+from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError, memory_for
 from fastlm.generation_config import check_settings, legacy_settings, not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
@@ -120,7 +120,8 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
     check_settings(stored or {}, source.describe("generation_config.json"))
     generation_config = legacy_settings(config) if stored is None else stored
     words = partial(vocabulary, tokenizer, config, generation_config)
-    context, core, spec = source.build(config, _CoreBuilder(dtype, threads, limits, report, words))
+    builder = _CoreBuilder(dtype, threads, limits, report, words)
+    context, core, spec = source.build(config, builder)
     task = task_of(config, spec)
     _warn_of(generation_config, spec.kind)
     return Model(
@@ -136,6 +137,7 @@ def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[
             templates=load_templates(source, tokenizer.special_tokens if tokenizer else {}),
             task=task,
             folder_sentences=_sentences(source, spec, task),
+            rebuild=lambda change: source.build(config, replace(builder, context=context, change=change)),
         )
     )
 
@@ -167,6 +169,8 @@ class _CoreBuilder:
         What `_core.Model.create` and `open` both take.
     words
         The vocabulary, of a model with so many rows of logits.
+    context, change
+        Of a model that is built again: the context that it had, and what its weights are to become.
     """
 
     dtype: str
@@ -174,8 +178,11 @@ class _CoreBuilder:
     limits: Mapping[str, Any]
     report: Progress
     words: Callable[[int], dict[str, Any]]
+    context: _core.Context | None = None
+    change: Callable[[Binding], Binding] | None = None
 
     def pack(self, weights: Binding) -> tuple[_core.Context, _core.Model, ModelSpec]:
+        weights = self.change(weights) if self.change else weights
         spec, format = weights.spec, _format(weights, self.dtype)
         _check_context(spec, self.limits["max_context"])
         context = self._context(_matrix_bytes(spec, format))
@@ -187,6 +194,8 @@ class _CoreBuilder:
         return context, core, spec
 
     def map(self, file: Path) -> tuple[_core.Context, _core.Model, ModelSpec]:
+        if self.change is not None:
+            raise UnsupportedError(f"{file}: is packed, and stays so: merge in the model's folder, and convert that")
         if self.dtype != "auto" and file == PACKAGED:
             raise ParameterError(
                 "dtype: the packaged model has one format only: leave dtype out, or load another model"
@@ -200,7 +209,7 @@ class _CoreBuilder:
         return context, core, spec
 
     def _context(self, weight_bytes: int) -> _core.Context:
-        return _core.Context(self.threads or 0, weight_bytes=weight_bytes)
+        return self.context or _core.Context(self.threads or 0, weight_bytes=weight_bytes)
 
 
 def _check_dtypes(dtype: str, kv_dtype: str) -> None:

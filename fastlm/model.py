@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from fastlm.encoding import Encoding
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError
 from fastlm.generation import Request
+from fastlm.parameters import number
 from fastlm.results import Chunk, Completion
 from fastlm.session import Session
 from fastlm.tasks import chat, generate, score
@@ -22,6 +24,9 @@ class Model(Encoding):
     """A loaded model, from `fastlm.load`. Its methods may be called from several threads at once."""
 
     def __init__(self, engine: Engine) -> None:
+        self._adopt(engine)
+
+    def _adopt(self, engine: Engine) -> None:
         self.engine = engine
         self.bos = engine.info["bos"]
         self.spec = engine.spec
@@ -86,8 +91,9 @@ class Model(Encoding):
             encoder_no_repeat_ngram_size, num_beams, length_penalty, early_stopping (True, False or "never"), n, seed,
             stop (strings), stop_token_ids, min_tokens, ignore_eos, forced_bos_token_id, forced_eos_token_id,
             suppress_tokens, begin_suppress_tokens, bad_words_ids, logit_bias ({id: value}), logprobs (k), attentions
-            (True: what each written token looked at), echo, cancel (an object with is_set()). None means absent; then
-            generation_config.json counts, then off. Beams and processors are those of transformers.
+            (True: what each written token looked at), echo, adapter (the name of a loaded one), cancel (an object with
+            is_set()). None means absent; then generation_config.json counts, then off. Beams and processors are those
+            of transformers.
 
         Raises
         ------
@@ -172,6 +178,49 @@ class Model(Encoding):
         """A sequence that keeps its state between calls."""
         return Session(self.engine, self.engine.core.session())
 
+    # ---- adapters -------------------------------------------------------------------------------
+
+    def load_adapter(self, name: str, path: str | os.PathLike[str], *, scale: float = 1.0) -> None:
+        """Load a LoRA from the folder that PEFT wrote, for calls that name it: `generate(prompt, adapter=name)`.
+
+        The model's own weights stay as they are, in whatever format; requests with different adapters, and without,
+        share steps. May be called while others run.
+
+        Parameters
+        ----------
+        scale
+            How much of the adapter to add; 1 is what it was trained for.
+
+        Raises
+        ------
+        ModelFileError, ModelFormatError, UnsupportedError
+            There is no such folder, it is malformed or of another model, or this version cannot run it.
+        ParameterError
+            An adapter of that name is loaded already.
+        """
+        self.engine.adapters.load(self.engine, name, path, number(scale, "scale"))
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter. What runs with it goes on; its memory is free when nothing does any more."""
+        self.engine.adapters.unload(name)
+
+    def merge_adapter(self, name: str) -> None:
+        """Add an adapter to the weights: they are read again, changed in float32 as PEFT does, and packed anew.
+
+        Then the model is what `adapter=name` made of it, and no adapter of that name is loaded. Others are loaded
+        again. Sessions, and calls that run, stay with the old weights.
+
+        Raises
+        ------
+        UnsupportedError
+            The model is a .flm file, or the adapter adds a bias where the model has none.
+        ModelMemoryError
+            There is no room for both the old and the new weights.
+        """
+        from fastlm.merging import with_merged
+
+        self._adopt(with_merged(self.engine, name))
+
     # ---- looking inside -------------------------------------------------------------------------
 
     def forward(
@@ -183,6 +232,7 @@ class Model(Encoding):
         logits: str = "all",
         attentions: bool = False,
         hidden_states: bool = False,
+        adapter: str | None = None,
     ) -> Outputs:
         """Run one sequence of T tokens and return its logits and whatever else is asked for.
 
@@ -196,21 +246,25 @@ class Model(Encoding):
             "all" tokens or the "last".
         attentions
             How much each token attends to each other, in every layer and head: see `Outputs`.
+        adapter
+            The name of a loaded adapter to run with.
         """
         wanted = Wanted(logits, attentions, hidden_states)
-        return run_forward(self.engine, ids, decoder_ids, token_type_ids, wanted)
+        return run_forward(self._with(adapter), ids, decoder_ids, token_type_ids, wanted)
 
-    def next_tokens(self, prompt: Prompt, k: int = 10) -> list[tuple[int, str, float]]:
+    def next_tokens(self, prompt: Prompt, k: int = 10, *, adapter: str | None = None) -> list[tuple[int, str, float]]:
         """The k most probable next tokens: (id, text, probability), best first."""
-        return next_tokens(self.engine, prompt, k)
+        return next_tokens(self._with(adapter), prompt, k)
 
-    def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None) -> float:
+    def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None, adapter: str | None = None) -> float:
         """Natural log-probability of a text, or of a continuation after it (with the space between them, if any)."""
-        return score.loglikelihood(self.engine, text, continuation)
+        return score.loglikelihood(self._with(adapter), text, continuation)
 
-    def perplexity(self, text: Prompt, *, window: int | None = None, stride: int | None = None) -> float:
+    def perplexity(
+        self, text: Prompt, *, window: int | None = None, stride: int | None = None, adapter: str | None = None
+    ) -> float:
         """exp of the mean negative log-likelihood per token, over windows of a long text.
 
         window: tokens that a window sees (default: the context); stride: from one to the next (default: half of it).
         """
-        return score.perplexity(self.engine, text, window, stride)
+        return score.perplexity(self._with(adapter), text, window, stride)

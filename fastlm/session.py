@@ -61,6 +61,7 @@ class Session:
         if streams:
             p.check_stream()
         ids = engine.prompts.ids(prompt, start=self._core.length == 0)
+        self._core.set_adapter(engine.adapters.find(p.adapter))
         trace = tracer(engine, self._core, ids, p)
         return engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo), trace=trace)
 

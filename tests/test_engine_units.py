@@ -29,6 +29,10 @@ NAMES = [
     "meter",
 ]
 NAMES += [
+    "adapters",
+    "adapter",
+    "slots",
+    "matrix",
     "encode",
     "readers",
     "texts",

@@ -5,7 +5,7 @@
 #include "../base/invariant.h"
 #include "../base/memory.h"
 #include "../base/status.h"
-#include "../model/model.h"
+#include "../model/adapter.h"
 #include "../plan/plan.h"
 
 static int captures(const flm_item *item) {
@@ -172,14 +172,20 @@ static flm_status claim_part(flm_part *part, flm_model *model, flm_item *item, f
     flm_session *session = item->session;
     if (session ? session->model != model : model->decoder_plan != NULL)
         return flm_fail(error, FLM_ERR_ARGUMENT, "an item's session is of another model, or NULL and it has a decoder");
+    if (item->adapter && (session || item->adapter->model != model))
+        return flm_fail(error, FLM_ERR_ARGUMENT, "an item's adapter is of another model, or stands beside a session");
     flm_status status = session ? flm_session_wait_until_left(session, error) : FLM_OK;
     if (!status) status = check_item(model, item, error);
     if (status) return status;
     if (session && session->busy)
         return flm_fail(error, FLM_ERR_STATE,
                         "a session is in use by a request or another call, or is in two items of this one");
-    *part = (flm_part){
-        .session = session, .item = item, .tokens = item->tokens, .types = item->types, .end = item->n_tokens};
+    *part = (flm_part){.session = session,
+                       .item = item,
+                       .tokens = item->tokens,
+                       .types = item->types,
+                       .adapter = session ? session->adapter : flm_adapter_hold(item->adapter),
+                       .end = item->n_tokens};
     if (session) flm_session_claim(session);
     return FLM_OK;
 }
@@ -192,7 +198,10 @@ static flm_status end_parts(flm_part *parts, size_t n_parts, flm_status status, 
             status = flm_fail(error, FLM_ERR_STATE, "a session was destroyed while it was computed");
     for (size_t i = 0; i < n_parts; i++) {
         flm_session *s = parts[i].session;
-        if (!s) continue;
+        if (!s) {
+            flm_adapter_drop(parts[i].adapter);
+            continue;
+        }
         flm_session_release(s);
         if (s->model->decoder_plan && !status) {
             s->n_tokens = parts[i].end;
@@ -232,6 +241,7 @@ static flm_status add_rows(flm_engine *e, flm_step *step, flm_part *part, size_t
                           .start = (uint32_t)part->done,
                           .n_keys = (uint32_t)(part->done + n),
                           .long_rope = s->long_rope,
+                          .adapter = part->adapter,
                           .rows = rows};
     if (part->done >= part->length && captures(part->item))
         flm_batch_capture(part, e->model->spec.hidden, row, part->done - part->length);

@@ -15,6 +15,7 @@ typedef struct flm_part {
     flm_item *item;        /* what is to be reported; NULL: nothing */
     const int32_t *tokens; /* an encoder's; a decoder's are in the session */
     const int32_t *types;
+    flm_adapter *adapter;     /* the session's; without a session the item's, held */
     size_t length;            /* of the session before this call: the item's tokens follow */
     size_t done, end;         /* positions computed so far, and to compute */
     int reports_all;          /* the item wants to know something of every token */

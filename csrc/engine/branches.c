@@ -87,6 +87,7 @@ static flm_status add_branch(flm_engine *e, flm_step *step, flm_branches *b, uin
                                                .start = (uint32_t)position,
                                                .n_keys = (uint32_t)position + 1,
                                                .long_rope = s->long_rope,
+                                               .adapter = s->adapter,
                                                .rows = FLM_ROWS_LAST};
     return FLM_OK;
 }

@@ -22,6 +22,7 @@ void flm_encode_add(const flm_engine *e, flm_step *step, flm_row_item *items, fl
                           .n_cross = part->cross_kv ? (uint32_t)part->end : 0,
                           .tokens = part->tokens,
                           .types = part->types,
+                          .adapter = part->adapter,
                           .n_tokens = (uint32_t)part->end,
                           .n_keys = (uint32_t)(part->item && part->item->n_seen ? part->item->n_seen : part->end),
                           .long_rope = e->long_from > 0 && part->end > e->long_from};
@@ -115,7 +116,7 @@ static flm_status check_source(const flm_session *s, const int32_t *tokens, size
 
 /* The decoder's own keys depend on what it attended to, so they go with the old source. */
 static void adopt_source(flm_session *s, flm_source *source) {
-    flm_source_drop(s->model->engine, s->source);
+    flm_session_forget_source(s);
     s->source = source;
     flm_session_forget(s, 0);
 }
@@ -141,6 +142,7 @@ static flm_status encode_now(flm_session *session, flm_source *source, float *at
     flm_part part = flm_encode_part_of(source);
     part.item = &item;
     part.session = session;
+    part.adapter = session->adapter;
     if (!flm_session_room_for(e, source))
         return flm_fail(error, FLM_ERR_MEMORY,
                         "the memory for keys and values does not hold a source of %zu tokens beside what runs now: "

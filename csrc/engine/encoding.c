@@ -12,6 +12,7 @@ uint32_t flm_schedule_sources(flm_engine *e, flm_step *step, flm_part *parts) {
         if (!is_due(r)) continue;
         flm_part *part = &parts[step->n_items];
         *part = flm_encode_part_of(r->session->source);
+        part->adapter = r->session->adapter;
         if (step->n_items > 0 && !flm_encode_fits(e, step, part)) break;
         flm_encode_add(e, step, e->items, part);
         r->session->source->in_step = 1;

@@ -106,13 +106,14 @@ static uint32_t round_up(uint32_t n, uint32_t usual) {
 }
 
 flm_status flm_engine_reserve(flm_engine *e, uint32_t n_tokens, uint32_t n_rows, flm_error *error) {
-    if (n_tokens <= e->scratch_tokens && n_rows <= e->scratch_rows) return FLM_OK;
+    if (n_tokens <= e->scratch_tokens && n_rows <= e->scratch_rows && e->low <= e->scratch_low) return FLM_OK;
     uint32_t tokens = round_up(n_tokens, e->chunk), rows = round_up(n_rows, e->max_items);
     if (tokens < e->scratch_tokens) tokens = e->scratch_tokens;
     if (rows < e->scratch_rows) rows = e->scratch_rows;
-    flm_status status =
-        flm_scratch_reserve(e->model, &e->scratch, tokens, rows, flm_pool_threads(e->model->context->pool), error);
+    flm_status status = flm_scratch_reserve(e->model, &e->scratch, tokens, rows, e->low,
+                                            flm_pool_threads(e->model->context->pool), error);
     if (status) return status;
+    e->scratch_low = e->low;
     e->scratch_tokens = tokens;
     e->scratch_rows = rows;
     e->scratch_bytes = flm_scratch_bytes(e->scratch) + flm_readers_bytes(e->readers);

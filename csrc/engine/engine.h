@@ -34,6 +34,9 @@ typedef struct flm_engine {
     size_t promised;                        /* pages that admitted sessions may still take */
     flm_scratch *scratch;
     uint32_t scratch_tokens, scratch_rows;
+    size_t scratch_low, low; /* floats of a row of A x that the scratch has room for, and that the largest adapter of
+                                all so far needs (model/adapter.h) */
+    uint64_t n_adapters;     /* made so far */
     uint64_t scratch_bytes;
     struct flm_readers *readers; /* readers.h: of an encoder's threads */
     uint32_t chunk, logit_chunk; /* tokens and rows of logits that a step should have at most */

@@ -1,5 +1,7 @@
 /* A model's life: created or opened, filled, finished, destroyed. Whatever runs the threads or changes the model takes
  * the lead, so these calls are safe beside steps of other models of the context, and from several threads. */
+#include <string.h>
+
 #include "../base/options.h"
 #include "../base/status.h"
 #include "../model/container.h"
@@ -87,6 +89,28 @@ flm_status flm_model_load_rows(flm_model *model, size_t index, size_t row, size_
     status = pack(model, &job, error);
     flm_gate_leave_leading(gate);
     return status;
+}
+
+flm_status flm_model_read_rows(const flm_model *model, size_t index, size_t row, size_t n_rows, float *values,
+                               flm_error *error) {
+    if (!model || !values) return flm_fail(error, FLM_ERR_ARGUMENT, "model or values is NULL");
+    if (!model->finished)
+        return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
+    if (index >= model->n_slots) return flm_fail(error, FLM_ERR_ARGUMENT, "there is no tensor %zu", index);
+    const flm_slot *slot = &model->slots[index];
+    if (row > slot->rows || n_rows > slot->rows - row)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "%s: rows %zu + %zu are outside of its %u rows", slot->name, row,
+                        n_rows, (unsigned)slot->rows);
+    const flm_matrix w = {.data = slot->data,
+                          .rows = slot->rows,
+                          .cols = slot->cols,
+                          .format = slot->format,
+                          .strip_bytes = flm_strip_bytes(slot->format, slot->cols)};
+    if (!slot->is_matrix)
+        memcpy(values, (const float *)slot->data + row * slot->cols, n_rows * slot->cols * sizeof *values);
+    for (size_t r = 0; slot->is_matrix && r < n_rows; r++)
+        model->kernels->product[slot->format].unpack_row(&w, row + r, values + r * slot->cols);
+    return FLM_OK;
 }
 
 static void free_plans(flm_model *model) {

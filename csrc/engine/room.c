@@ -3,7 +3,7 @@
 
 #include "../base/invariant.h"
 #include "../cache/prefix.h"
-#include "../model/model.h"
+#include "../model/adapter.h"
 
 /* Pages are of two pools: a decoder's own keys and values, and those of encoded sources. */
 typedef enum store { OWN, SOURCES } store;
@@ -80,13 +80,17 @@ static void choose_rope(flm_session *session, size_t n) {
     session->long_rope = long_rope;
 }
 
+uint64_t flm_session_salt(const flm_session *session) {
+    return (session->adapter ? session->adapter->id : 0) << 1 | (uint64_t)session->long_rope;
+}
+
 /* Take the pages that the index has for the first n tokens of a sequence without pages; the tokens found. */
 static size_t find_prefix(flm_session *session, size_t n) {
     const flm_engine *engine = session->model->engine;
     if (!engine->prefix || session->n_computed > 0) return 0;
     flm_session_forget(session, 0);
     session->n_computed =
-        flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, (uint64_t)session->long_rope);
+        flm_prefix_find(engine->decoder_pool, &session->self, session->tokens, n, flm_session_salt(session));
     session->n_touched = session->n_computed;
     return session->n_computed;
 }

@@ -97,6 +97,7 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
                                                .start = (uint32_t)start,
                                                .n_keys = (uint32_t)start + n,
                                                .long_rope = s->long_rope,
+                                               .adapter = s->adapter,
                                                .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
     flm_schedule_enter(e, r, FLM_PART_TOKENS, n);
     r->step_rows = (uint32_t)writes;

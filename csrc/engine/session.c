@@ -7,7 +7,7 @@
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../cache/prefix.h"
-#include "../model/model.h"
+#include "../model/adapter.h"
 
 static flm_gate *gate_of(const flm_session *session) { return session->model->engine->gate; }
 
@@ -75,7 +75,8 @@ static void drop(flm_session *session) {
         engine->sessions = session->after;
     if (session->after) session->after->before = session->before;
     if (engine->decoder_pool) flm_page_table_truncate(engine->decoder_pool, &session->self, 0);
-    flm_source_drop(engine, session->source);
+    flm_session_forget_source(session);
+    flm_adapter_drop(session->adapter);
     flm_free(session->tokens);
     flm_free(session);
 }
@@ -108,6 +109,7 @@ static flm_status copy_session(flm_session *dst, const flm_session *src, flm_err
     dst->n_computed = src->n_computed;
     dst->n_touched = src->n_touched;
     dst->long_rope = src->long_rope;
+    dst->adapter = flm_adapter_hold(src->adapter);
     return FLM_OK;
 }
 
@@ -197,11 +199,16 @@ void flm_session_forget(flm_session *session, size_t n) {
     if (session->n_touched > kept) session->n_touched = kept;
 }
 
+void flm_session_forget_source(flm_session *session) {
+    flm_source_drop(session->model->engine, session->source);
+    session->source = NULL;
+}
+
 void flm_session_keep_prefix(flm_session *session) {
     const flm_engine *engine = session->model->engine;
     if (!engine->prefix) return;
     flm_prefix_insert(engine->decoder_pool, &session->self, session->tokens, session->n_computed,
-                      (uint64_t)session->long_rope);
+                      flm_session_salt(session));
 }
 
 /* Of one session; *promised and *users grow by what it was promised and by the pages that it holds. */

@@ -50,7 +50,7 @@ static flm_status reserve(flm_engine *e, flm_error *error) {
     r->n_threads = n_threads;
     flm_status status = FLM_OK;
     for (unsigned t = 0; t < n_threads && !status; t++)
-        status = flm_scratch_reserve(e->model, &r->each[t].scratch, unit_tokens(e), e->logit_chunk, 1, error);
+        status = flm_scratch_reserve(e->model, &r->each[t].scratch, unit_tokens(e), e->logit_chunk, e->low, 1, error);
     e->scratch_bytes = flm_scratch_bytes(e->scratch) + flm_readers_bytes(r);
     return status;
 }

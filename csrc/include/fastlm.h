@@ -162,6 +162,11 @@ FLM_API flm_status flm_model_load_rows(flm_model *model, size_t index, size_t ro
 /* Once all rows are loaded: make the model ready to run. After FLM_ERR_MEMORY it may be called again. */
 FLM_API flm_status flm_model_finish(flm_model *model, flm_error *error);
 
+/* Of a finished model: rows [row, row + n_rows) of a tensor as float32, [n_rows, cols]; of a quantised matrix what its
+ * codes stand for. */
+FLM_API flm_status flm_model_read_rows(const flm_model *model, size_t index, size_t row, size_t n_rows, float *values,
+                                       flm_error *error);
+
 /* Open and map a .flm file. The path is in the file system's own encoding; options NULL: as the file says. */
 FLM_API flm_status flm_model_open(flm_context *context, const char *path, const flm_model_options *options,
                                   flm_model **model, flm_error *error);
@@ -215,11 +220,39 @@ FLM_API flm_status flm_model_set_vocabulary(flm_model *model, const flm_vocabula
 /* Pointers into the model; n_tokens is 0 when none was set. */
 FLM_API void flm_model_vocabulary(const flm_model *model, flm_vocabulary *vocabulary);
 
+/* ---- adapters: another model from the same weights ---------------------------------------------- */
+
+/* Low-rank changes of a finished model's products. Sequences that use one run beside those that use others, or none, in
+ * the same steps; their results do not depend on each other. */
+typedef struct flm_adapter flm_adapter;
+
+#define FLM_MAX_RANK 4096
+/* y = gain * (W x + scale * B (A x) + bias of W) + bias at one site, where gain does not act on the bias of W. */
+typedef struct flm_adapter_change {
+    const char *site; /* the matrix W, as flm_model_tensor names it; "head.weight" also where the head is the embedding.
+                         Of embed.tokens, whose rows are looked up, a is [rank, rows of W], b [columns of W, rank], and
+                         there is neither gain nor bias. Or a vector of a norm, which `whole` takes the place of */
+    uint32_t rank;    /* 0: W's product stays */
+    float scale;
+    const float *a, *b;       /* [rank, columns of W], [rows of W, rank] */
+    const float *whole;       /* [rows, columns] that takes the place of W, or NULL; then rank is 0 */
+    const float *gain, *bias; /* [rows of W] or NULL */
+} flm_adapter_change;
+
+/* Copies all it is given. Rows of positions and of token types, and experts, cannot be changed. */
+FLM_API flm_status flm_adapter_create(flm_model *model, const flm_adapter_change *changes, size_t n_changes,
+                                      flm_adapter **adapter, flm_error *error);
+/* Sessions that use it keep it until they end or get another one. */
+FLM_API void flm_adapter_destroy(flm_adapter *adapter);
+
 /* ---- sessions: one sequence --------------------------------------------------------------------- */
 
 typedef struct flm_session flm_session;
 
 FLM_API flm_status flm_session_create(flm_model *model, flm_session **session, flm_error *error);
+/* Run the sequence with another adapter of its model; NULL: with none. The next call on it computes the past anew, and
+ * what was encoded must be encoded again. Forks have the adapter of the session that they are made from. */
+FLM_API flm_status flm_session_set_adapter(flm_session *session, flm_adapter *adapter, flm_error *error);
 FLM_API flm_status flm_session_fork(flm_session *session, flm_session **fork, flm_error *error);
 FLM_API flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error); /* drop the last n */
 FLM_API size_t flm_session_length(const flm_session *session);
@@ -261,6 +294,7 @@ typedef struct flm_item {
     size_t n_listed;
     size_t n_seen; /* of an encoder: only the first n_seen tokens are looked at, by all of them; 0: all. Not with
                       attentions */
+    flm_adapter *adapter; /* of an item without a session; else NULL: the session's counts */
 } flm_item;
 
 /* Runs a ragged batch, of any size: an encoder's many short texts go to the threads as they come, best the longest

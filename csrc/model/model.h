@@ -68,6 +68,7 @@ flm_status flm_model_check_loaded(const flm_model *model, flm_error *error);
 void flm_model_free(flm_model *model);
 /* List the slots that model->spec asks for (lay_out.c). */
 flm_status flm_model_lay_out_slots(flm_model *model, flm_error *error);
+#define FLM_TOKENS_SLOT 0u /* embed.tokens is the first slot */
 flm_slot *flm_model_find_slot(const flm_model *model, const char *name); /* NULL: none */
 /* Set a slot's format, and its packed bytes accordingly. */
 flm_status flm_slot_set_format(flm_slot *slot, flm_format format, flm_error *error);

@@ -70,7 +70,8 @@ flm_linear flm_compile_matrix(flm_compiler *c, const char *name) {
                               .cols = slot->cols,
                               .format = slot->format,
                               .strip_bytes = flm_strip_bytes(slot->format, slot->cols)},
-                        .name = slot->name};
+                        .name = slot->name,
+                        .site = (uint32_t)(slot - c->model->slots)};
 }
 
 const float *flm_compile_vector(flm_compiler *c, const char *name) {
@@ -102,8 +103,10 @@ flm_norm flm_compile_bind_norm(flm_compiler *c, const flm_norm_spec *spec, const
     flm_norm norm = {.kind = spec->kind, .eps = spec->eps, .width = width};
     snprintf(name, sizeof name, "%s.weight", prefix);
     if (spec->weight) norm.weight = flm_compile_vector(c, name);
+    if (norm.weight) norm.weight_site = (uint32_t)(flm_model_find_slot(c->model, name) - c->model->slots);
     snprintf(name, sizeof name, "%s.bias", prefix);
     if (spec->bias) norm.bias = flm_compile_vector(c, name);
+    if (norm.bias) norm.bias_site = (uint32_t)(flm_model_find_slot(c->model, name) - c->model->slots);
     return norm;
 }
 

@@ -2,6 +2,7 @@
  * activation step of the one before it. */
 #include <stdio.h>
 
+#include "../model/adapter.h"
 #include "compile.h"
 
 enum { NAME_BYTES = 32 };
@@ -26,6 +27,7 @@ static void compile_dense(flm_compiler *c, uint32_t i, flm_linear_op *op) {
 static void compile_logits(flm_compiler *c, const flm_logits_spec *logits, flm_linear_op *op) {
     op->linear[0] = flm_compile_matrix(c, logits->tied ? "embed.tokens" : "head.weight");
     op->linear[0].bias = flm_compile_vector(c, "head.bias");
+    if (logits->tied) op->linear[0].site = flm_site_of_tied_head(c->model);
     op->epilogue = FLM_EPILOGUE_LOGITS;
     op->scale = logits->scale;
     op->softcap = logits->softcap;

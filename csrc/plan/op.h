@@ -25,6 +25,7 @@ typedef enum flm_buffer {
     FLM_BUF_GATHERED,   /* experts: inputs by pair, sorted by expert */
     FLM_BUF_EXPERT_OUT, /* experts: outputs by pair */
     FLM_BUF_ROUTES,     /* experts: probabilities, one row per token */
+    FLM_BUF_LOW,        /* adapters: A x of up to three products, one row for each row of inputs */
     FLM_BUF_HEAD,       /* one row for each row of logits: the final norm's output */
     FLM_BUF_HEAD2,      /* the same after a dense step of the head; after two of them, HEAD again */
     FLM_BUF_LOGITS,     /* what the last step of the head gives */
@@ -66,14 +67,15 @@ typedef struct flm_norm { /* a norm with its weights; kind NONE copies its input
     float eps;
     const float *weight, *bias;
     size_t width;
+    uint32_t weight_site, bias_site; /* of the vectors that are there */
 } flm_norm;
 
-/* A matrix product with its weights, y = W x + bias. An adapter's low-rank product will be added where the bias is:
- * in add_bias (linear.c), which all products pass through. */
+/* A matrix product with its weights, y = W x + bias. */
 typedef struct flm_linear {
     flm_matrix w;
     const float *bias; /* [rows] or NULL */
     const char *name;  /* of the weight slot */
+    uint32_t site;     /* where adapters change it (model/adapter.h) */
 } flm_linear;
 
 /* Epilogue fusion: what is computed on a product's results while they are in cache. */
@@ -138,7 +140,7 @@ typedef struct flm_moe_op {
 } flm_moe_op;
 
 typedef struct flm_embed_op {
-    flm_matrix tokens, positions, types; /* rows 0: absent */
+    flm_matrix tokens, positions, types; /* rows 0: absent; adapters change tokens, at the site FLM_TOKENS_SLOT */
     float scale;
     int lookup, finish; /* look token rows up; add positions and types and normalise */
     int norm_first;     /* 1: normalise first */

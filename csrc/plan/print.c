@@ -21,6 +21,7 @@ static const char *const buffer_names[FLM_BUF_COUNT] = {
     [FLM_BUF_GATHERED] = "gathered",
     [FLM_BUF_EXPERT_OUT] = "expert_out",
     [FLM_BUF_ROUTES] = "routes",
+    [FLM_BUF_LOW] = "low",
     [FLM_BUF_HEAD] = "head",
     [FLM_BUF_HEAD2] = "head2",
     [FLM_BUF_LOGITS] = "logits",

@@ -8,7 +8,7 @@
 enum { TOKEN_TILE = 16 }; /* tokens of one attention job: enough to share loads of keys and values */
 
 static void finish_head(const flm_run *run, const flm_attention_op *s, const flm_norm *norm, float *x, size_t t) {
-    if (!s->norm_whole && norm->kind) flm_norm_row(run->kernels, norm, x, x);
+    if (!s->norm_whole && norm->kind) flm_norm_row(run, norm, t, x, x);
     if (s->rope < 0) return;
     size_t pairs = run->plan->ropes[s->rope]->n_pairs;
     run->kernels->rope(x, run->scratch->cosine[s->rope] + t * pairs, run->scratch->sine[s->rope] + t * pairs, pairs);
@@ -105,8 +105,8 @@ void flm_prepare_qkv(const flm_run *run, const flm_op *op, flm_share share) {
     const size_t n = run->n_tokens;
     for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) {
         float *q = flm_row(run, FLM_BUF_Q, t), *k = flm_row(run, FLM_BUF_K, t);
-        if (s->q_norm.kind && !s->source_kv) flm_norm_row(run->kernels, &s->q_norm, q, q);
-        if (s->k_norm.kind && (!s->cross || s->source_kv)) flm_norm_row(run->kernels, &s->k_norm, k, k);
+        if (s->q_norm.kind && !s->source_kv) flm_norm_row(run, &s->q_norm, t, q, q);
+        if (s->k_norm.kind && (!s->cross || s->source_kv)) flm_norm_row(run, &s->k_norm, t, k, k);
     }
 }
 

@@ -257,6 +257,12 @@ static int captures_states(const flm_step *step) {
     return 0;
 }
 
+static int adapts(const flm_step *step) {
+    for (uint32_t i = 0; i < step->n_items; i++)
+        if (step->items[i].adapter) return 1;
+    return 0;
+}
+
 static void count(const flm_run *run, unsigned n_threads, int done) {
     flm_counters *counters = run->step->counters;
     for (unsigned t = 0; t < n_threads; t++) {
@@ -279,6 +285,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .n_tokens = step->n_tokens,
                    .single_tokens = has_single_tokens(step),
                    .captures_states = captures_states(step),
+                   .adapts = adapts(step),
                    .scratch = scratch,
                    .abandon = &abandon};
     /* A decoder attends to all of its encoder's tokens. */

@@ -17,7 +17,6 @@ enum {
     BLOCK_STRIPS = FLM_BLOCK / FLM_STRIP
 };
 
-/* Adds the bias. An adapter's low-rank product will be added here, too. */
 static void add_bias(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
                      size_t y_stride) {
     if (!l->bias || row0 >= row1) return;
@@ -29,13 +28,18 @@ static size_t end_row(const flm_linear *l, size_t strip1) {
     return row1 < l->w.rows ? row1 : l->w.rows;
 }
 
-void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
-                       float *y, size_t y_stride, unsigned thread) {
+static void multiply(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
+                     float *y, size_t y_stride, unsigned thread) {
     const size_t row0 = strip0 * FLM_STRIP;
     float *row_zero = (float *)((uintptr_t)y - row0 * sizeof *y); /* kernels index y by absolute rows */
     run->kernels->product[l->w.format].matmul(&l->w, strip0, strip1, x.rows, x.bytes, n, row_zero, y_stride);
-    add_bias(run->kernels, l, row0, end_row(l, strip1), n, y, y_stride);
     *flm_tiles_of(run, thread) += (strip1 - strip0) * n;
+}
+
+void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
+                       float *y, size_t y_stride, unsigned thread) {
+    multiply(run, l, strip0, strip1, x, n, y, y_stride, thread);
+    add_bias(run->kernels, l, strip0 * FLM_STRIP, end_row(l, strip1), n, y, y_stride);
 }
 
 /* Where products are written: to their rows of the buffers in to[]; or, for many tokens where only the epilogue's
@@ -96,9 +100,11 @@ static products products_at(const flm_run *run, const flm_linear_op *s, size_t i
 }
 
 /* Whether the first product of a feed-forward quantises its `width` results: only if each share is whole blocks of 256,
- * because a block has one scale. Units are cut so. The second product asks with the same numbers, so both agree. */
-static int is_fused(const flm_linear_op *s, size_t width, flm_share share) {
-    return s->fused_quantize && (share.of == 1 || share.is_unit || flm_strips(width) % (share.of * BLOCK_STRIPS) == 0);
+ * because a block has one scale. Units are cut so. The second product asks with the same numbers, so both agree.
+ * Adapters want the results as floats. */
+static int is_fused(const flm_run *run, const flm_linear_op *s, size_t width, flm_share share) {
+    return s->fused_quantize && !run->adapts &&
+           (share.of == 1 || share.is_unit || flm_strips(width) % (share.of * BLOCK_STRIPS) == 0);
 }
 
 /* The rows of a unit can be quantised for the next product: whole blocks. */
@@ -146,16 +152,85 @@ static void prefetch_residual(const flm_run *run, const flm_linear_op *s, size_t
             __builtin_prefetch(flm_row(run, s->residual_from, t) + r, 0, 2);
 }
 
+static size_t rows_of(const flm_run *run, const flm_linear_op *s) {
+    return s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
+}
+
+/* Floats of a row of inputs. */
+static size_t input_floats(const flm_run *run, const flm_linear_op *s) {
+    const flm_matrix *w = &s->linear[0].w;
+    return flm_quantizer_of(run, w) ? flm_input_bytes(w->format, w->cols) / sizeof(float) : flm_stride(run, s->from);
+}
+
+/* Where the inputs are: as they were stored; quantised by the last product; or, normed and quantised, in the thread's
+ * own row, since the input of a single token is computed by every thread for itself, which needs no barrier; or in rows
+ * that the first stage has made. */
+typedef enum inputs_place { STORED, FUSED, PRIVATE, PREPARED } inputs_place;
+
+static inputs_place place_of_inputs(const flm_run *run, const flm_linear_op *s, flm_share share) {
+    const flm_matrix *w = &s->linear[0].w;
+    if (s->norm.kind == FLM_NORM_NONE && !flm_quantizer_of(run, w)) return STORED;
+    if (s->from == FLM_BUF_GATE && is_fused(run, s, w->cols, share)) return FUSED;
+    if (rows_of(run, s) > 1) return PREPARED;
+    /* Quantised inputs are smaller than floats, so most need not be measured. */
+    const size_t floats = flm_stride(run, s->from);
+    const int fits = 2 * floats <= FLM_PRIVATE_FLOATS || input_floats(run, s) + floats <= FLM_PRIVATE_FLOATS;
+    return fits ? PRIVATE : PREPARED;
+}
+
+static float *private_row(const flm_run *run, unsigned thread) {
+    return run->scratch->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
+}
+
+/* Whether a first stage makes the inputs, or what adapters make of several. */
+static int is_prepared(const flm_run *run, const flm_linear_op *s, flm_share share) {
+    const size_t n = rows_of(run, s);
+    return n > 0 && ((run->adapts && n > 1) || place_of_inputs(run, s, share) == PREPARED);
+}
+
+int flm_linear_prepares(const flm_run *run, const flm_op *op, flm_share share) {
+    return is_prepared(run, &op->as.linear, share);
+}
+
+/* With adapters nothing is fused, so whose share it is does not matter. */
+#define WHOLE ((flm_share){.of = 1})
+
+/* The inputs as floats, for adapters: as they were stored, or normed. */
+static flm_floats float_inputs(const flm_run *run, const flm_linear_op *s, unsigned thread) {
+    if (s->norm.kind == FLM_NORM_NONE) return (flm_floats){flm_row(run, s->from, 0), flm_stride(run, s->from)};
+    if (is_prepared(run, s, WHOLE))
+        return (flm_floats){flm_row(run, FLM_BUF_NORMED, 0), flm_stride(run, FLM_BUF_NORMED)};
+    float *own = private_row(run, thread);
+    return (flm_floats){flm_quantizer_of(run, &s->linear[0].w) ? own + input_floats(run, s) : own, 0};
+}
+
+/* Where A x of adapters is. */
+static flm_floats lows(const flm_run *run, const flm_linear_op *s, unsigned thread) {
+    const size_t stride = FLM_LOWS * run->scratch->low;
+    if (is_prepared(run, s, WHOLE)) return (flm_floats){flm_row(run, FLM_BUF_LOW, 0), stride};
+    return (flm_floats){run->scratch->private_low + thread * stride, stride};
+}
+
+/* Strips [strip0, strip1) of product i for a chunk of the operation's inputs x. */
+static void run_product(const flm_run *run, const flm_linear_op *s, size_t i, size_t strip0, size_t strip1,
+                        flm_inputs x, chunk c, float *y, size_t y_stride, unsigned thread) {
+    const flm_linear *l = &s->linear[i];
+    x.rows += c.first * x.bytes;
+    multiply(run, l, strip0, strip1, x, c.n, y, y_stride, thread);
+    if (run->adapts)
+        flm_low_rank_end(run, s, i, strip0, strip1, c.first, c.n, float_inputs(run, s, thread), lows(run, s, thread),
+                         (flm_floats){y, y_stride});
+    add_bias(run->kernels, l, strip0 * FLM_STRIP, end_row(l, strip1), c.n, y, y_stride);
+}
+
 /* A row block [strip0, strip1) of linear i, of a gated pair of both linears, for a chunk of the n tokens. */
 static products run_block(const flm_run *run, const flm_linear_op *s, size_t i, size_t strip0, size_t strip1,
                           flm_inputs x, chunk c, size_t n, int fused, unsigned thread) {
     const size_t row0 = strip0 * FLM_STRIP, row1 = end_row(&s->linear[i], strip1);
     const products p = products_at(run, s, i, row0, c, n, fused, thread);
-    x.rows += c.first * x.bytes;
     if (n > 1 && s->epilogue == FLM_EPILOGUE_RESIDUAL) prefetch_residual(run, s, row0, row1, c);
-    flm_linear_strips(run, &s->linear[i], strip0, strip1, x, c.n, p.y[0], p.stride[0], thread);
-    if (s->epilogue == FLM_EPILOGUE_GATE)
-        flm_linear_strips(run, &s->linear[1], strip0, strip1, x, c.n, p.y[1], p.stride[1], thread);
+    run_product(run, s, i, strip0, strip1, x, c, p.y[0], p.stride[0], thread);
+    if (s->epilogue == FLM_EPILOGUE_GATE) run_product(run, s, 1, strip0, strip1, x, c, p.y[1], p.stride[1], thread);
     epilogue(run, s, &p, row0, row1, c, thread);
     return p;
 }
@@ -195,7 +270,7 @@ static void norm_and_quantize(const flm_run *run, const flm_linear_op *s, size_t
     const float *x = flm_row(run, s->from, t);
     flm_quantize_inputs_fn *quantize = flm_quantizer_of(run, &s->linear[0].w);
     if (s->norm.kind != FLM_NORM_NONE) {
-        flm_norm_row(run->kernels, &s->norm, normed, x);
+        flm_norm_row(run, &s->norm, s->logit_rows ? run->scratch->row_of_logit[t] : t, normed, x);
         x = normed;
     }
     const size_t cols = s->linear[0].w.cols;
@@ -203,51 +278,19 @@ static void norm_and_quantize(const flm_run *run, const flm_linear_op *s, size_t
         quantize(&(flm_inputs_job){.x = x, .row = t, .n = 1, .to = cols, .dst = quantized, .n_rows = n, .cols = cols});
 }
 
-static size_t rows_of(const flm_run *run, const flm_linear_op *s) {
-    return s->logit_rows ? run->step->n_logit_rows : run->n_tokens;
-}
-
-/* Floats of a row of inputs. */
-static size_t input_floats(const flm_run *run, const flm_linear_op *s) {
-    const flm_matrix *w = &s->linear[0].w;
-    return flm_quantizer_of(run, w) ? flm_input_bytes(w->format, w->cols) / sizeof(float) : flm_stride(run, s->from);
-}
-
-/* Where the inputs are: as they were stored; quantised by the last product; or, normed and quantised, in the thread's
- * own row, since the input of a single token is computed by every thread for itself, which needs no barrier; or in rows
- * that the first stage has made. */
-typedef enum inputs_place { STORED, FUSED, PRIVATE, PREPARED } inputs_place;
-
-static inputs_place place_of_inputs(const flm_run *run, const flm_linear_op *s, flm_share share) {
-    const flm_matrix *w = &s->linear[0].w;
-    if (s->norm.kind == FLM_NORM_NONE && !flm_quantizer_of(run, w)) return STORED;
-    if (s->from == FLM_BUF_GATE && is_fused(s, w->cols, share)) return FUSED;
-    if (rows_of(run, s) > 1) return PREPARED;
-    /* Quantised inputs are smaller than floats, so most need not be measured. */
-    const size_t floats = flm_stride(run, s->from);
-    const int fits = 2 * floats <= FLM_PRIVATE_FLOATS || input_floats(run, s) + floats <= FLM_PRIVATE_FLOATS;
-    return fits ? PRIVATE : PREPARED;
-}
-
-static float *private_row(const flm_run *run, flm_share share) {
-    return run->scratch->private_rows + (size_t)share.thread * FLM_PRIVATE_FLOATS;
-}
-
-int flm_linear_prepares(const flm_run *run, const flm_op *op, flm_share share) {
-    const flm_linear_op *s = &op->as.linear;
-    return rows_of(run, s) > 0 && place_of_inputs(run, s, share) == PREPARED;
-}
-
 void flm_prepare_linear(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_linear_op *s = &op->as.linear;
     const size_t n = rows_of(run, s), begin = flm_share_begin(share, n), end = flm_share_end(share, n);
     /* 1: all normed rows are kept; 0: one at a time, in the L1 cache, until it is quantised. */
-    const int keep = !flm_quantizer_of(run, &s->linear[0].w) || flm_stride(run, s->from) > FLM_PRIVATE_FLOATS;
+    const int keep =
+        run->adapts || !flm_quantizer_of(run, &s->linear[0].w) || flm_stride(run, s->from) > FLM_PRIVATE_FLOATS;
     for (size_t t = begin; t < end; t++) {
         if (t + 1 < end) prefetch(flm_row(run, s->from, t + 1), s->linear[0].w.cols * sizeof(float));
-        float *normed = keep ? flm_row(run, FLM_BUF_NORMED, t) : private_row(run, share);
+        float *normed = keep ? flm_row(run, FLM_BUF_NORMED, t) : private_row(run, share.thread);
         norm_and_quantize(run, s, t, n, normed, flm_row(run, FLM_BUF_QUANTIZED, 0));
     }
+    if (run->adapts)
+        flm_low_rank_begin(run, s, begin, end - begin, float_inputs(run, s, share.thread), lows(run, s, share.thread));
 }
 
 /* Inputs that the first stage has made, in part on other threads. */
@@ -266,7 +309,7 @@ static flm_inputs prepared_inputs(const flm_run *run, const flm_linear_op *s, si
 static flm_inputs private_inputs(const flm_run *run, const flm_linear_op *s, flm_share share) {
     const int quantize = flm_quantizer_of(run, &s->linear[0].w) != NULL;
     const size_t stride = input_floats(run, s);
-    float *own = private_row(run, share);
+    float *own = private_row(run, share.thread);
     norm_and_quantize(run, s, 0, 1, quantize ? own + stride : own, own);
     return (flm_inputs){(const unsigned char *)own, stride * sizeof(float)};
 }
@@ -286,11 +329,10 @@ static flm_inputs make_inputs(const flm_run *run, const flm_linear_op *s, size_t
 /* A thread's share of the last layer's queries: for output tokens only. */
 static void run_last_queries(const flm_run *run, const flm_linear_op *s, size_t strip0, size_t strip1, flm_inputs x,
                              size_t n, unsigned thread) {
-    const size_t first = run->n_skipped;
-    if (first == n) return;
-    x.rows += first * x.bytes;
-    flm_linear_strips(run, &s->linear[0], strip0, strip1, x, n - first,
-                      flm_row(run, s->to[0], first) + strip0 * FLM_STRIP, flm_stride(run, s->to[0]), thread);
+    const chunk c = {run->n_skipped, n - run->n_skipped};
+    if (c.n == 0) return;
+    run_product(run, s, 0, strip0, strip1, x, c, flm_row(run, s->to[0], c.first) + strip0 * FLM_STRIP,
+                flm_stride(run, s->to[0]), thread);
 }
 
 void flm_run_linear(const flm_run *run, const flm_op *op, flm_share share) {
@@ -301,7 +343,9 @@ void flm_run_linear(const flm_run *run, const flm_op *op, flm_share share) {
     for (size_t t = 0; t < n && s->epilogue == FLM_EPILOGUE_LOGITS; t++)
         *flm_row_max_at(run, t, share.index) = flm_row_max_none();
     const flm_inputs x = make_inputs(run, s, n, share);
-    const int fused = s->to[0] == FLM_BUF_GATE && is_fused(s, s->linear[0].w.rows, share);
+    if (run->adapts && !flm_linear_prepares(run, op, share))
+        flm_low_rank_begin(run, s, 0, 1, float_inputs(run, s, share.thread), lows(run, s, share.thread));
+    const int fused = s->to[0] == FLM_BUF_GATE && is_fused(run, s, s->linear[0].w.rows, share);
     size_t begin = flm_share_begin(share, total), end = flm_share_end(share, total), before = 0;
     if (share.is_unit) {
         begin = share.index * unit_strips(s);

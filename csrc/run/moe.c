@@ -34,7 +34,7 @@ void flm_run_route(const flm_run *run, const flm_op *op, flm_share share) {
     size_t n = run->n_tokens;
     for (size_t t = flm_share_begin(share, n); t < flm_share_end(share, n); t++) {
         float *x = flm_row(run, FLM_BUF_NORMED, t), *p = flm_row(run, FLM_BUF_ROUTES, t);
-        flm_norm_row(run->kernels, &s->norm, x, flm_row(run, s->from, t));
+        flm_norm_row(run, &s->norm, t, x, flm_row(run, s->from, t));
         flm_linear_strips(run, &s->router, 0, flm_strips(s->n_experts), flm_inputs_of(run, FLM_BUF_NORMED, t), 1, p, 0,
                           share.thread);
         softmax(run->kernels, p, s->n_experts);

@@ -2,15 +2,26 @@
 #include <math.h>
 #include <string.h>
 
+#include "../model/adapter.h"
 #include "run.h"
 
-void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x) {
+/* A norm's vector: the model's, or that of the token's adapter. */
+static const float *vector_of(const flm_run *run, size_t t, uint32_t site, const float *vector) {
+    const flm_adapter *adapter = run->adapts ? run->step->items[run->scratch->item_of[t]].adapter : NULL;
+    const flm_site *own = adapter && vector ? adapter->at[site] : NULL;
+    return own ? own->vector : vector;
+}
+
+void flm_norm_row(const flm_run *run, const flm_norm *norm, size_t t, float *y, const float *x) {
+    const flm_kernels *k = run->kernels;
+    const float *weight = vector_of(run, t, norm->weight_site, norm->weight);
+    const float *bias = vector_of(run, t, norm->bias_site, norm->bias);
     switch (norm->kind) {
     case FLM_NORM_NONE:
         if (y != x) memcpy(y, x, norm->width * sizeof *y);
         break;
-    case FLM_NORM_RMS: k->rms_norm(y, x, norm->weight, norm->width, norm->eps); break;
-    case FLM_NORM_LAYER: k->layer_norm(y, x, norm->weight, norm->bias, norm->width, norm->eps); break;
+    case FLM_NORM_RMS: k->rms_norm(y, x, weight, norm->width, norm->eps); break;
+    case FLM_NORM_LAYER: k->layer_norm(y, x, weight, bias, norm->width, norm->eps); break;
     }
 }
 
@@ -38,10 +49,11 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
     float *y = flm_row(run, s->to, t);
     if (s->lookup) {
         k->product[s->tokens.format].unpack_row(&s->tokens, (size_t)item->tokens[index], y);
+        if (item->adapter) flm_low_rank_look_up(run, item, (size_t)item->tokens[index], y);
         if (s->scale != 1.0f) k->scale(y, s->scale, s->tokens.cols);
     }
     if (!s->finish) return;
-    if (s->norm_first) flm_norm_row(k, &s->norm, y, y);
+    if (s->norm_first) flm_norm_row(run, &s->norm, t, y, y);
     /* BRANCH is free here: no sublayer has run yet. */
     float *extra = flm_row(run, FLM_BUF_BRANCH, t);
     if (s->positions.rows) {
@@ -52,7 +64,7 @@ static void embed_row(const flm_run *run, const flm_embed_op *s, size_t t) {
         k->product[s->types.format].unpack_row(&s->types, item->types ? (size_t)item->types[index] : 0, extra);
         k->add(y, extra, s->types.cols);
     }
-    if (!s->norm_first) flm_norm_row(k, &s->norm, y, y);
+    if (!s->norm_first) flm_norm_row(run, &s->norm, t, y, y);
 }
 
 void flm_run_embed(const flm_run *run, const flm_op *op, flm_share share) {
@@ -71,13 +83,13 @@ void flm_run_join(const flm_run *run, const flm_op *op, flm_share share) {
     for (size_t t = begin; t < end; t++) {
         float *branch = flm_row(run, FLM_BUF_BRANCH, t), *to = flm_row(run, s->residual_to, t);
         size_t width = s->branch_norm.width;
-        flm_norm_row(k, &s->branch_norm, branch, branch);
+        flm_norm_row(run, &s->branch_norm, t, branch, branch);
         if (s->residual_to != s->residual_from) memcpy(to, flm_row(run, s->residual_from, t), width * sizeof *to);
         if (s->scale == 1.0f)
             k->add(to, branch, width);
         else
             k->add_scaled(to, branch, s->scale, width);
-        flm_norm_row(k, &s->residual_norm, to, to);
+        flm_norm_row(run, &s->residual_norm, t, to, to);
     }
 }
 
@@ -89,14 +101,14 @@ static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int
     size_t width = s->norm.width;
     const float *x = flm_row(run, s->from, t);
     if (logit_row >= 0) {
-        flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_HEAD, (size_t)logit_row), x);
+        flm_norm_row(run, &s->norm, t, flm_row(run, FLM_BUF_HEAD, (size_t)logit_row), x);
         return;
     }
-    if (s->keep_all) flm_norm_row(run->kernels, &s->norm, flm_row(run, FLM_BUF_NORMED, t), x);
-    if (item->hidden) flm_norm_row(run->kernels, &s->norm, item->hidden + index * width, x);
+    if (s->keep_all) flm_norm_row(run, &s->norm, t, flm_row(run, FLM_BUF_NORMED, t), x);
+    if (item->hidden) flm_norm_row(run, &s->norm, t, item->hidden + index * width, x);
     if (item->hidden_states) {
         float *last = item->hidden_states + s->hidden_state * item->state_stride;
-        flm_norm_row(run->kernels, &s->norm, last + index * width, x);
+        flm_norm_row(run, &s->norm, t, last + index * width, x);
     }
 }
 
@@ -104,10 +116,10 @@ static void output_row(const flm_run *run, const flm_output_op *s, size_t t, int
 static void mean_row(const flm_run *run, const flm_output_op *s, size_t first, size_t logit_row) {
     const size_t n = run->step->items[run->scratch->item_of[first]].n_tokens;
     float *mean = flm_row(run, FLM_BUF_HEAD, logit_row);
-    flm_norm_row(run->kernels, &s->norm, mean, flm_row(run, s->from, first));
+    flm_norm_row(run, &s->norm, first, mean, flm_row(run, s->from, first));
     for (size_t t = first + 1; t < first + n; t++) {
         float *normed = flm_row(run, FLM_BUF_BRANCH, t);
-        flm_norm_row(run->kernels, &s->norm, normed, flm_row(run, s->from, t));
+        flm_norm_row(run, &s->norm, t, normed, flm_row(run, s->from, t));
         run->kernels->add(mean, normed, s->norm.width);
     }
     run->kernels->scale(mean, 1.0f / (float)n, s->norm.width);

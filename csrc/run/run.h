@@ -21,6 +21,7 @@ typedef struct flm_run {
     uint32_t n_tokens;
     int single_tokens;            /* 1: every entry has one token, as in decoding */
     int captures_states;          /* 1: some entry wants its hidden states */
+    int adapts;                   /* 1: some entry has an adapter */
     const struct flm_run *output; /* the run of the output tokens, after plan->last_kv_op; NULL: all tokens are */
     uint32_t n_skipped;           /* of a slice: tokens at its start that are known not to be output tokens */
     int sliced;                   /* 1: up to plan->last_kv_op each thread has tokens of its own (slice.h) */
@@ -70,8 +71,8 @@ static inline uint64_t *flm_tiles_of(const flm_run *run, unsigned thread) {
     return run->scratch->tiles + (size_t)thread * FLM_TILE_COUNTERS;
 }
 
-/* y = norm(x); a NONE norm copies. y may be x. */
-void flm_norm_row(const flm_kernels *k, const flm_norm *norm, float *y, const float *x);
+/* y = norm(x), for token t, whose adapter may have vectors of its own; a NONE norm copies. y may be x. */
+void flm_norm_row(const flm_run *run, const flm_norm *norm, size_t t, float *y, const float *x);
 
 /* Inputs of a product, one row every `bytes` bytes: floats, or quantised inputs of the matrix's format. */
 typedef struct flm_inputs {
@@ -92,6 +93,23 @@ static inline flm_quantize_inputs_fn *flm_quantizer_of(const flm_run *run, const
  * input. All matrix products pass through here. */
 void flm_linear_strips(const flm_run *run, const flm_linear *l, size_t strip0, size_t strip1, flm_inputs x, size_t n,
                        float *y, size_t y_stride, unsigned thread);
+
+/* Rows of floats. */
+typedef struct flm_floats {
+    float *rows;
+    size_t stride;
+} flm_floats;
+
+/* low_rank.c: what adapters do to rows [first, first + n) of a linear operation's. */
+
+/* A x of each product, from its inputs to its place in a row of `low`. */
+void flm_low_rank_begin(const flm_run *run, const flm_linear_op *s, size_t first, size_t n, flm_floats x,
+                        flm_floats low);
+/* The rest, to strips [strip0, strip1) of product i; y.rows: the first of these strips for row `first`. */
+void flm_low_rank_end(const flm_run *run, const flm_linear_op *s, size_t i, size_t strip0, size_t strip1, size_t first,
+                      size_t n, flm_floats x, flm_floats low, flm_floats y);
+/* To the row y of a token that was looked up for the entry. */
+void flm_low_rank_look_up(const flm_run *run, const flm_row_item *item, size_t token, float *y);
 
 flm_op_fn flm_run_embed, flm_run_linear, flm_run_join, flm_run_output;
 flm_op_fn flm_run_finish_qkv, flm_run_attend;

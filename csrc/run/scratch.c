@@ -64,7 +64,8 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     size_t used = 0, pairs = PLAN_MAX(m, max_rope_pairs), active = PLAN_MAX(m, max_active);
     int ok = 1;
     for (int b = 0; b < FLM_BUF_COUNT; b++) {
-        size_t rows = buffer_rows(m, (flm_buffer)b, n_tokens, n_logit_rows), floats = row_floats(m, (flm_buffer)b);
+        size_t rows = buffer_rows(m, (flm_buffer)b, n_tokens, n_logit_rows);
+        size_t floats = b == FLM_BUF_LOW ? FLM_LOWS * s->low : row_floats(m, (flm_buffer)b);
         s->stride[b] = floats;
         ok = ok && flm_mul(rows, floats, &floats);
         s->buffer[b] = carve(base, &used, &ok, floats, sizeof(float));
@@ -76,6 +77,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     /* Memory of a thread's own, one part for each thread. */
     s->attention_floats = flm_pad16(FLM_ATTENTION_SCRATCH(PLAN_MAX(m, max_head_dim)));
     s->private_rows = carve(base, &used, &ok, threads * FLM_PRIVATE_FLOATS, sizeof(float));
+    s->private_low = carve(base, &used, &ok, threads * FLM_LOWS * s->low, sizeof(float));
     s->row_blocks = carve(base, &used, &ok, threads * FLM_ROW_BLOCK_FLOATS * n_tokens, sizeof(float));
     s->attention_scratch = carve(base, &used, &ok, threads * s->attention_floats, sizeof(float));
     carve_pages(m, s, base, &used, &ok);
@@ -96,15 +98,15 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
 }
 
 flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t n_tokens, uint32_t n_logit_rows,
-                               unsigned n_threads, flm_error *error) {
+                               size_t low, unsigned n_threads, flm_error *error) {
     flm_scratch *s = *scratch;
-    if (s && n_tokens <= s->max_tokens && n_logit_rows <= s->max_logit_rows) return FLM_OK;
+    if (s && n_tokens <= s->max_tokens && n_logit_rows <= s->max_logit_rows && low <= s->low) return FLM_OK;
     /* The new buffers are allocated before the old ones are freed, so a failure changes nothing. */
     if (!s) *scratch = s = flm_alloc(sizeof *s);
     if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
     n_tokens = n_tokens > s->max_tokens ? n_tokens : s->max_tokens;
     n_logit_rows = n_logit_rows > s->max_logit_rows ? n_logit_rows : s->max_logit_rows;
-    flm_scratch grown = {.max_tokens = n_tokens, .max_logit_rows = n_logit_rows};
+    flm_scratch grown = {.max_tokens = n_tokens, .max_logit_rows = n_logit_rows, .low = low > s->low ? low : s->low};
     grown.bytes = lay_out(model, &grown, NULL, n_threads);
     grown.memory = grown.bytes ? flm_alloc(grown.bytes) : NULL;
     if (!grown.memory)

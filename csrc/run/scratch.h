@@ -29,6 +29,7 @@
 #include "step.h"
 
 enum {
+    FLM_LOWS = 3, /* products of one input */
     FLM_PRIVATE_FLOATS = 1 << 14, /* for each thread its own copy of one token's inputs, which needs no barrier */
     FLM_ROW_BLOCK =
         128, /* rows of a matrix that are finished at a time for many tokens: their products stay in the L2 cache */
@@ -45,6 +46,8 @@ struct flm_scratch {
     size_t stride[FLM_BUF_COUNT];
     float *cosine[FLM_MAX_ROPES], *sine[FLM_MAX_ROPES]; /* per rope of the plan: [tokens][pairs] */
     float *private_rows;                                /* [threads][FLM_PRIVATE_FLOATS] */
+    float *private_low;                                 /* [threads][FLM_LOWS * low]: as a row of FLM_BUF_LOW */
+    size_t low;               /* floats of A x of one product of an adapter, at most (model/adapter.h) */
     float *row_blocks;                                  /* [threads][tokens * FLM_ROW_BLOCK_FLOATS] */
     float *attention_scratch;                           /* [threads][attention_floats] */
     size_t attention_floats;
@@ -62,11 +65,11 @@ struct flm_scratch {
     uint32_t *expert_begin;       /* [experts + 2]: pairs of expert e are [begin[e], begin[e + 1]) */
 };
 
-/* Make *scratch large enough for steps of n_tokens tokens and n_logit_rows rows of logits on n_threads threads;
- * n_threads must be the same in all calls. NULL creates it; it only grows, and never during a step. After an error
- * it is as before. */
+/* Make *scratch large enough for steps of n_tokens tokens and n_logit_rows rows of logits on n_threads threads, with
+ * adapters whose A x has up to `low` floats; n_threads must be the same in all calls. NULL creates it; it only grows,
+ * and never during a step. After an error it is as before. */
 flm_status flm_scratch_reserve(flm_model *model, flm_scratch **scratch, uint32_t n_tokens, uint32_t n_logit_rows,
-                               unsigned n_threads, flm_error *error);
+                               size_t low, unsigned n_threads, flm_error *error);
 void flm_scratch_destroy(flm_scratch *scratch);
 uint64_t flm_scratch_bytes(const flm_scratch *scratch);
 /* Pages [first, first + n) as a table. */

@@ -54,6 +54,7 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
         s.sine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
     }
     s.private_rows += (size_t)thread * FLM_PRIVATE_FLOATS;
+    s.private_low += thread * FLM_LOWS * s.low;
     s.row_blocks += (size_t)thread * s.max_tokens * FLM_ROW_BLOCK_FLOATS;
     s.attention_scratch += thread * s.attention_floats;
     s.tiles += (size_t)thread * FLM_TILE_COUNTERS;

@@ -27,6 +27,7 @@ typedef struct flm_row_item {
     uint32_t n_keys;        /* positions that its tokens may see: those of the sequence, these tokens included, unless
                                an encoder's last ones are not to be seen */
     int long_rope;          /* use the long twins of ropes that have them */
+    const flm_adapter *adapter; /* NULL: none */
     flm_rows rows;          /* what the head reads */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED */
     uint32_t n_listed;

@@ -130,6 +130,13 @@ class Config:
         """Whether the key is there, and be it null."""
         return self.name(key) in self._values
 
+    def keys(self) -> tuple[str, ...]:
+        return tuple(self._values)
+
+    def value(self, key: str) -> object:
+        """Whatever it is; None when absent."""
+        return self._take(key, None)
+
     def is_text(self, key: str) -> bool:
         return isinstance(self._values.get(self.name(key)), str)
 

@@ -8,7 +8,16 @@ import sys
 from typing import Any
 
 from fastlm.cli import streams
-from fastlm.cli.options import MODEL_HELP, PACKAGED_HELP, dtype_option, load_model, loading_options, model_options
+from fastlm.cli.options import (
+    MODEL_HELP,
+    PACKAGED_HELP,
+    adapter_of,
+    adapter_option,
+    dtype_option,
+    load_model,
+    loading_options,
+    model_options,
+)
 from fastlm.cli.outputs import bar
 from fastlm.cli.parser import command
 from fastlm.cli.talk import talk
@@ -49,6 +58,7 @@ def register(commands: Any) -> None:
     )
     _prompt_options(generate)
     model_options(generate)
+    adapter_option(generate)
     _sampling_options(generate)
     generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
 
@@ -60,6 +70,7 @@ def register(commands: Any) -> None:
         'fastlm chat --model path/to/checkpoint --system "Answer in one sentence."',
     )
     model_options(chat)
+    adapter_option(chat)
     _sampling_options(chat)
     chat.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
 
@@ -72,13 +83,14 @@ def register(commands: Any) -> None:
     )
     _prompt_options(following)
     model_options(following)
+    adapter_option(following)
     following.add_argument("-k", type=int, default=10, metavar="N", help="how many tokens (10)")
     following.add_argument("--json", action="store_true", help="print them as JSON")
 
     info = command(
         commands,
         "info",
-        "show what a model is made of",
+        "show what a model, or an adapter, is made of",
         _info,
         "fastlm info path/to/checkpoint --dtype int8",
     )
@@ -111,6 +123,7 @@ def register(commands: Any) -> None:
     )
     convert.add_argument("model", metavar="MODEL", help=MODEL_HELP)
     convert.add_argument("out", metavar="OUT.flm", help="the file to write; one of this name is replaced at the end")
+    adapter_option(convert)
     dtype_option(convert)
 
 
@@ -142,7 +155,8 @@ def _params(args: argparse.Namespace) -> dict[str, Any]:
     stop = args.stop and [streams.utf8(text, "--stop") for text in args.stop]
     found = {name: getattr(args, name) for name, _, _ in SAMPLING}
     early = None if args.early_stopping is None else EARLY[args.early_stopping]
-    return {**found, "early_stopping": early, "stop": stop, "ignore_eos": args.ignore_eos}
+    more = {"early_stopping": early, "stop": stop, "ignore_eos": args.ignore_eos, "adapter": adapter_of(args)}
+    return {**found, **more}
 
 
 # ---- what they do -----------------------------------------------------------------------------------------------
@@ -191,7 +205,7 @@ def _chat(args: argparse.Namespace) -> None:
 def _next(args: argparse.Namespace) -> None:
     text = _given_text(args)
     with load_model(args) as model:
-        found = model.next_tokens(_beginning(model) if text is None else text, args.k)
+        found = model.next_tokens(_beginning(model) if text is None else text, args.k, adapter=adapter_of(args))
     if args.json:
         streams.write_json([{"id": i, "text": piece, "probability": p} for i, piece, p in found])
         return
@@ -201,8 +215,14 @@ def _next(args: argparse.Namespace) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from fastlm.describe import describe, plan, summary
+    from fastlm.describe import describe, describe_adapter, plan, summary, summary_of_adapter
+    from fastlm.weights.adapter import is_adapter, read_adapter
+    from fastlm.weights.paths import path_of
 
+    if args.model is not None and is_adapter(path_of(args.model)):
+        about = describe_adapter(read_adapter(path_of(args.model)))
+        streams.write((json.dumps(about, indent=2) if args.json else summary_of_adapter(about)) + "\n")
+        return
     with load_model(args) as model:
         if args.plan:
             streams.write(plan(model))
@@ -225,6 +245,9 @@ def _convert(args: argparse.Namespace) -> None:
     from fastlm.weights.paths import path_of
 
     with load(args.model, dtype=args.dtype, progress=sys.stderr.isatty()) as model:
+        if args.adapter is not None:
+            model.load_adapter("adapter", args.adapter)
+            model.merge_adapter("adapter")
         save(model, args.out)
         if model.tokenizer is None:
             streams.note(f"{missing_tokenizer(model.engine.source)}: {args.out} takes and gives token ids, not text")

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fastlm.cli import streams
-from fastlm.cli.options import load_model, model_options
+from fastlm.cli.options import adapter_of, adapter_option, load_model, model_options
 from fastlm.cli.outputs import check_output, counting, line_of, output_options, results, table, vector_file
 from fastlm.cli.parser import command
 from fastlm.cli.texts import GROUP, Item, errors_of, groups, items, text_options
@@ -42,6 +42,7 @@ def _register_embed(commands: Any) -> None:
     )
     text_options(parser)
     model_options(parser, packaged=False)
+    adapter_option(parser)
     parser.add_argument("--prompt-name", metavar="NAME", help="of the folder's prompts, that before each text (auto)")
     poolings = "mean, max, cls, lasttoken, mean_sqrt_len_tokens, weightedmean"
     parser.add_argument("--pooling", default="auto", help=f"auto (as the folder says, else mean), {poolings}")
@@ -59,6 +60,7 @@ def _embed(args: argparse.Namespace) -> None:
         "normalize": False if args.no_normalize else "auto",
         "dimensions": args.dimensions,
         "truncate": args.truncate,
+        "adapter": adapter_of(args),
     }
 
     def work(model: Any, texts: Sequence[Any]) -> Any:
@@ -97,6 +99,7 @@ def _register_classify(commands: Any) -> None:
     )
     text_options(parser)
     model_options(parser, packaged=False)
+    adapter_option(parser)
     parser.add_argument(
         "--label", action="append", metavar="TEXT", help="tell these apart instead, by inference; repeat it for each"
     )
@@ -108,7 +111,7 @@ def _classify(args: argparse.Namespace) -> None:
     labels = args.label and [streams.utf8(label, "--label") for label in args.label]
     _run(
         args,
-        lambda model, texts: model.classify(texts, labels=labels, top_k=args.top_k),
+        lambda model, texts: model.classify(texts, labels=labels, top_k=args.top_k, adapter=adapter_of(args)),
         lambda item, found: {"text": item.text, "labels": [asdict(label) for label in found]},
         lambda item, found: table(
             item.text, [(x.score, x.label) for x in found], all(0 <= x.score <= 1 for x in found)
@@ -127,13 +130,14 @@ def _register_tag(commands: Any) -> None:
     )
     text_options(parser)
     model_options(parser, packaged=False)
+    adapter_option(parser)
     output_options(parser)
 
 
 def _tag(args: argparse.Namespace) -> None:
     _run(
         args,
-        lambda model, texts: [model.tag(text) for text in texts],
+        lambda model, texts: [model.tag(text, adapter=adapter_of(args)) for text in texts],
         lambda item, found: {"text": item.text, "spans": [asdict(span) for span in found]},
         lambda item, found: table(item.text, [(x.score, f"{x.label}: {x.text}") for x in found]),
         at_once=1,
@@ -150,13 +154,14 @@ def _register_fill(commands: Any) -> None:
     )
     text_options(parser)
     model_options(parser, packaged=False)
+    adapter_option(parser)
     parser.add_argument("--top-k", type=int, default=5, metavar="N", help="how many words for each mask (5)")
     output_options(parser)
 
 
 def _fill_mask(args: argparse.Namespace) -> None:
     def work(model: Any, texts: Sequence[Any]) -> list[Any]:
-        found = [model.fill_mask(text, args.top_k) for text in texts]
+        found = [model.fill_mask(text, args.top_k, adapter=adapter_of(args)) for text in texts]
         return [gaps if isinstance(gaps[0], list) else [gaps] for gaps in found]
 
     def show(item: Item, gaps: list[Any]) -> str:
@@ -187,6 +192,7 @@ def _register_answer(commands: Any) -> None:
     parser.add_argument("question", metavar="QUESTION", help="in quotes")
     text_options(parser, "CONTEXT", whole=True)
     model_options(parser, packaged=False)
+    adapter_option(parser)
     parser.add_argument("--top-k", type=int, default=1, metavar="N", help="how many answers for each text (1)")
     output_options(parser)
 
@@ -200,7 +206,7 @@ def _answer(args: argparse.Namespace) -> None:
 
     _run(
         args,
-        lambda model, texts: [model.answer(question, text, args.top_k) for text in texts],
+        lambda model, texts: [model.answer(question, text, args.top_k, adapter=adapter_of(args)) for text in texts],
         record,
         lambda item, found: table(item.text, [(x.score, x.text) for x in found]),
         at_once=1,
@@ -219,6 +225,7 @@ def _register_rerank(commands: Any) -> None:
     parser.add_argument("query", metavar="QUERY", help="in quotes")
     text_options(parser, "DOCUMENT")
     model_options(parser, packaged=False)
+    adapter_option(parser)
     parser.add_argument("--top-n", type=int, metavar="N", help="how many to give (all)")
     output_options(parser)
 
@@ -233,7 +240,7 @@ def _rerank(args: argparse.Namespace) -> None:
     with load_model(args) as model, counting(args) as count:
         for group in groups(given):
             with errors_of(group):
-                ranked = model.rerank(query, [item.text for item in group])
+                ranked = model.rerank(query, [item.text for item in group], adapter=adapter_of(args))
             begun = len(found)
             found += [(x.score, begun + x.index, x.document) for x in sorted(ranked, key=lambda x: x.index)]
             count(len(group))

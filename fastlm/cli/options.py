@@ -18,6 +18,16 @@ def model_options(parser: argparse.ArgumentParser, packaged: bool = True) -> Non
     loading_options(parser)
 
 
+def adapter_option(parser: argparse.ArgumentParser) -> None:
+    """An adapter to run with; `load_model` loads it, under the name that `adapter_of` gives."""
+    parser.add_argument("--adapter", metavar="FOLDER", help="run with this LoRA, a folder that PEFT wrote (none)")
+
+
+def adapter_of(args: argparse.Namespace) -> str | None:
+    """What the adapter that was asked for is called."""
+    return None if args.adapter is None else "adapter"
+
+
 def dtype_option(parser: Any) -> None:
     """The format of the matrices."""
     parser.add_argument(
@@ -52,4 +62,11 @@ def load_model(args: argparse.Namespace) -> Any:
     """The model that the options name, a context manager."""
     from fastlm.loading import load
 
-    return load(args.model, **{name: getattr(args, name) for name in LOADING})
+    model = load(args.model, **{name: getattr(args, name) for name in LOADING})
+    if getattr(args, "adapter", None) is not None:
+        try:
+            model.load_adapter("adapter", args.adapter)
+        except BaseException:
+            model.close()
+            raise
+    return model

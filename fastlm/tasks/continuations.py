@@ -106,7 +106,7 @@ def _batches(engine: Engine, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
 
 def _logits(engine: Engine, batch: Sequence[_Job]) -> Iterator[tuple[_Job, int, NDArray[np.float32]]]:
     """Each job's logits in pieces, with the row at which a piece begins; a piece is valid until the next one."""
-    begun = {job.before: engine.core.session() for job in batch}
+    begun = {job.before: engine.session() for job in batch}
     if reading := [(session, before) for before, session in begun.items() if before]:
         items = [_core.Item(session, np.array(before, np.int32), rows="none") for session, before in reading]
         _core.forward(engine.core, items)

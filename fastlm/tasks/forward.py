@@ -78,7 +78,7 @@ def run_forward(
     tokens = prompts.check(ids, "ids")
     if decoder_ids is None and spec.kind == "encoder-decoder" and engine.task:
         decoder_ids = [engine.decoder_start, *tokens[:-1]]  # a class that reads the source with both stacks
-    session, encoded = engine.core.session(), None
+    session, encoded = engine.session(), None
     if spec.kind == "encoder-decoder":
         if decoder_ids is None:
             raise ParameterError("decoder_ids: an encoder-decoder needs them")

@@ -85,9 +85,10 @@ def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
     if not engine.writes:
         what = "an encoder" if engine.kind == "encoder" else "a decoder without a head for words"
         raise UnsupportedError(f"{what} writes no text; this one can {', '.join(engine.tasks)}, and forward()")
+    engine = engine.adapted(p.adapter)
     ids = engine.prompts.ids(prompt)
     echo = engine.prompts.echo(prompt, ids, p.echo)
-    first = engine.core.session()
+    first = engine.session()
     n = p.n if p.num_beams == 1 else 1  # beams find several texts
     sequences: list[_core.Session | None] = [None] * n  # cancelled before they are there
     try:

@@ -85,7 +85,7 @@ def _apart(engine: Engine, filled: Sequence[Tokens], readings: Sequence[Tokens])
         ids, types = (np.array(values, np.int32) for values in (query.ids, query.types))
         states = np.empty((len(ids), engine.spec.hidden), np.float32)
         typed = types if engine.spec.main.embed.types > 1 else None
-        item = _core.Item(engine.core.session(), ids, rows="none", types=typed, hidden=states, seen=len(own.ids))
+        item = _core.Item(engine.session(), ids, rows="none", types=typed, hidden=states, seen=len(own.ids))
         _core.forward(engine.core, [item])
         yield states
 

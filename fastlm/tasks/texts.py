@@ -158,6 +158,7 @@ def _run(
         types=_joined(reading.types for reading in readings) if typed else None,
         logits=logits,
         hidden=hidden,
+        adapter=engine.adapter,
     )
     if engine.kind == "encoder":
         _core.read_texts(engine.core, texts)
@@ -179,7 +180,7 @@ def _run_decoder(engine: Engine, texts: _core.Texts, chosen: NDArray[np.int64]) 
 
 def _item(engine: Engine, texts: _core.Texts, i: int) -> _core.Item:
     """A decoder's text, which needs a session; beside an encoder, which reads it first, it begins one token later."""
-    session = engine.core.session()
+    session = engine.session()
     own = slice(int(texts.ends[i - 1]) if i else 0, int(texts.ends[i]))
     logits = None if texts.logits is None else texts.logits[own if texts.rows == "all" else i]
     states = None if texts.hidden is None else texts.hidden[own]
@@ -199,7 +200,8 @@ def listed_rows(engine: Engine, reading: Tokens, listed: Sequence[int]) -> Array
     found = np.empty((len(listed), engine.spec.outputs), np.float32)
     types = np.array(reading.types, np.int32) if engine.spec.main.embed.types > 1 else None
     ids, tokens = np.array(reading.ids, np.int32), np.array(listed, np.int32)
-    _core.forward(engine.core, [_core.Item(None, ids, rows="listed", logits=found, types=types, listed=tokens)])
+    item = _core.Item(None, ids, rows="listed", logits=found, types=types, listed=tokens, adapter=engine.adapter)
+    _core.forward(engine.core, [item])
     return found
 
 

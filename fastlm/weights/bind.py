@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.family import Family, Projection, Sinusoids, Take
+from fastlm.arch.family import Family, Take
 from fastlm.arch.slots import Slot, slots
 from fastlm.arch.spec import ModelSpec
 from fastlm.errors import ModelFormatError, UnsupportedError
+from fastlm.weights.places import Place, canonical, places, projection, rows_of, sinusoids
 from fastlm.weights.projection import Computed, Projected
 from fastlm.weights.tensors import Array, Checkpoint, check_tensor, to_float32
 
@@ -24,10 +27,22 @@ HEADS = re.compile(  # of tasks, as transformers names them in all families
 )
 
 
-class Binding(dict[str, "Source | Projected | Computed"]):
+class Values(Protocol):
+    """The values of one slot: `Source`'s attributes and methods."""
+
+    shape: tuple[int, int]
+    dtype: str
+    tensor: str
+    file: str
+
+    def rows(self, start: int, stop: int) -> Array: ...
+    def array64(self) -> NDArray[np.float64]: ...
+
+
+class Binding(dict[str, Values]):
     """A source for every slot of `spec`, which is the family's but for a head that only the weights could decide on."""
 
-    def __init__(self, spec: ModelSpec, sources: dict[str, Source | Projected | Computed]) -> None:
+    def __init__(self, spec: ModelSpec, sources: Mapping[str, Values]) -> None:
         super().__init__(sources)
         self.spec = spec
 
@@ -75,12 +90,10 @@ class Source:
         if take.flat:
             return np.asarray(self._checkpoint.read(self.tensor, 0, 1)[0, start:stop])
         if take.transposed and not self._vector:
-            columns = slice(take.start + start, take.start + stop)
-            return np.transpose(self._whole.read(self._checkpoint, self.tensor)[:, columns])
-        if not take.block:
-            return self._checkpoint.read(self.tensor, take.start + start, take.start + stop)
-        rows = np.arange(start, stop)
-        rows = take.start + rows // take.block * take.stride + rows % take.block
+            return np.transpose(self._whole.read(self._checkpoint, self.tensor)[:, rows_of(take, start, stop)])
+        rows = rows_of(take, start, stop)
+        if isinstance(rows, slice):
+            return self._checkpoint.read(self.tensor, rows.start, rows.stop)
         if not len(rows):
             return self._checkpoint.read(self.tensor, 0, 0)
         first = int(rows[0])
@@ -145,12 +158,6 @@ def bind(family: Family, checkpoint: Checkpoint) -> Binding:
     return Binding(spec, sources)
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    take: Take
-    tensor: str  # canonical name
-
-
 class _Search:
     """One checkpoint's tensors under canonical names, and what a family's rules make of them."""
 
@@ -160,9 +167,7 @@ class _Search:
         self.copies: list[tuple[Source, Source]] = []
         self.names: dict[str, str] = {}  # canonical -> as stored
         for stored in checkpoint.names():
-            name = stored
-            for pattern, replacement in family.renames:
-                name = re.sub(pattern, replacement, name)
+            name = canonical(family, stored)
             if name in self.names:
                 raise ModelFormatError(
                     f"{checkpoint.where(stored)}: {stored} and {self.names[name]} are two names of one tensor"
@@ -173,31 +178,12 @@ class _Search:
         self.has_head = self.has("head.weight")
 
     def has(self, slot: str) -> bool:
-        return any(c.tensor in self.names for c in self.candidates(slot))
+        return any(c.tensor in self.names for c in places(self.family.weights, slot))
 
     def has_a_head(self) -> bool:
         """Whether the checkpoint has any tensor of the head that the config speaks of, or the head needs none."""
         own = [slot.name for slot in slots(self.family.spec) if slot.name.startswith("head.")]
         return not own or any(map(self.has, own))
-
-    def candidates(self, slot: str) -> list[_Candidate]:
-        """The tensors that may fill a slot, the preferred one first."""
-        stem, _, suffix = slot.rpartition(".")
-        if suffix not in ("weight", "bias"):
-            stem, suffix = slot, "weight"
-        pattern, layer, expert = _generic(stem)
-        takes = [_take(rule) for rule in self.rules(pattern) if isinstance(rule, str | Take)]
-        return [_Candidate(t, t.module.format(i=layer, e=expert) + "." + suffix) for t in takes]
-
-    def rules(self, pattern: str) -> tuple[object, ...]:
-        rule = self.family.weights.get(pattern, ())
-        return rule if isinstance(rule, tuple) else (rule,)
-
-    def projection(self, slot: str) -> Projection | None:
-        """What computes a slot, if it is not stored."""
-        pattern, layer, _ = _generic(slot)
-        rule = self.family.weights.get(pattern)
-        return replace(rule, module=rule.module.format(i=layer)) if isinstance(rule, Projection) else None
 
     def refuse_heads(self) -> None:
         """A checkpoint with a head of another task: without it, the model would do something else in silence."""
@@ -211,25 +197,26 @@ class _Search:
             text += "; for hidden states alone, save it by transformers' AutoModel, which leaves the head out"
         raise UnsupportedError(text)
 
-    def sources(self, spec: ModelSpec) -> dict[str, Source | Projected | Computed]:
+    def sources(self, spec: ModelSpec) -> dict[str, Values]:
         """A source per slot, after all checks that need no values."""
         whole, used = _Whole(), set[str]()
-        found: dict[str, Source | Projected | Computed] = {}
+        found: dict[str, Values] = {}
         missing: list[str] = []
         from_head = spec.tied and not self.has_tokens and self.has_head
         for slot in slots(spec):
-            projection = self.projection(slot.name)
-            if projection is not None:
-                used.update(projection.tensors)
-                missing += [t for t in projection.tensors if t not in self.names and t not in missing]
+            computed = projection(self.family, slot.name)
+            if computed is not None:
+                used.update(computed.tensors)
+                missing += [t for t in computed.tensors if t not in self.names and t not in missing]
                 if not missing:
-                    found[slot.name] = Projected(self.checkpoint, slot, spec.hidden, projection, self.names)
+                    found[slot.name] = Projected(self.checkpoint, slot, spec.hidden, computed, self.names)
                 continue
-            candidates = self.candidates("head.weight" if from_head and slot.name == "embed.tokens" else slot.name)
+            name = "head.weight" if from_head and slot.name == "embed.tokens" else slot.name
+            candidates = places(self.family.weights, name)
             there = [c for c in candidates if c.tensor in self.names]
-            computed = next((rule for rule in self.rules(slot.name) if isinstance(rule, Sinusoids)), None)
-            if computed is not None and not there:
-                found[slot.name] = Computed(slot, computed, self.file())
+            table = sinusoids(self.family.weights, slot.name)
+            if table is not None and not there:
+                found[slot.name] = Computed(slot, table, self.file())
                 continue
             if not there:
                 missing.append(" or ".join(c.tensor for c in candidates) or slot.name)
@@ -259,7 +246,7 @@ class _Search:
         """The checkpoint in an error text: its first file."""
         return next((self.checkpoint.where(stored) for stored in self.names.values()), "checkpoint without tensors")
 
-    def check(self, slot: Slot, candidate: _Candidate) -> None:
+    def check(self, slot: Slot, candidate: Place) -> None:
         take, stored = candidate.take, self.names[candidate.tensor]
         n = slot.cols if slot.is_vector else slot.rows
         expected: tuple[int, ...] = (take.of or n,) if slot.is_vector else (take.of or n, slot.cols)
@@ -270,22 +257,7 @@ class _Search:
         check_tensor(self.checkpoint, stored, expected)
 
 
-def _generic(stem: str) -> tuple[str, str, str]:
-    """`decoder.3.1.experts.5.gate` -> `decoder.{i}.1.experts.{e}.gate`, "3", "5"."""
-    parts = stem.split(".")
-    layer = expert = ""
-    if len(parts) > 2 and parts[1].isdigit():
-        layer, parts[1] = parts[1], "{i}"
-        if len(parts) > 4 and parts[3] == "experts":
-            expert, parts[4] = parts[4], "{e}"
-    return ".".join(parts), layer, expert
-
-
-def _take(rule: str | Take) -> Take:
-    return rule if isinstance(rule, Take) else Take(rule)
-
-
-def _equal(a: Source | Projected | Computed, b: Source | Projected | Computed) -> bool:
+def _equal(a: Values, b: Values) -> bool:
     """Whether two sources hold the same bits."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False

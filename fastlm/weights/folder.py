@@ -123,7 +123,9 @@ def no_weights(path: Path, names: set[str]) -> ModelFormatError | UnsupportedErr
     pickled = sorted(name for name in names if _PICKLED.fullmatch(name))
     gguf = sorted(name for name in names if name.lower().endswith(".gguf"))
     if others == ["adapter_model.safetensors"]:
-        return ModelFormatError(f"{path}: holds an adapter, not a model; load the model that it was trained on")
+        return ModelFormatError(
+            f"{path}: holds an adapter, not a model; load the model that it was trained on, then load_adapter it"
+        )
     if others:
         return ModelFormatError(f"{path}: holds {others[0]}, but neither {_WEIGHTS[0]} nor {_WEIGHTS[1]}")
     if pickled:

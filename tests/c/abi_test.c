@@ -26,7 +26,8 @@ _Static_assert(sizeof(flm_model_options) == 40, "flm_model_options");
 _Static_assert(sizeof(flm_tensor) == 40, "flm_tensor");
 _Static_assert(sizeof(flm_model_info) == 96, "flm_model_info");
 _Static_assert(sizeof(flm_vocabulary) == 72, "flm_vocabulary");
-_Static_assert(sizeof(flm_item) == 112, "flm_item");
+_Static_assert(sizeof(flm_item) == 120, "flm_item");
+_Static_assert(sizeof(flm_adapter_change) == 56, "flm_adapter_change");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
 _Static_assert(sizeof(flm_sampling) == 208, "flm_sampling");
@@ -58,6 +59,7 @@ int main(void) {
         return wrong("an unknown isa is no argument error that names it");
     flm_request_destroy(NULL);
     flm_session_destroy(NULL);
+    flm_adapter_destroy(NULL);
     flm_model_destroy(NULL);
     flm_context_destroy(NULL);
     return 0;

@@ -41,9 +41,9 @@ static int poison_token = -1;
 static unsigned most_items; /* in one step so far */
 static unsigned abandoned;  /* steps */
 
-flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, unsigned n_threads,
-                               flm_error *error) {
-    (void)m, (void)n_tokens, (void)n_threads;
+flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, size_t low,
+                               unsigned n_threads, flm_error *error) {
+    (void)m, (void)n_tokens, (void)low, (void)n_threads;
     if (!*s) *s = flm_alloc(sizeof **s);
     float *logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
     flm_row_max *row_max = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_row_max));

@@ -203,6 +203,35 @@ static flm_status translate(stage *s, flm_error *error) {
     return status;
 }
 
+/* A change of a matrix of the model; its numbers are the caller's to free. */
+static flm_adapter_change change_of(const flm_model *model, const char *part) {
+    enum { RANK = 3 };
+    flm_tensor t;
+    size_t i = 0;
+    do CHECK(flm_model_tensor(model, i++, &t, NULL) == FLM_OK);
+    while (!t.is_matrix || !strstr(t.name, part));
+    const size_t n_a = (size_t)RANK * t.cols, n_b = (size_t)RANK * t.rows;
+    float *numbers = malloc((n_a + n_b) * sizeof *numbers);
+    for (size_t k = 0; k < n_a + n_b; k++) numbers[k] = (float)((k * 7919) % 1009) / 1009.0f - 0.5f;
+    return (flm_adapter_change){.site = t.name, .rank = RANK, .scale = 0.1f, .a = numbers, .b = numbers + n_a};
+}
+
+/* A new session runs with an adapter that nobody else holds. */
+static flm_status adapt(stage *s, flm_error *error) {
+    flm_adapter_change changes[] = {change_of(s->model, ".0.0.q"), change_of(s->model, ".0.0.o")};
+    flm_adapter *adapter = NULL;
+    flm_session *session = NULL;
+    flm_status status = flm_adapter_create(s->model, changes, 2, &adapter, error);
+    for (int i = 0; i < 2; i++) free((float *)(uintptr_t)changes[i].a);
+    if (!status) status = flm_session_create(s->model, &session, error);
+    if (!status) status = flm_session_set_adapter(session, adapter, error);
+    flm_adapter_destroy(adapter);
+    if (!status && crosses(s)) status = flm_session_encode(session, (int32_t[]){5, 6}, 2, NULL, &s->poll, error);
+    if (!status) status = forward_all(s->model, session, HELD - 1, 300, &s->poll, &s->written, error);
+    flm_session_destroy(session);
+    return status;
+}
+
 /* ---- faults ----------------------------------------------------------------------------------------------------- */
 
 static void fail_allocation(stage *s) { calloc_in = s->chance; }
@@ -349,6 +378,8 @@ static const struct pair {
     {"both too long", ALL, forward_both, lengthen, FLM_ERR_CONTEXT_LENGTH, 1},
     {"both full", DECODERS, forward_both, fill, FLM_ERR_MEMORY, 1},
     {"both nan", DECODERS, forward_both, poison_nan, FLM_ERR_NUMERIC, 1},
+    {"adapt allocation", ALL, adapt, fail_allocation, FLM_ERR_MEMORY, 1},
+    {"adapt stopped", ALL, adapt, stop_on_poll, FLM_ERR_CANCELLED, 3},
     {"generate allocation", DECODERS, generate, fail_allocation, FLM_ERR_MEMORY, 1},
     {"generate stopped", DECODERS, generate, stop_on_poll, FLM_ERR_CANCELLED, 13},
     {"generate cancelled", DECODERS, generate, cancel_on_poll, FLM_ERR_CANCELLED, 13},

@@ -18,7 +18,7 @@ static void touch(unsigned char *part, size_t n_bytes) { ((volatile unsigned cha
 static void scratch(flm_model *m) {
     enum { TOKENS = 5 };
     flm_scratch *s = NULL;
-    CHECK(flm_scratch_reserve(m, &s, TOKENS, 1, 1, NULL) == FLM_OK && s->stride[FLM_BUF_Q] > 0);
+    CHECK(flm_scratch_reserve(m, &s, TOKENS, 1, 0, 1, NULL) == FLM_OK && s->stride[FLM_BUF_Q] > 0);
     touch((unsigned char *)s->buffer[FLM_BUF_Q], TOKENS * s->stride[FLM_BUF_Q] * sizeof(float));
     flm_scratch_destroy(s);
 }

@@ -80,6 +80,11 @@ def test_an_adapter(trained: Path, other: Path, tmp_path: Path, targets: str) ->
     assert np.abs(expected - plain).max() > 0.1 * expected.std()
     with fastlm.load(out / "merged") as model:
         assert np.abs(model.forward(ids).logits - expected).max() < 1e-4 * expected.std()
+    with fastlm.load(trained) as model:
+        model.load_adapter("tuned", out)
+        assert np.abs(model.forward(ids, adapter="tuned").logits - expected).max() < 1e-4 * expected.std()
+        model.merge_adapter("tuned")
+        assert np.abs(model.forward(ids).logits - expected).max() < 1e-4 * expected.std()
 
 
 def test_only_the_adapter_learns(trained: Path, other: Path, tmp_path: Path) -> None:
