@@ -286,6 +286,15 @@ cdef extern from "fastlm.h" nogil:
     void flm_request_cancel(flm_request *)
     void flm_request_destroy(flm_request *)
 
+    ctypedef struct flm_inbox:
+        pass
+    flm_status flm_inbox_create(flm_context *, int, flm_inbox **, flm_error *)
+    void flm_inbox_destroy(flm_inbox *)
+    size_t flm_inbox_take(flm_inbox *, uint64_t *, size_t)
+    flm_status flm_request_post(flm_request *, flm_inbox *, uint64_t, int, flm_error *)
+    flm_status flm_context_drive(flm_context *, double, flm_error *)
+    void flm_context_interrupt(flm_context *)
+
 cdef extern from "format/matrix.h" nogil:
     enum:
         FLM_STRIP

@@ -43,6 +43,7 @@ cdef class _Handle:
 @cython.no_gc
 cdef class Context:
     cdef flm_context *handle
+    cdef object __weakref__
 
     def __init__(self, threads=0, isa=None, weight_bytes=0):
         cdef flm_context_options options
@@ -67,6 +68,15 @@ cdef class Context:
     @property
     def threads(self):
         return flm_context_threads(self.handle)
+
+    def drive(self, double idle_seconds):
+        cdef flm_error error
+        cdef flm_status status
+        with nogil: status = flm_context_drive(self.handle, idle_seconds, &error)
+        _check(status, &error)
+
+    def interrupt(self):
+        with nogil: flm_context_interrupt(self.handle)
 
     def counters(self):
         cdef flm_counters c

@@ -300,6 +300,14 @@ cdef class Request(_Handle):
         if self.handle is not NULL:
             flm_request_cancel(self.handle)
 
+    def post(self, Inbox inbox, uint64_t id, bint wait_all):
+        cdef flm_error error
+        cdef flm_status status
+        self.hold()
+        with nogil: status = flm_request_post(self.handle, inbox.handle, id, wait_all, &error)
+        self.release()
+        _check(status, &error)
+
     def wait(self, bint wait_all=False, cancel=None):
         cdef flm_progress p
         cdef flm_error error
@@ -340,3 +348,32 @@ cdef class Request(_Handle):
             return Best([b.tokens[t] for t in range(b.n_tokens)], text, b.score, _FINISHES[b.finish])
         finally:
             self.release()
+
+
+@cython.final
+@cython.no_gc
+cdef class Inbox:
+    cdef flm_inbox *handle
+    cdef Context context
+
+    def __cinit__(self, Context context, int descriptor):
+        cdef flm_error error
+        self.context = context
+        _check(flm_inbox_create(context.handle, descriptor, &self.handle, &error), &error)
+
+    def __dealloc__(self):
+        self.close()
+
+    def take(self):
+        cdef uint64_t ids[64]
+        cdef size_t n = 64
+        found = []
+        while n == 64:
+            with nogil: n = flm_inbox_take(self.handle, ids, 64)
+            found += [ids[i] for i in range(n)]
+        return found
+
+    def close(self):
+        cdef flm_inbox *handle = self.handle
+        self.handle = NULL
+        with nogil: flm_inbox_destroy(handle)

@@ -18,13 +18,13 @@ from fastlm.running import Run
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
-from fastlm.weights.bind import Binding
 from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
+    from fastlm.weights.bind import Binding
     from fastlm.weights.sentences import Sentences
 
-Rebuild = Callable[[Callable[[Binding], Binding]], tuple[_core.Context, _core.Model, ModelSpec]]
+    Rebuild = Callable[[Callable[[Binding], Binding]], tuple[_core.Context, _core.Model, ModelSpec]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,8 @@ class Engine:
         Those that are loaded, and that which runs in this call; None: the model as it is.
     rebuild
         Makes the model anew, of what its weights become.
+    on_close
+        Called when the model is closed, by the thread that does it.
     """
 
     core: _core.Model
@@ -69,6 +71,13 @@ class Engine:
     adapters: Adapters = field(default_factory=Adapters)
     adapter: _core.Adapter | None = None
     rebuild: Rebuild | None = None
+    on_close: set[Callable[[], None]] = field(default_factory=set, compare=False, repr=False)
+
+    def close(self) -> None:
+        """Free the core once no call runs on it, and tell who waits for a request without a call."""
+        self.core.close()
+        for tell in tuple(self.on_close):
+            tell()
 
     def __str__(self) -> str:
         closed = ", closed" if self.core.closed else ""

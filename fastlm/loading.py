@@ -17,7 +17,7 @@ from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole
 from fastlm.engine import Engine
-from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, UnsupportedError, memory_for
+from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, StateError, UnsupportedError, memory_for
 from fastlm.generation_config import check_settings, legacy_settings, not_honoured
 from fastlm.model import Model
 from fastlm.tokenizer.chat import load_templates
@@ -50,6 +50,7 @@ def load(
     kv_dtype: str = "auto",
     kv_bytes: int | None = None,
     prefix_cache: bool = True,
+    beside: Model | None = None,
     progress: Progress | bool | None = None,
 ) -> Model:
     """Load a model.
@@ -77,6 +78,9 @@ def load(
         together; what never fits, and a forward pass or a score that does not fit now, is a ModelMemoryError.
     prefix_cache
         Whether keys and values stay for later prompts that begin alike, as long as nothing else needs their memory.
+    beside
+        A model whose threads, and default memory for keys and values, this one shares: the steps of both take turns.
+        Give no threads then.
     progress
         Called after each block of rows with (bytes done, bytes in all, tensor name), so that it may end the loading by
         raising; True draws a bar on stderr.
@@ -102,6 +106,11 @@ def load(
             whole(value, name, 1, most)
     if not isinstance(prefix_cache, bool):
         raise ParameterError(f"prefix_cache must be True or False, not {shown(prefix_cache)}")
+    if beside is not None and (threads is not None or not isinstance(beside, Model)):
+        raise ParameterError("beside must be a loaded model, whose threads this one shares: leave threads out")
+    if beside is not None and beside.engine.core.closed:
+        raise StateError("beside: the model is closed")
+    shared = None if beside is None else beside.engine.context
     with memory_for(f"{path} (a lower `context`, a smaller dtype or fewer threads need less)"):
         limits = {
             "kv_dtype": kv_dtype,
@@ -109,10 +118,16 @@ def load(
             "kv_bytes": kv_bytes or 0,
             "prefix_cache": prefix_cache,
         }
-        return _load(locate(path), dtype, threads, limits, _reporter(progress))
+        return _load(locate(path), dtype, shared or threads, limits, _reporter(progress))
 
 
-def _load(source: ModelSource, dtype: str, threads: int | None, limits: Mapping[str, Any], report: Progress) -> Model:
+def _load(
+    source: ModelSource,
+    dtype: str,
+    threads: _core.Context | int | None,
+    limits: Mapping[str, Any],
+    report: Progress,
+) -> Model:
     tokenizer = load_tokenizer(source)
     config = source.config()
     stored = source.read_json("generation_config.json")
@@ -165,6 +180,8 @@ class _CoreBuilder:
 
     Attributes
     ----------
+    threads
+        How many, or the context of another model.
     limits
         What `_core.Model.create` and `open` both take.
     words
@@ -174,7 +191,7 @@ class _CoreBuilder:
     """
 
     dtype: str
-    threads: int | None
+    threads: _core.Context | int | None
     limits: Mapping[str, Any]
     report: Progress
     words: Callable[[int], dict[str, Any]]
@@ -209,6 +226,8 @@ class _CoreBuilder:
         return context, core, spec
 
     def _context(self, weight_bytes: int) -> _core.Context:
+        if isinstance(self.threads, _core.Context):
+            return self.threads
         return self.context or _core.Context(self.threads or 0, weight_bytes=weight_bytes)
 
 

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
-from fastlm.arguments import shown
-from fastlm.encoding import Encoding
+from fastlm.asynchronous import Asynchronous
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError
 from fastlm.generation import Request
@@ -20,7 +19,7 @@ from fastlm.tasks.forward import Outputs, Wanted, next_tokens, run_forward
 from fastlm.tokenizer.prompts import Prompt
 
 
-class Model(Encoding):
+class Model(Asynchronous):
     """A loaded model, from `fastlm.load`. Its methods may be called from several threads at once."""
 
     def __init__(self, engine: Engine) -> None:
@@ -53,7 +52,7 @@ class Model(Encoding):
 
     def close(self) -> None:
         """Free the weights once running calls have ended; the model cannot be used any more."""
-        self.engine.core.close()
+        self.engine.close()
 
     @property
     def context(self) -> int:
@@ -145,11 +144,8 @@ class Model(Encoding):
         ModelFormatError
             The template is malformed.
         """
-        variables = {} if template_kwargs is None else template_kwargs
-        if not isinstance(variables, Mapping):
-            raise ParameterError(f"template_kwargs must be a mapping, not {shown(variables)}")
-        given = {name: value for name, value in (("tools", tools), ("documents", documents)) if value is not None}
-        return self.generate(chat.chat_ids(self.engine, messages, {**variables, **given}), **params)
+        variables = chat.variables_of(tools, documents, template_kwargs)
+        return chat.chat(self.engine, messages, variables, params)
 
     def chat_prompt(self, /, messages: Sequence[Any], **variables: Any) -> list[int]:
         """Token ids of a conversation, ready for the answer; the template writes all special tokens itself.

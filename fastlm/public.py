@@ -16,7 +16,7 @@ from fastlm.errors import (
 from fastlm.generation import Request
 from fastlm.loading import load
 from fastlm.model import Model
-from fastlm.results import Chunk, Completion, TokenLogprob
+from fastlm.results import Chunk, Completion, TokenLogprob, ToolCall
 from fastlm.session import Session
 from fastlm.tasks.forward import Outputs
 from fastlm.tasks.labels import Label, Span
@@ -46,6 +46,7 @@ __all__ = [
     "Span",
     "StateError",
     "TokenLogprob",
+    "ToolCall",
     "UnsupportedError",
     "__version__",
     "load",

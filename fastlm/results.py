@@ -67,6 +67,15 @@ class Trace(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A function that the model wants to have called; `arguments` is JSON, as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A finished generation; `str()` gives its text.
 
@@ -82,6 +91,11 @@ class Completion:
         Of a beam search: the text's log probability, its end included, divided by tokens ** length_penalty.
     alternatives
         The other n - 1 completions when n > 1; of a beam search the next best ones.
+    reasoning
+        Of an answer of `chat`: what stood between <think> and </think>, which the text then lacks; None: nothing did.
+    tool_calls
+        Of an answer of `chat` that was given tools: the functions to call, which the text lacks, too; None: there were
+        no tools, or it is not known how this model writes calls.
     attentions, cross_attentions
         When asked for: of each written token, per layer, float32 (heads, S): how the token before it, which chose it,
         looked at the S tokens up to itself; and, of an encoder-decoder, at the S tokens of the source.
@@ -96,6 +110,8 @@ class Completion:
     logprobs: list[TokenLogprob] | None = None
     score: float | None = None
     alternatives: tuple[Completion, ...] = field(default=())
+    reasoning: str | None = None
+    tool_calls: tuple[ToolCall, ...] | None = None
     attentions: ByToken | None = field(default=None, compare=False)
     cross_attentions: ByToken | None = field(default=None, compare=False)
 

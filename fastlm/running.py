@@ -68,7 +68,7 @@ class DecodedText:
             end, length = min(found)
             self._held, self.stopped = "", True
             return text[: end + length]
-        tail = max((_overlap(text, s) for s in self._stop), default=0)
+        tail = max((overlap(text, s) for s in self._stop), default=0)
         self._held = text[len(text) - tail :]
         return text[: len(text) - tail]
 
@@ -77,7 +77,7 @@ def timings_of(p: _core.Progress) -> Timings:
     return Timings(p.prompt_seconds, p.decode_seconds, p.cpu_seconds, p.prompt_cpu_seconds, p.threads)
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Length of the longest proper beginning of a stop string that a text ends with."""
     return next((n for n in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:n])), 0)
 
@@ -151,9 +151,28 @@ class Run:
         if self._request is not None:
             self._request.close()
 
+    @property
+    def started(self) -> bool:
+        """False: it was cancelled before it began, and `advance` says so at once."""
+        return self._request is not None
+
+    @property
+    def traces(self) -> bool:
+        """Whether `result` takes steps of its own."""
+        return self._trace is not None
+
+    def post(self, inbox: _core.Inbox, number: int, wait_all: bool) -> None:
+        """Have the inbox told whenever `advance` would return at once."""
+        assert self._request is not None
+        self._request.post(inbox, number, self._whole(wait_all))
+
+    def _whole(self, wait_all: bool) -> bool:
+        """Whether to wait for the end: stop strings that are found here may come before."""
+        return wait_all and not (self._decoded is not None and self._p.stop)
+
     def advance(self, wait_all: bool) -> Chunk:
         """Wait for at least one more token, or for the end."""
-        whole = wait_all and not (self._decoded is not None and self._p.stop)
+        whole = self._whole(wait_all)
         self.flags.is_set()  # a flag that was set before counts, however soon all is written
         flags = self.flags if self.flags.flagged else None  # then a waiting thread need not be asked
         progress = UNSTARTED if self._request is None else self._request.wait(whole, flags)
@@ -191,24 +210,35 @@ class Run:
 
     def completion(self) -> Completion:
         """Run to the end."""
-        text, tokens, logprobs = [], [], []
+        chunks = []
         try:
             while self.finish is None:
-                chunk = self.advance(True)
-                text.append(chunk.text)
-                tokens += chunk.token_ids
-                logprobs += chunk.logprobs or []
+                chunks.append(self.advance(True))
         finally:
             self.close()
-        last = self._last
+        return self.result(chunks)
+
+    def usage(self, n_written: int) -> Usage:
+        """What was read, as far as it is known by now, and that so many tokens were written."""
+        return Usage(self._prompt_tokens, n_written, self._last.prefix_hit_tokens)
+
+    def result(self, chunks: Iterable[Chunk]) -> Completion:
+        """What all pieces are together, after the last one."""
+        text: list[str] = []
+        tokens: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        for chunk in chunks:
+            text.append(chunk.text)
+            tokens += chunk.token_ids
+            logprobs += chunk.logprobs or []
         assert self.finish is not None
         trace = Trace() if self._trace is None else self._trace(tokens)
         return Completion(
             text="".join(text),
             token_ids=tokens,
             finish_reason=self.finish,
-            usage=Usage(self._prompt_tokens, len(tokens), last.prefix_hit_tokens),
-            timings=timings_of(last),
+            usage=self.usage(len(tokens)),
+            timings=timings_of(self._last),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
             attentions=trace.attentions,

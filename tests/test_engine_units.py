@@ -15,6 +15,8 @@ NAMES = [
     "prefix",
     "engine",
     "queue",
+    "inbox",
+    "drive",
     "schedule",
     "line",
     "encoding",
@@ -62,6 +64,7 @@ CASES = {
     "unit_meter": ["alone", "together", "others", "bounded", "between", "unread", "meanwhile"],
     "unit_branches": ["alone", "crowd", "cancelled", "threads", "refused"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
+    "unit_drive": ["posts", "beside", "idle", "leave", "forks"],
     "unit_faults": [
         "no_room",
         "in_vain",

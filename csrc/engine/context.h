@@ -9,10 +9,18 @@
 #include "../kernels/kernels.h"
 #include "../base/threads.h"
 
+typedef struct flm_drive {           /* drive.h */
+    struct flm_engine *first, *last; /* with requests that it runs; the next one first */
+    flm_waiter *waiter;              /* of the driving thread; NULL: there is none */
+    unsigned era;                    /* of the gate, when that thread came */
+    int interrupted;                 /* it is to return */
+} flm_drive;
+
 struct flm_context {
     const flm_kernels *kernels;
     flm_pool *pool; /* run by the leader only */
     flm_gate gate;
+    flm_drive drive; /* guarded by the gate */
     unsigned n_threads;
     uint64_t kv_bytes;      /* what the pages of all its models may take together; guarded by the gate */
     flm_counters counters;  /* forwards, tokens, prefix hits: written by the leader; tiles[t] by thread t */

@@ -141,7 +141,7 @@ int flm_watch_ask(flm_watch *watch, double now) {
 static int stop_step(void *user) {
     flm_watch *watch = user;
     if (watch->clocked) flm_watch_ask(watch, flm_now());
-    return watch->request ? watch->abandons(watch) : watch->stopped;
+    return watch->abandons ? watch->abandons(watch) : watch->stopped;
 }
 
 void flm_engine_count(flm_engine *e, flm_watch *watch, double seconds) {

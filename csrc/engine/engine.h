@@ -50,6 +50,8 @@ typedef struct flm_engine {
     uint32_t max_items;  /* sequences in one step */
     flm_row_item *items; /* [max_items] */
     flm_queue queue;
+    struct flm_engine *next_driven; /* of its context's drive, while it is in there */
+    int driven;
 
     flm_meter meter;
     double last_seconds; /* how long the last step took, and how many tokens it had */
@@ -63,9 +65,9 @@ void flm_engine_destroy(flm_engine *engine);
 /* Who may stop a step, asked while it runs. */
 typedef struct flm_watch {
     flm_engine *engine;
-    const flm_poll *poll; /* of the leading thread, or NULL */
-    flm_request *request; /* that the leading thread waits for; NULL: the step is that thread's alone */
-    int (*abandons)(struct flm_watch *watch); /* where there is a request: whether to */
+    const flm_poll *poll;                     /* of the leading thread, or NULL */
+    flm_request *request;                     /* that the leading thread waits for, or NULL */
+    int (*abandons)(struct flm_watch *watch); /* of a step of requests: whether to; NULL: the step is that thread's */
     double asked;                             /* when poll was asked last (flm_now) */
     double now;                               /* when the last step ended */
     double seconds, threads;                  /* how long it took, and threads that took part, on average */

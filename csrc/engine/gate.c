@@ -146,15 +146,16 @@ void flm_waiter_destroy(flm_gate *gate, flm_waiter *waiter) {
     pthread_cond_destroy(&waiter->wake);
 }
 
-int flm_gate_wait(flm_gate *gate, flm_waiter *waiter) {
+/* Returns 0 after so many seconds in which nobody woke the waiter. */
+static int sleep_for(flm_gate *gate, flm_waiter *waiter, double seconds) {
     struct timespec until;
     clock_gettime(WAIT_CLOCK, &until);
-    until.tv_nsec += (long)(FLM_GATE_SECONDS * 1e9);
+    until.tv_sec += (time_t)seconds;
+    until.tv_nsec += (long)((seconds - (double)(time_t)seconds) * 1e9);
     if (until.tv_nsec >= 1000000000L) {
         until.tv_nsec -= 1000000000L;
         until.tv_sec++;
     }
-    if (waiter->queued != gate->era) enqueue(gate, waiter);
     waiter->asleep = 1;
     waiter->leads = 0;
     int rc = 0;
@@ -163,8 +164,20 @@ int flm_gate_wait(flm_gate *gate, flm_waiter *waiter) {
         rc = pthread_cond_timedwait(&waiter->wake, &gate->mutex, &until);
         atomic_store_explicit(&gate->inside, 1, memory_order_release);
     }
+    const int woken = !waiter->asleep;
     waiter->asleep = 0;
+    return woken;
+}
+
+int flm_gate_wait(flm_gate *gate, flm_waiter *waiter) {
+    if (waiter->queued != gate->era) enqueue(gate, waiter);
+    sleep_for(gate, waiter, FLM_GATE_SECONDS);
     return waiter->leads;
+}
+
+int flm_gate_idle(flm_gate *gate, flm_waiter *waiter, double seconds) {
+    dequeue(gate, waiter);
+    return sleep_for(gate, waiter, seconds);
 }
 
 void flm_gate_wake(flm_waiter *waiter) {

@@ -72,6 +72,8 @@ void flm_waiter_init(flm_waiter *waiter, const void *group);
 void flm_waiter_destroy(flm_gate *gate, flm_waiter *waiter);
 /* Sleep, unlocked, until woken or for some FLM_GATE_SECONDS. Returns 1 when the caller now leads. */
 int flm_gate_wait(flm_gate *gate, flm_waiter *waiter);
+/* Sleep out of the queue, where nobody hands the lead over, until woken (1) or for so long (0). */
+int flm_gate_idle(flm_gate *gate, flm_waiter *waiter, double seconds);
 void flm_gate_wake(flm_waiter *waiter);
 
 /* Lead, whatever it takes, for work that no other leader does. FLM_ERR_CANCELLED: poll said so, and the caller does not

@@ -123,6 +123,7 @@ static void show(flm_request *r, flm_progress *progress) {
         progress->text_bytes = r->branches->texts[0].n_released;
     }
     r->n_shown = r->n_written;
+    flm_post_look(&r->post);
 }
 
 /* Waiting inside the gate; outside of it after an error. */
@@ -198,6 +199,7 @@ void flm_request_destroy(flm_request *request) {
     flm_engine *e = request->engine;
     if (flm_gate_enter(e->gate, NULL)) return; /* forked in mid-step: see flm_session_destroy */
     request->disowned = 1;
+    flm_post_leave(&request->post);
     if (request->in_step) { /* the step's end does the rest */
         request->session->leaving = 1;
         flm_request_cancel(request);

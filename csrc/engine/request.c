@@ -160,5 +160,6 @@ int flm_request_satisfied(const flm_request *r) {
 }
 
 void flm_request_wake(flm_request *r) {
+    if (flm_request_satisfied(r)) flm_post_tell(&r->post);
     if (r->waiter && (flm_request_satisfied(r) || atomic_load(&r->cancelled))) flm_gate_wake(r->waiter);
 }

@@ -9,6 +9,7 @@
 
 #include "../text/text.h"
 #include "branches.h"
+#include "inbox.h"
 
 typedef enum flm_request_state { FLM_REQUEST_WAITING, FLM_REQUEST_ACTIVE, FLM_REQUEST_DONE } flm_request_state;
 
@@ -54,6 +55,8 @@ struct flm_request {
     flm_finish step_finish;
     flm_status step_status;
 
+    flm_post post; /* of a request that nobody waits for */
+
     /* The call that waits for it. */
     int awaited;
     flm_waiter *waiter; /* while it sleeps */
@@ -75,7 +78,7 @@ uint32_t flm_request_rows(const flm_request *request);
 int flm_request_reads_last(const flm_request *request);
 /* Has what the waiting call wants happened? */
 int flm_request_satisfied(const flm_request *request);
-/* Wake the waiting call if so, or if it should look at a cancellation. */
+/* Wake the waiting call if so, or if it should look at a cancellation; tell the inbox that it was posted to. */
 void flm_request_wake(flm_request *request);
 
 #endif

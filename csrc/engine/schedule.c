@@ -23,12 +23,13 @@ static uint32_t cancelled_in_step(const flm_engine *e) {
 
 int flm_schedule_abandons(flm_watch *watch) {
     flm_engine *e = watch->engine;
-    if (watch->stopped && !atomic_load(&watch->request->cancelled)) flm_request_cancel(watch->request);
+    flm_request *own = watch->request;
+    if (own && watch->stopped && !atomic_load(&own->cancelled)) flm_request_cancel(own);
     unsigned cancels = atomic_load(&e->queue.cancels);
     if (cancels == e->queue.cancels_checked) return 0;
     e->queue.cancels_checked = cancels;
     uint32_t n = cancelled_in_step(e);
-    int wanted = n > 0 || atomic_load(&watch->request->cancelled); /* that one may be waiting for pages */
+    int wanted = n > 0 || (own && atomic_load(&own->cancelled)); /* that one may be waiting for pages */
     return wanted && (n == e->queue.n_batch || !e->queue.must_complete);
 }
 

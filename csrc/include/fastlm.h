@@ -5,7 +5,8 @@
  *   argument, which then says what was wrong and what to do. Nothing prints, exits or aborts.
  * - Sizes are counts of elements unless the name ends in _bytes. Token ids are int32_t.
  * - Objects: a context owns threads; a model belongs to a context; sessions and requests belong to a
- *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL and never waits.
+ *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL and never waits, but for
+ *   flm_model_destroy where a step of flm_context_drive still holds the model.
  * - Calls on different objects, and calls of several threads on one model, are safe. One session or one
  *   request is used by one thread at a time, except flm_request_cancel, which any thread may call.
  * - After an error an object is as it was before the call, unless the call's comment says otherwise.
@@ -421,6 +422,36 @@ FLM_API void flm_request_cancel(flm_request *request);
 /* Cancels it if it still runs. If it is in a step, the session is free at the end of that step: the next call on the
  * session waits for it. */
 FLM_API void flm_request_destroy(flm_request *request);
+
+/* ---- requests that nobody waits for --------------------------------------------------------------
+ *
+ * For event loops: one thread runs the steps of any number of requests, and an inbox tells which of them have
+ * something new.
+ *
+ *     flm_request_post ──> flm_context_drive, in a thread of its own ──> descriptor ──> flm_inbox_take
+ *                                                                        ──> flm_request_wait, which returns at once
+ */
+
+typedef struct flm_inbox flm_inbox;
+
+/* descriptor: 8 bytes are written to it when requests come into the empty inbox: an eventfd or the writing end of a
+ * pipe, which does not block and whose other end stays open until the inbox is destroyed. */
+FLM_API flm_status flm_inbox_create(flm_context *context, int descriptor, flm_inbox **inbox, flm_error *error);
+/* Nothing is written to the descriptor any more. Requests that were posted to it may go on. */
+FLM_API void flm_inbox_destroy(flm_inbox *inbox);
+/* The ids of at most max_ids requests that have something new, in order; returns how many. Each comes once: the next
+ * time is after flm_request_wait has looked at it. */
+FLM_API size_t flm_inbox_take(flm_inbox *inbox, uint64_t *ids, size_t max_ids);
+/* Have flm_context_drive run a request, and the inbox told under this id when more tokens are written (wait_all = 0),
+ * and when it has ended. flm_request_wait with the same wait_all then returns without waiting; before, it waits. */
+FLM_API flm_status flm_request_post(flm_request *request, flm_inbox *inbox, uint64_t id, int wait_all,
+                                    flm_error *error);
+/* Run the steps of posted requests, of all models of the context by turns, beside calls of other threads, which go on
+ * as always. Sleeps while there are none; returns when there were none for idle_seconds, or when it is interrupted. One
+ * thread at a time; it does not take over what a request failed with: flm_request_wait tells. */
+FLM_API flm_status flm_context_drive(flm_context *context, double idle_seconds, flm_error *error);
+/* Have flm_context_drive return at the end of its step; where none runs, the next one returns at once. */
+FLM_API void flm_context_interrupt(flm_context *context);
 
 #ifdef __cplusplus
 }

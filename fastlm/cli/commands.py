@@ -59,7 +59,7 @@ def register(commands: Any) -> None:
     _prompt_options(generate)
     model_options(generate)
     adapter_option(generate)
-    _sampling_options(generate)
+    sampling_options(generate)
     generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
 
     chat = command(
@@ -71,7 +71,7 @@ def register(commands: Any) -> None:
     )
     model_options(chat)
     adapter_option(chat)
-    _sampling_options(chat)
+    sampling_options(chat)
     chat.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
 
     following = command(
@@ -135,7 +135,8 @@ def _prompt_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="PATH", help="take the prompt from this file, which is UTF-8")
 
 
-def _sampling_options(parser: argparse.ArgumentParser) -> None:
+def sampling_options(parser: argparse.ArgumentParser) -> None:
+    """What `Model.generate` takes."""
     group = parser.add_argument_group(
         "sampling", "defaults: the model's generation_config.json, then what is in brackets"
     )
@@ -151,7 +152,8 @@ def _sampling_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ignore-eos", action="store_true", default=None, help="write on where the model would end")
 
 
-def _params(args: argparse.Namespace) -> dict[str, Any]:
+def params_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of them that are given, for `Model.generate`."""
     stop = args.stop and [streams.utf8(text, "--stop") for text in args.stop]
     found = {name: getattr(args, name) for name, _, _ in SAMPLING}
     early = None if args.early_stopping is None else EARLY[args.early_stopping]
@@ -182,11 +184,11 @@ def _generate(args: argparse.Namespace) -> None:
         if args.json:
             from dataclasses import asdict
 
-            done = model.generate(prompt, **_params(args))
+            done = model.generate(prompt, **params_of(args))
             found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
             streams.write_json({"prompt": prompt, **found})
             return
-        params = _params(args)
+        params = params_of(args)
         beams = model.engine.parameters(params).num_beams > 1  # they say nothing before the end
         chunks = [model.generate(prompt, **params)] if beams else model.stream(prompt, **params)  # before the text
         if model.kind != "encoder-decoder":  # which does not go on with the text, but answers it
@@ -199,7 +201,7 @@ def _generate(args: argparse.Namespace) -> None:
 def _chat(args: argparse.Namespace) -> None:
     system = None if args.system is None else streams.utf8(args.system, "--system")
     with load_model(args) as model:
-        talk(model, args.model, system, _params(args))
+        talk(model, args.model, system, params_of(args))
 
 
 def _next(args: argparse.Namespace) -> None:

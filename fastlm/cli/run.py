@@ -34,7 +34,9 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm.cli.commands import register
     from fastlm.cli.encoders import register as register_encoders
     from fastlm.cli.evaluate import register as register_evaluation
+    from fastlm.cli.map import register as register_map
     from fastlm.cli.parser import Parser
+    from fastlm.cli.serve import register as register_server
     from fastlm.train.options import register as register_training
 
     parser = Parser(prog="fastlm", description="Language models on this computer's CPU.")
@@ -44,6 +46,8 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     register_encoders(commands)
     register_attention(commands)
     register_evaluation(commands)
+    register_map(commands)
+    register_server(commands)
     register_training(commands)
     try:
         args = parser.parse_args(argv)

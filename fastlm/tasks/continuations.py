@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fastlm import _core
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ParameterError
+from fastlm.parameters import CancelFlag
 
 BATCH_VALUES = 1 << 23  # logits in memory at a time: 32 MiB, and twice that as float64
 BATCH_TOKENS, BATCH_SEQUENCES = 4096, 64
@@ -60,8 +61,7 @@ def continuations(
     ContextLengthError, ParameterError
         A sequence has more tokens than the context and one, or none before those that are scored.
     """
-    if not engine.writes or engine.kind != "decoder":
-        raise engine.refusal("scores of tokens: this model is no decoder that writes")
+    _check(engine)
     jobs = _jobs(engine, given)
     found = [Scores(np.empty(n), np.empty(n, np.bool_)) for _, n in given]
     for batch in _batches(engine, jobs):
@@ -71,6 +71,18 @@ def continuations(
         if progress is not None:
             progress(sum(len(job.serves) for job in batch))
     return found
+
+
+def log_rows(engine: Engine, ids: Sequence[int], cancel: CancelFlag | None = None) -> Iterator[NDArray[np.float64]]:
+    """Natural log-probabilities of all tokens at the places of ids[1:], each given all before it, piece by piece."""
+    _check(engine)
+    for _, _, rows in _logits(engine, [_Job(tuple(ids[:-1]), len(ids) - 1, ())], cancel):
+        yield _log_softmax(rows)
+
+
+def _check(engine: Engine) -> None:
+    if not engine.writes or engine.kind != "decoder":
+        raise engine.refusal("scores of tokens: this model is no decoder that writes")
 
 
 def _jobs(engine: Engine, given: Sequence[Continuation]) -> list[_Job]:
@@ -104,12 +116,14 @@ def _batches(engine: Engine, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _logits(engine: Engine, batch: Sequence[_Job]) -> Iterator[tuple[_Job, int, NDArray[np.float32]]]:
+def _logits(
+    engine: Engine, batch: Sequence[_Job], cancel: CancelFlag | None = None
+) -> Iterator[tuple[_Job, int, NDArray[np.float32]]]:
     """Each job's logits in pieces, with the row at which a piece begins; a piece is valid until the next one."""
     begun = {job.before: engine.session() for job in batch}
     if reading := [(session, before) for before, session in begun.items() if before]:
         items = [_core.Item(session, np.array(before, np.int32), rows="none") for session, before in reading]
-        _core.forward(engine.core, items)
+        _core.forward(engine.core, items, cancel)
     most = max(1, BATCH_VALUES // engine.vocab)
     logits = np.empty((min(most, sum(job.rows for job in batch)), engine.vocab), np.float32)
     sessions = [begun[job.before].fork() for job in batch]
@@ -123,7 +137,7 @@ def _logits(engine: Engine, batch: Sequence[_Job]) -> Iterator[tuple[_Job, int, 
             items.append(
                 _core.Item(session, tokens, rows="all", logits=rows, whole=min(len(job.inputs) + 1, engine.longest))
             )
-        _core.forward(engine.core, items)
+        _core.forward(engine.core, items, cancel)
         yield from pieces
 
 
@@ -135,8 +149,12 @@ def _fill(scores: Scores, given: Continuation, skipped: int, at: int, rows: NDAr
     targets = np.array(given.ids[len(given.ids) - given.n :][begin : begin + len(rows)], np.int64)
     if not len(targets):
         return
+    scores.logprobs[begin : begin + len(targets)] = _log_softmax(rows)[np.arange(len(targets)), targets]
+    scores.greedy[begin : begin + len(targets)] = rows.argmax(axis=1) == targets
+
+
+def _log_softmax(rows: NDArray[np.float32]) -> NDArray[np.float64]:
     x = rows.astype(np.float64)
     x -= x.max(axis=1, keepdims=True)
-    chosen = x[np.arange(len(targets)), targets]
-    scores.logprobs[begin : begin + len(targets)] = chosen - np.log(np.exp(x, out=x).sum(axis=1))
-    scores.greedy[begin : begin + len(targets)] = rows.argmax(axis=1) == targets
+    x -= np.log(np.exp(x).sum(axis=1, keepdims=True))
+    return x

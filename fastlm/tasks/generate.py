@@ -14,6 +14,7 @@ from fastlm.arguments import items, shown
 from fastlm.engine import Engine
 from fastlm.errors import Cancelled, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
+from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Flags, Run
 from fastlm.tasks.traces import tracer
@@ -65,6 +66,24 @@ def _together(
         for group in groups:
             for run in group:
                 run.close()
+
+
+def start(
+    engine: Engine,
+    prompt: Prompt | Request,
+    params: Mapping[str, Any],
+    cancel: CancelFlag | None = None,
+    streams: bool = False,
+) -> list[Run]:
+    """The n runs of a request. cancel: set when an owner goes that does not wait for them in a thread."""
+    prompt, p = _one(engine, prompt, params)
+    if cancel is None:
+        return _start(engine, prompt, p)
+    if p.cancel is not None:
+        raise ParameterError("cancel: nobody would ask it here: cancel the task, or close the stream")
+    if streams:
+        p.check_stream()
+    return _start(engine, prompt, replace(p, cancel=cancel))
 
 
 def _one(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> tuple[Prompt, Parameters]:

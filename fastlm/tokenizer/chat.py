@@ -39,7 +39,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, where: str, tokens: Mapping[str, str]) -> None:
-        self._source = source
+        self.source = source
         self._where = where
         self._tokens = dict(tokens)
 
@@ -47,12 +47,12 @@ class ChatTemplate:
     def _template(self) -> Template:
         from fastlm.tokenizer.jinja.template import Template
 
-        return Template(self._source)
+        return Template(self.source)
 
     @property
     def reads_parts(self) -> bool:
         """Whether it seems to read contents as lists of parts, not as texts."""
-        return any(part in self._source for part in _PARTS)
+        return any(part in self.source for part in _PARTS)
 
     @property
     def names(self) -> frozenset[str]:
@@ -109,7 +109,7 @@ class ChatTemplate:
             "messages": shown_messages,
             "add_generation_prompt": field is None if prompted is None else prompted,
         }
-        text = None if field is None else mark_end(shown_messages, field, self._source)
+        text = None if field is None else mark_end(shown_messages, field, self.source)
         with _typed(self._where):
             from fastlm.tokenizer.jinja.meter import work_for
 
@@ -172,6 +172,10 @@ class ChatTemplates:
         variables = dict(variables)
         chosen = self._choose(variables.pop("chat_template", None), variables.get("tools") is not None)
         return chosen.conversation(messages, variables)
+
+    def source(self, variables: Mapping[Any, Any]) -> str:
+        """The text of the template that `render` takes."""
+        return self._choose(variables.get("chat_template"), variables.get("tools") is not None).source
 
     @property
     def reads_parts(self) -> bool:

@@ -1,0 +1,58 @@
+"""An OpenAI-compatible server: `fastlm serve`, or `app(models)`, an ASGI application to run or mount in one's own.
+
+It needs the extra: pip install 'fastlm[server]'. docs/server.md says what it answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.server.limits import Limits
+
+if TYPE_CHECKING:
+    from fastlm.model import Model
+
+__all__ = ["Limits", "app"]
+
+
+def app(
+    models: Mapping[str, Model] | Model,
+    *,
+    api_keys: Iterable[str] = (),
+    cors: Iterable[str] = (),
+    hosts: Iterable[str] = (),
+    limits: Limits | None = None,
+) -> Any:
+    """An ASGI application that answers for models.
+
+    Parameters
+    ----------
+    models
+        By the names that requests give; a model alone goes by "fastlm". They stay open when the application ends.
+    api_keys
+        Any of which a request must bring, `Authorization: Bearer KEY`; none: anybody may ask.
+    cors
+        Origins whose pages may ask, such as "https://example.org", or "*" for all; none: no page of another origin.
+    hosts
+        Names that the header Host may have; none: any.
+    limits
+        How much it takes on.
+
+    Raises
+    ------
+    UnsupportedError
+        Starlette is not installed.
+    """
+    try:
+        from fastlm.server.build import build
+    except ImportError as error:
+        raise UnsupportedError(f"the server needs its extra: pip install 'fastlm[server]' ({error})") from error
+    named = dict(models) if isinstance(models, Mapping) else {"fastlm": models}
+    if not named:
+        raise ParameterError("models: there is none to answer for")
+    keys = [key.encode("utf-8") for key in api_keys]
+    if not all(keys):
+        raise ParameterError("api_keys: one is empty")
+    return build(named, keys, list(cors), [host.lower().encode("ascii") for host in hosts], limits or Limits())

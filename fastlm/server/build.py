@@ -1,0 +1,125 @@
+"""The application: which path leads where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from fastlm.model import Model
+from fastlm.server.chat import chat
+from fastlm.server.completions import completions
+from fastlm.server.endpoints import Door, Handler, Post
+from fastlm.server.http import Receive, Scope, Send, reply, reply_text
+from fastlm.server.limits import Limits
+from fastlm.server.refusals import Refusal
+from fastlm.server.responses import responses
+from fastlm.server.service import Service
+from fastlm.server.tokens import detokenize, tokenize
+from fastlm.server.vectors import embeddings, rerank
+
+POSTS: dict[str, Handler] = {
+    "/v1/chat/completions": chat,
+    "/v1/completions": completions,
+    "/v1/responses": responses,
+    "/v1/embeddings": embeddings,
+    "/v1/rerank": rerank,
+    "/tokenize": tokenize,
+    "/detokenize": detokenize,
+}
+
+
+def build(
+    models: Mapping[str, Model], keys: Sequence[bytes], cors: Sequence[str], hosts: Sequence[bytes], limits: Limits
+) -> Starlette:
+    """See `fastlm.server.app`."""
+    service = Service(models, limits, keys, hosts)
+    routes = [Route(path, Post(path, service, handler), methods=["POST"]) for path, handler in POSTS.items()]
+    routes += [Route(path, Get(path, service, show), methods=["GET"]) for path, show in GETS.items()]
+    middleware = [Middleware(Door, service=service)]
+    if cors:
+        options = {"allow_origins": list(cors), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
+        middleware.insert(0, Middleware(CORSMiddleware, **options))
+    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refuse})
+
+
+async def _refuse(request: Any, error: Exception) -> Any:
+    """What Starlette refuses by itself, as all refusals look: the door answers."""
+    assert isinstance(error, HTTPException)
+    texts = {404: "there is nothing at this path", 405: "this path does not take this method"}
+    raise Refusal(error.status_code, texts.get(error.status_code, error.detail), headers=error.headers)
+
+
+class Get:
+    """An endpoint that shows something."""
+
+    def __init__(self, path: str, service: Service, show: Any) -> None:
+        self.path = path
+        self._service = service
+        self._show = show
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._show(self._service, scope)
+        if isinstance(found, dict):
+            await reply(send, found)
+        else:
+            kind, text = found
+            await reply_text(send, text.encode(), kind, headers=SAFE if kind.startswith("text/html") else None)
+
+
+# Nothing of another origin is loaded by the page, and no page of another origin shows it.
+SAFE = {
+    "content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+def _models(service: Service, scope: Scope) -> dict[str, Any]:
+    return {"object": "list", "data": [_card(service, name) for name in service.models]}
+
+
+def _model(service: Service, scope: Scope) -> dict[str, Any]:
+    name = scope["path_params"]["name"]
+    if name not in service.models:
+        raise Refusal(404, f"The model {name[:200]!r} does not exist", param="model", code="model_not_found")
+    return _card(service, name)
+
+
+def _card(service: Service, name: str) -> dict[str, Any]:
+    model = service.models[name]
+    return {
+        "id": name,
+        "object": "model",
+        "created": service.begun,
+        "owned_by": "fastlm",
+        "max_model_len": model.context,
+        "tasks": list(model.tasks),
+    }
+
+
+def _health(service: Service, scope: Scope) -> dict[str, Any]:
+    return {"status": "ok"}
+
+
+def _metrics(service: Service, scope: Scope) -> tuple[str, str]:
+    return "text/plain; version=0.0.4; charset=utf-8", service.metrics.text(service.models)
+
+
+def _page(service: Service, scope: Scope) -> tuple[str, str]:
+    return "text/html; charset=utf-8", files("fastlm.server").joinpath("page.html").read_text("utf-8")
+
+
+GETS = {
+    "/": _page,
+    "/health": _health,
+    "/metrics": _metrics,
+    "/v1/models": _models,
+    "/v1/models/{name:path}": _model,
+}

@@ -1,0 +1,119 @@
+"""Requests that write: started in a thread, run without one, answered whole or as a stream."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastlm.engine import Engine
+from fastlm.parameters import CancelFlag
+from fastlm.public import __version__
+from fastlm.results import Chunk, Completion, Usage
+from fastlm.running import Run
+from fastlm.server.metrics import Metrics
+from fastlm.server.refusals import refusing
+from fastlm.tasks import posted
+from fastlm.tasks.generate import start
+from fastlm.tokenizer.prompts import Prompt
+
+FINGERPRINT = f"fastlm-{__version__}"
+
+
+def made() -> int:
+    return int(time.time())
+
+
+def identity(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+def finish_of(reason: str) -> str:
+    """As OpenAI calls it."""
+    return "length" if reason == "length" else "stop"
+
+
+@dataclass(slots=True)
+class Job:
+    """The texts of one request.
+
+    Attributes
+    ----------
+    model
+        Its name.
+    prompts
+        Makes the prompts, in a thread, since it takes time; the flag is set when nobody waits for them any more.
+    params
+        Of `generate`; the n texts of the i-th prompt are choices i * n and those after it.
+    names
+        Of the fields that an error may be about; param: that which it is about where it names none.
+    """
+
+    model: str
+    engine: Engine
+    prompts: Callable[[CancelFlag], Sequence[Prompt]]
+    params: Mapping[str, Any]
+    metrics: Metrics
+    names: Sequence[str] = ()
+    param: str | None = None
+    begun: float = field(default_factory=time.monotonic)
+    runs: list[Run] = field(default_factory=list)
+
+    async def begin(self) -> None:
+        """Start the texts, or refuse the request."""
+        with refusing(self.names, self.param):
+            self.runs = await posted.begin(self._start)
+
+    def _start(self, cancel: CancelFlag) -> list[Run]:
+        runs: list[Run] = []
+        try:
+            prompts = self.prompts(cancel)
+            for prompt in prompts:
+                runs += start(self.engine, prompt, self.params, cancel)
+        except BaseException:
+            posted.close(runs)
+            raise
+        return runs
+
+    async def pieces(self, whole: bool) -> AsyncGenerator[tuple[int, Chunk], None]:
+        """What is written, by the number of the choice."""
+        first = not whole
+        with refusing(self.names, self.param):
+            texts = posted.pieces(self.engine, self.runs, whole)
+            try:
+                async for index, chunk in texts:
+                    if first:
+                        self.metrics.first_token(self.model, time.monotonic() - self.begun)
+                        first = False
+                    yield index, chunk
+            finally:
+                await texts.aclose()
+
+    async def completions(self) -> list[Completion]:
+        """All of them, whole."""
+        chunks: list[list[Chunk]] = [[] for _ in self.runs]
+        async for index, chunk in self.pieces(whole=True):
+            chunks[index].append(chunk)
+        return [run.result(own) for run, own in zip(self.runs, chunks, strict=True)]
+
+    def usage(self, written: Sequence[int]) -> Usage:
+        """Of all choices, which have so many tokens; a prompt counts once."""
+        n = self.params.get("n", 1)
+        each = [run.usage(count) for run, count in zip(self.runs, written, strict=True)]
+        read = [u.prompt_tokens for u in each[::n]]
+        cached = [min(u.cached_tokens, u.prompt_tokens) for u in each[::n]]
+        found = Usage(sum(read), sum(written), sum(cached))
+        self.metrics.used(self.model, found)
+        return found
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """As OpenAI's completions have it."""
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+    }

@@ -1,0 +1,137 @@
+"""Writing text for event loops: as generate.py, but that no thread waits for a request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from fastlm.arguments import items
+from fastlm.driving import Posted
+from fastlm.engine import Engine
+from fastlm.errors import error_of
+from fastlm.generation import Request
+from fastlm.parameters import CancelFlag
+from fastlm.results import Chunk, Completion
+from fastlm.running import Run
+from fastlm.tasks.chat import chat_ids
+from fastlm.tasks.generate import start
+from fastlm.tasks.replies import way_of
+from fastlm.tokenizer.prompts import Prompt
+
+Of = Callable[[int], AbstractContextManager[None]]  # where an error of the i-th is raised
+
+
+async def generate(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> Completion:
+    """See `Model.agenerate`."""
+    (done,) = await _together(engine, [prompt], params, lambda index: nullcontext())
+    return done
+
+
+async def batch(engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> list[Completion]:
+    """See `Model.abatch`."""
+    given = list(items(prompts, "prompts", "a list of prompts (agenerate() takes a single one)"))
+    return await _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"))
+
+
+async def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
+    """See `Model.astream`."""
+    runs = await begin(lambda cancel: start(engine, prompt, params, cancel, streams=True))
+    texts = pieces(engine, runs, whole=False)
+    try:
+        async for _, chunk in texts:
+            yield chunk
+    finally:
+        await texts.aclose()
+
+
+async def chat(
+    engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any], params: Mapping[str, Any]
+) -> Completion:
+    """See `Model.achat`."""
+    ids = await asyncio.to_thread(chat_ids, engine, messages, variables)
+    done, way = await generate(engine, ids, params), way_of(engine, ids, variables)
+    return done if way is None else way.apart(done)
+
+
+async def begin(started: Callable[[CancelFlag], list[Run]]) -> list[Run]:
+    """Runs that are started in a thread, since reading prompts takes time; it is asked to end if the task is."""
+    cancel = threading.Event()
+    try:
+        return await asyncio.to_thread(started, cancel)
+    except asyncio.CancelledError:
+        cancel.set()
+        raise
+
+
+async def pieces(
+    engine: Engine, runs: Sequence[Run], whole: bool, of: Of = lambda index: nullcontext()
+) -> AsyncGenerator[tuple[int, Chunk], None]:
+    """What runs write, with their places in the list, as it comes; each at its end if `whole`.
+
+    The runs are closed at the end, also at an early one.
+    """
+    event = asyncio.Event()
+    posted: dict[int, Posted] = {}
+    try:
+        for index, run in enumerate(runs):
+            with of(index):
+                posted[index] = Posted(engine, run, whole, event)
+        while posted:
+            await event.wait()
+            event.clear()
+            for index in [i for i, one in posted.items() if one.fresh]:
+                with of(index):
+                    posted[index].look()
+                    chunk = runs[index].advance(whole)
+                if runs[index].finish is not None:
+                    posted.pop(index).close()
+                    runs[index].close()
+                yield index, chunk
+    finally:
+        for one in posted.values():
+            one.close()
+        close(runs)
+
+
+def close(runs: Iterable[Run]) -> None:
+    """Cancel those that still run."""
+    for run in runs:
+        run.close()
+
+
+async def _together(
+    engine: Engine, prompts: Sequence[Prompt | Request], params: Mapping[str, Any], of: Of
+) -> list[Completion]:
+    """As generate.py's."""
+    owners: list[int] = []  # of each run: the number of its prompt
+
+    def started(cancel: CancelFlag) -> list[Run]:
+        runs: list[Run] = []
+        try:
+            for index, prompt in enumerate(prompts):
+                with of(index):
+                    runs += start(engine, prompt, params, cancel)
+                owners.extend([index] * (len(runs) - len(owners)))
+        except BaseException:
+            close(runs)
+            raise
+        return runs
+
+    runs = await begin(started)
+    chunks: list[list[Chunk]] = [[] for _ in runs]
+    async for at, chunk in pieces(engine, runs, True, lambda at: of(owners[at])):
+        chunks[at].append(chunk)
+    found: list[list[Completion]] = [[] for _ in prompts]
+    for at, run in enumerate(runs):
+        with of(owners[at]):
+            found[owners[at]].append(await _result(run, chunks[at]))
+    return [replace(first, alternatives=tuple(others)) if others else first for first, *others in found]
+
+
+async def _result(run: Run, chunks: Sequence[Chunk]) -> Completion:
+    """In a thread where it takes steps of its own."""
+    return await asyncio.to_thread(run.result, chunks) if run.traces else run.result(chunks)
