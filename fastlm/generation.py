@@ -23,7 +23,7 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_beams", "length_penalty",
     "early_stopping", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "forced_bos_token_id",
     "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "logit_bias", "logprobs",
-    "echo", "attentions", "adapter", "cancel",
+    "echo", "attentions", "adapter", "source_lang", "target_lang", "cancel",
 )
 REFUSED = {  # what this version does not have
     "draft": "this version has no drafts",
@@ -39,6 +39,7 @@ ELSEWHERE = {
 }
 # Values that a greedy choice honours, too; and those that count for nothing without beams.
 FILTERS = {"top_k": (0, 1), "top_p": (1,), "min_p": (0,), "typical_p": (1,)}
+LANGUAGES = ("source_lang", "target_lang")
 OF_BEAMS = {"length_penalty": 1, "early_stopping": False}
 # fmt: on
 DEFAULT_MAX_TOKENS = 256
@@ -70,6 +71,8 @@ class Parameters:
     attentions: bool
     cancel: CancelFlag | None
     adapter: str | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
     lengths: tuple[int | None, int | None] = (None, None)  # least and most of the sequence that the text ends
 
     @property
@@ -82,6 +85,10 @@ class Parameters:
         bounds = {} if most is None else {"max_tokens": max(most - n, 0)}
         bounds |= {} if least is None else {"min_tokens": max(least - n, 0)}
         return replace(self, sampling={**self.sampling, **bounds}, lengths=(None, None))
+
+    def beginning_with(self, token: int) -> Parameters:
+        """Of a text whose first token is this one."""
+        return replace(self, sampling={**self.sampling, "forced_bos": token})
 
     def check_stream(self) -> None:
         """Refuse what a stream cannot give."""
@@ -119,11 +126,17 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
         attentions=p.flag("attentions"),
         cancel=p.cancel(),
         adapter=adapter_name(given.get("adapter")),
+        source_lang=p.text("source_lang"),
+        target_lang=p.text("target_lang"),
         lengths=(
             None if least else p.integer("min_length", None, 0, UINT32),
             None if most else p.integer("max_length", None, 0, UINT32),
         ),
     )
+    if kind != "encoder-decoder" and (name := next((n for n in LANGUAGES if given.get(n) is not None), None)):
+        raise ParameterError(f"{name}: this model is no encoder-decoder: say in the prompt what it is to write")
+    if found.target_lang is not None and "forced_bos_token_id" in given:
+        raise ParameterError("target_lang and forced_bos_token_id both say how the text begins: give one of them")
     _check_greedy(given, found.sampling)
     _check_beams(found)
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from fastlm.engine import Engine
 from fastlm.errors import ModelFileError, ModelFormatError, ParameterError, StateError, UnsupportedError, memory_for
 from fastlm.generation_config import check_settings, legacy_settings, not_honoured
 from fastlm.model import Model
+from fastlm.progress import Progress, reporter
 from fastlm.tokenizer.chat import load_templates
 from fastlm.tokenizer.load import load_tokenizer, missing_tokenizer
 from fastlm.tokenizer.prompts import Prompts
@@ -37,8 +37,6 @@ DTYPES = ("auto", "float32", "float16", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 PACKAGED = Path(__file__).with_name("box") / "box.flm"  # the model that the package carries
 BLOCK_BYTES = 8 << 20  # of a tensor in flight between file and packed weights
-
-Progress = Callable[[int, int, str], None]
 
 
 def load(
@@ -118,7 +116,7 @@ def load(
             "kv_bytes": kv_bytes or 0,
             "prefix_cache": prefix_cache,
         }
-        return _load(locate(path), dtype, shared or threads, limits, _reporter(progress))
+        return _load(locate(path), dtype, shared or threads, limits, reporter(progress))
 
 
 def _load(
@@ -291,19 +289,3 @@ def _fill(core: _core.Model, binding: Binding, report: Progress) -> None:
                 raise ModelFormatError(f"{source.file}: {source.tensor}: {error}") from None
             report(done + tensor.bytes * end // tensor.rows, total, tensor.name)
         done += tensor.bytes
-
-
-def _reporter(progress: Progress | bool | None) -> Progress:
-    if callable(progress):
-        return progress
-    if not isinstance(progress, bool | None):
-        raise ParameterError(f"progress must be a function, True or False, not {shown(progress)}")
-    return _bar if progress else lambda done, total, name: None
-
-
-def _bar(done: int, total: int, name: str) -> None:
-    part = done / total if total else 1.0
-    filled = round(30 * part)
-    end = "\n" if done == total else ""
-    sys.stderr.write(f"\r[{'#' * filled}{' ' * (30 - filled)}] {done / 1e6:.0f} / {total / 1e6:.0f} MB{end}")
-    sys.stderr.flush()

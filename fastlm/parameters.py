@@ -61,6 +61,12 @@ class Reader:
             raise ParameterError(f"{name} holds a lone surrogate, which UTF-8 cannot say")
         return tuple(found)
 
+    def text(self, name: str) -> str | None:
+        value = self.values.get(name)
+        if not isinstance(value, str | None):
+            raise ParameterError(f"{name} must be a string, not {shown(value)}")
+        return value
+
     def ids(self, name: str, vocab: int) -> list[int]:
         """Token ids; one may stand alone."""
         value = self.values.get(name, ())

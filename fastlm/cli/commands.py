@@ -41,6 +41,8 @@ SAMPLING: tuple[tuple[str, type, str], ...] = (
     ("no_repeat_ngram_size", int, "so many tokens never follow each other twice (0: off)"),
     ("num_beams", int, "texts that a beam search compares; it shows the best one at the end (1: off)"),
     ("length_penalty", float, "of beams: above 0 favours long texts, below 0 short ones (1)"),
+    ("source_lang", str, "the language of a text to translate, as the model names it (as the model says)"),
+    ("target_lang", str, "the language to write, of translators of several (none)"),
     ("seed", int, "the same seed draws the same text (drawn itself, and shown by --json)"),
 )
 EARLY: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}

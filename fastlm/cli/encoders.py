@@ -67,7 +67,7 @@ def _embed(args: argparse.Namespace) -> None:
         return model.embed(texts, **options)
 
     if args.out is None or not args.out.endswith(".npy"):
-        _run(args, work, _vector_record, lambda item, vector: " ".join(vector.astype(str)) + "\n")
+        over_texts(args, work, _vector_record, lambda item, vector: " ".join(vector.astype(str)) + "\n")
         return
     given = items(args)
     with load_model(args) as model:
@@ -109,7 +109,7 @@ def _register_classify(commands: Any) -> None:
 
 def _classify(args: argparse.Namespace) -> None:
     labels = args.label and [streams.utf8(label, "--label") for label in args.label]
-    _run(
+    over_texts(
         args,
         lambda model, texts: model.classify(texts, labels=labels, top_k=args.top_k, adapter=adapter_of(args)),
         lambda item, found: {"text": item.text, "labels": [asdict(label) for label in found]},
@@ -135,7 +135,7 @@ def _register_tag(commands: Any) -> None:
 
 
 def _tag(args: argparse.Namespace) -> None:
-    _run(
+    over_texts(
         args,
         lambda model, texts: [model.tag(text, adapter=adapter_of(args)) for text in texts],
         lambda item, found: {"text": item.text, "spans": [asdict(span) for span in found]},
@@ -168,7 +168,7 @@ def _fill_mask(args: argparse.Namespace) -> None:
         headings = [item.text, *(f"mask {i}" for i in range(2, len(gaps) + 1))]
         return "".join(table(h, [(x.score, x.text) for x in gap]) for h, gap in zip(headings, gaps, strict=True))
 
-    _run(
+    over_texts(
         args,
         work,
         lambda item, gaps: {"text": item.text, "masks": [[asdict(filled) for filled in gap] for gap in gaps]},
@@ -204,7 +204,7 @@ def _answer(args: argparse.Namespace) -> None:
         spans = [{"score": x.score, "text": x.text, "start": x.start, "end": x.end} for x in found]
         return {"question": question, "context": item.text, "answers": spans}
 
-    _run(
+    over_texts(
         args,
         lambda model, texts: [model.answer(question, text, args.top_k, adapter=adapter_of(args)) for text in texts],
         record,
@@ -250,7 +250,7 @@ def _rerank(args: argparse.Namespace) -> None:
             put({"index": index, "score": score, "document": document}, f"{score:9.4f}  {line_of(document)}\n")
 
 
-def _run(
+def over_texts(
     args: argparse.Namespace,
     work: Work,
     record: Callable[[Item, Any], dict[str, Any]],

@@ -37,6 +37,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm.cli.map import register as register_map
     from fastlm.cli.parser import Parser
     from fastlm.cli.serve import register as register_server
+    from fastlm.cli.translate import register as register_translation
     from fastlm.train.options import register as register_training
 
     parser = Parser(prog="fastlm", description="Language models on this computer's CPU.")
@@ -44,6 +45,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     register(commands)
     register_encoders(commands)
+    register_translation(commands)
     register_attention(commands)
     register_evaluation(commands)
     register_map(commands)

@@ -105,13 +105,14 @@ def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
         what = "an encoder" if engine.kind == "encoder" else "a decoder without a head for words"
         raise UnsupportedError(f"{what} writes no text; this one can {', '.join(engine.tasks)}, and forward()")
     engine = engine.adapted(p.adapter)
-    ids = engine.prompts.ids(prompt)
+    ids = engine.prompts.ids(prompt, source_lang=p.source_lang)
+    begins, p = _target(engine, p)
     echo = engine.prompts.echo(prompt, ids, p.echo)
     first = engine.session()
     n = p.n if p.num_beams == 1 else 1  # beams find several texts
     sequences: list[_core.Session | None] = [None] * n  # cancelled before they are there
     try:
-        left = _read(engine, first, ids, n, p)
+        left = _read(engine, first, ids, n, p, begins)
         sequences = [first, *(first.fork() for _ in range(n - 1))]
     except Cancelled:
         left = []
@@ -125,23 +126,28 @@ def _start(engine: Engine, prompt: Prompt, p: Parameters) -> list[Run]:
     return runs
 
 
-def _read(engine: Engine, session: _core.Session, ids: list[int], n: int, p: Parameters) -> list[int]:
+def _target(engine: Engine, p: Parameters) -> tuple[int | None, Parameters]:
+    """What a decoder beside an encoder begins with, and the parameters, by the language that it is to write."""
+    if engine.kind != "encoder-decoder":
+        return None, p
+    if p.target_lang is None:
+        return engine.decoder_start, p
+    token = engine.prompts.target_start(p.target_lang)
+    languages = engine.prompts.needed_tokenizer().languages
+    if languages is not None and not languages.before:  # mBART: a text begins with what a source ends with
+        return token, p
+    return engine.decoder_start, p.beginning_with(token)
+
+
+def _read(
+    engine: Engine, session: _core.Session, ids: list[int], n: int, p: Parameters, begins: int | None
+) -> list[int]:
     """Have the sequence read what its n forks share; returns what each of them begins with."""
-    if engine.kind == "encoder-decoder":
-        start = _decoder_start(engine)
+    if begins is not None:
         session.set_source(np.array(ids, np.int32))
-        return [start]
+        return [begins]
     if n == 1:
         return ids
     if len(ids) > 1:
         _core.forward(engine.core, [_core.Item(session, np.array(ids[:-1], np.int32), rows="none")], p.cancel)
     return ids[-1:]
-
-
-def _decoder_start(engine: Engine) -> int:
-    start = engine.info["decoder_start"]
-    if start is None:
-        raise ParameterError(
-            "config.json names no decoder_start_token_id in the vocabulary: the decoder has nothing to start from"
-        )
-    return int(start)
