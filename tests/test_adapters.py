@@ -14,6 +14,7 @@ from bert_models import save_bert
 from models import add_byte_tokenizer, byte_shape, save_llama
 
 import fastlm
+from fastlm import _core
 from fastlm.cli import main
 from fastlm.errors import ParameterError, StateError, UnsupportedError
 
@@ -230,3 +231,18 @@ def test_commands(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "LoRA adapter" in shown and "rank 3" in shown and "q_proj" in shown
     assert main(["generate", prompt, "--model", model, "--adapter", model]) != 0
     assert "adapter_config.json" in capsys.readouterr().err
+
+
+def test_a_source_that_a_forward_encodes_is_read_with_the_adapter() -> None:
+    golden = Path(__file__).with_name("golden")
+    found = []
+    with fastlm.load(golden / "t5_gated", dtype="float32", threads=1) as model:
+        model.load_adapter("a", golden / "adapters/t5_gated_dora")
+        engine = model.engine.adapted("a")
+        for read in (_core.Session.encode, _core.Session.set_source):
+            session = engine.session()
+            read(session, np.arange(5, 12, dtype=np.int32))
+            logits = np.empty((1, model.vocab), np.float32)
+            _core.forward(engine.core, [_core.Item(session, np.array([0], np.int32), rows="last", logits=logits)])
+            found.append(logits)
+    assert np.array_equal(*found)

@@ -297,7 +297,7 @@ static flm_status run_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
     flm_status status = FLM_OK;
     for (size_t i = 0; i < n_parts && !status; i++) status = admit_part(&parts[i], error);
     for (size_t i = 0; i < n_parts && !status; i++)
-        status = flm_encode_source(e, parts[i].session->source, watch, error);
+        status = flm_encode_source(e, parts[i].session, watch, error);
     return status ? status : decode_parts(e, parts, n_parts, watch, error);
 }
 

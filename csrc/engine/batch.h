@@ -29,7 +29,7 @@ typedef struct flm_part {
 flm_status flm_encode_parts(flm_engine *engine, flm_part *parts, size_t n_parts, flm_watch *watch, flm_error *error);
 
 /* Encode an admitted source, unless that was done before; NULL: nothing. */
-flm_status flm_encode_source(flm_engine *engine, flm_source *source, flm_watch *watch, flm_error *error);
+flm_status flm_encode_source(flm_engine *engine, const flm_session *session, flm_watch *watch, flm_error *error);
 
 /* ---- batch.c, for both ---- */
 

@@ -98,9 +98,11 @@ flm_status flm_encode_parts(flm_engine *e, flm_part *parts, size_t n_parts, flm_
     return status;
 }
 
-flm_status flm_encode_source(flm_engine *e, flm_source *source, flm_watch *watch, flm_error *error) {
+flm_status flm_encode_source(flm_engine *e, const flm_session *session, flm_watch *watch, flm_error *error) {
+    flm_source *source = session->source;
     if (!source || source->encoded) return FLM_OK;
     flm_part part = flm_encode_part_of(source);
+    part.adapter = session->adapter;
     const flm_status status = flm_encode_parts(e, &part, 1, watch, error);
     source->encoded = !status;
     return status;
