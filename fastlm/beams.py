@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from fastlm import _core
-from fastlm.results import Completion, Usage
+from fastlm.results import Chunk, Completion, Usage
 from fastlm.running import UNSTARTED, DecodedText, Run, timings_of
 
 NOTHING = _core.Best([], b"", None, "cancelled")
@@ -14,18 +15,22 @@ NOTHING = _core.Best([], b"", None, "cancelled")
 class BeamRun(Run):
     """A beam search in progress; its completion is the best text, with the n - 1 next ones as alternatives."""
 
-    def completion(self) -> Completion:
-        """Run to the end."""
+    _found: list[Completion]
+
+    def advance(self, wait_all: bool) -> Chunk:
+        """Run to the end: before it nothing is known. What it found is kept, for `result`."""
         request = self._request
-        try:
-            self.flags.is_set()
-            flags = self.flags if self.flags.flagged else None
-            last = UNSTARTED if request is None else request.wait(True, flags)
-            found = [] if request is None else [request.best(i) for i in range(min(self._p.n, last.n_best))]
-        finally:
-            self.close()
+        self.flags.is_set()
+        flags = self.flags if self.flags.flagged else None
+        last = self._last = UNSTARTED if request is None else request.wait(True, flags)
+        found = [] if request is None else [request.best(i) for i in range(min(self._p.n, last.n_best))]
         self.finish = last.finish or "cancelled"
-        first, *others = [self._completed(text, last) for text in found or [NOTHING]]
+        self._found = [self._completed(text, last) for text in found or [NOTHING]]
+        return Chunk(self._found[0].text, self._found[0].token_ids, self.finish)
+
+    def result(self, chunks: Iterable[Chunk]) -> Completion:
+        """All that was found; the pieces say no more."""
+        first, *others = self._found
         return replace(first, alternatives=tuple(others))
 
     def _completed(self, best: _core.Best, last: _core.Progress) -> Completion:

@@ -32,7 +32,14 @@ def with_merged(engine: Engine, name: str) -> Engine:
     with memory_for(f"the model with {chosen.folder}"):
         context, core, spec = rebuild(lambda weights: weights)
     made = replace(
-        engine, core=core, context=context, spec=spec, info=core.info(), adapters=Adapters(), rebuild=rebuild
+        engine,
+        core=core,
+        context=context,
+        spec=spec,
+        info=core.info(),
+        adapters=Adapters(),
+        rebuild=rebuild,
+        on_close=set(),
     )
     for other, loaded in others.items():
         made.adapters.load(made, other, loaded.folder, loaded.scale)

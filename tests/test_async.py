@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from adapter_folders import low_rank, save_adapter
 from folder_models import BASES, save_decoder
 from models import Shape, save_sparse_llama
 
@@ -175,6 +176,20 @@ def test_errors(model: fastlm.Model) -> None:
     asyncio.run(ask())
 
 
+def test_beams_give_what_they_give_threads(model: fastlm.Model) -> None:
+    params: Any = {"num_beams": 3, "n": 2, "temperature": 0, "max_tokens": 8}
+
+    async def ask() -> list[fastlm.Completion]:
+        return [await model.agenerate("Once", **params), *await model.abatch(["There", "Once"], **params)]
+
+    expected = [model.generate(text, **params) for text in ("Once", "There", "Once")]
+    for found, wanted in zip(asyncio.run(ask()), expected, strict=True):
+        assert len(wanted.alternatives) == 1 and wanted.score is not None
+        for one, other in zip((found, *found.alternatives), (wanted, *wanted.alternatives), strict=True):
+            assert (one.text, one.token_ids, one.score) == (other.text, other.token_ids, other.score)
+            assert (one.finish_reason, one.usage.prompt_tokens) == (other.finish_reason, other.usage.prompt_tokens)
+
+
 def test_closing_a_model_ends_its_requests(tmp_path: Path) -> None:
     model = fastlm.load(save_sparse_llama(tmp_path, SLOW), threads=1)
 
@@ -185,6 +200,26 @@ def test_closing_a_model_ends_its_requests(tmp_path: Path) -> None:
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
 
     assert all(isinstance(error, fastlm.StateError) for error in asyncio.run(ask()))
+
+
+def test_closing_a_merged_model_leaves_the_requests_of_the_old_one(tmp_path: Path) -> None:
+    """Their loop does not wait for them, and they go on."""
+    model = fastlm.load(save_sparse_llama(tmp_path / "model", SLOW), threads=1)
+    model.load_adapter("a", save_adapter(tmp_path / "a", low_rank(SLOW)))
+
+    async def ask() -> tuple[float, fastlm.Completion]:
+        task = asyncio.create_task(model.agenerate([1, 2], max_tokens=400, adapter="a"))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(model.merge_adapter, "a")
+        assert not task.done()
+        model.close()
+        start = time.monotonic()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return time.monotonic() - start, await task
+
+    seconds, done = asyncio.run(ask())
+    assert seconds < 0.5 and len(done.token_ids) == 400
 
 
 def test_nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
