@@ -30,6 +30,12 @@ def identity(prefix: str) -> str:
     return prefix + secrets.token_hex(12)
 
 
+def _params(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Beams that generation_config.json asks for give way to what a request says that they cannot honour."""
+    drawn = given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
+    return {**given, "num_beams": 1} if drawn or given.get("n", 1) > 1 else given
+
+
 def finish_of(reason: str) -> str:
     """As OpenAI calls it."""
     return "length" if reason == "length" else "stop"
@@ -68,10 +74,11 @@ class Job:
 
     def _start(self, cancel: CancelFlag) -> list[Run]:
         runs: list[Run] = []
+        params = _params(self.params)
         try:
             prompts = self.prompts(cancel)
             for prompt in prompts:
-                runs += start(self.engine, prompt, self.params, cancel)
+                runs += start(self.engine, prompt, params, cancel)
         except BaseException:
             posted.close(runs)
             raise

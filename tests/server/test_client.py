@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
+from models import add_byte_tokenizer, byte_shape, save_llama
+from served import running
 
 import fastlm
+from fastlm.server import app
 
 STORY = "Once upon a time"
 HELLO: list[Any] = [{"role": "system", "content": "s"}, {"role": "user", "content": "Hello"}]
@@ -213,3 +217,23 @@ def test_health_metrics_and_page(server: Any, client: openai.OpenAI) -> None:
     status, headers, page = server.get("/")
     assert status == 200 and b"/v1/chat/completions" in page and b"//" not in page.split(b"<script>")[0]
     assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_beams_of_a_model_give_way(tmp_path: Path) -> None:
+    """generation_config.json asks for beams: they count until a request wants what they cannot give."""
+    folder = add_byte_tokenizer(save_llama(tmp_path, byte_shape()))
+    (folder / "generation_config.json").write_text('{"num_beams": 3}')
+    with fastlm.load(folder, threads=1) as model, running(app(model)) as server:
+
+        def texts(**fields: Any) -> list[str]:
+            body = {"model": "fastlm", "prompt": ["One", "Two"], "max_tokens": 6, **fields}
+            status, _, answer = server.post("/v1/completions", body)
+            assert status == 200, answer
+            return [choice["text"] for choice in answer["choices"]]
+
+        beams, greedy = ([model.generate(p, max_tokens=6, num_beams=n).text for p in ("One", "Two")] for n in (3, 1))
+        assert beams != greedy
+        assert texts() == texts(temperature=0) == beams
+        assert texts(logprobs=1) == texts(stop=["\x00\x01"]) == greedy
+        assert texts(n=2) == [text for text in greedy for _ in range(2)]
+        assert len(texts(temperature=0.7, n=4)) == 8
