@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -73,3 +74,38 @@ def test_command_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(folder), "--kv-bytes", "1"]) == 1
     assert "kv_bytes is 1" in capsys.readouterr().err
     assert main(["info", str(folder), "--kv-bytes", "1000000"]) == 0
+
+
+def pages(path: Path, n: int) -> fastlm.Model:
+    """With memory for n pages."""
+    with fastlm.load(path, dtype="float32", threads=1) as model:
+        page = 64 * model.memory()["kv_bytes_per_token"]
+    return fastlm.load(path, dtype="float32", threads=1, kv_bytes=n * page)
+
+
+def test_a_known_prefix_takes_no_page_that_was_promised(folder: Path) -> None:
+    """The first request was promised three pages of four, two of which are kept for a prefix that the second has."""
+    prompt = [5 + i % 80 for i in range(130)]
+    requests = [
+        fastlm.Request([7], max_tokens=140, ignore_eos=True),
+        fastlm.Request(prompt, max_tokens=20, ignore_eos=True),
+    ]
+    with fastlm.load(folder, dtype="float32", threads=1) as model:
+        expected = [done.token_ids for done in model.batch(requests)]
+    with pages(folder, 4) as model:
+        model.generate(prompt, max_tokens=1)
+        with model.session() as idle:
+            idle.generate([9], max_tokens=1)
+            assert [done.token_ids for done in model.batch(requests)] == expected
+
+
+def test_several_texts_wait_for_memory_as_one_does(folder: Path) -> None:
+    prompt = [5 + i % 80 for i in range(60)]
+
+    async def ask(model: fastlm.Model) -> None:
+        first = [model.agenerate(prompt, max_tokens=190, ignore_eos=True) for _ in range(4)]
+        others = [model.agenerate(prompt[::-1], max_tokens=3, n=2) for _ in range(8)]
+        await asyncio.gather(*first, *others)
+
+    with pages(folder, 4) as model:
+        asyncio.run(ask(model))

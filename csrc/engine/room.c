@@ -12,10 +12,11 @@ static flm_kv_pool *pool_of(const flm_engine *engine, store of) {
     return of == OWN ? engine->decoder_pool : engine->cross_pool;
 }
 
-/* Pages that nobody uses and nobody was promised. A source has its pages as soon as it is admitted. */
-static size_t spare_pages(const flm_engine *engine, store of) {
-    const size_t free_pages = flm_kv_pool_free_pages(pool_of(engine, of)), promised = of == OWN ? engine->promised : 0;
-    return free_pages > promised ? free_pages - promised : 0;
+/* Whether n pages are free beside those that were promised. A source has its pages as soon as it is admitted. Free ones
+ * may be too few for the promises until others lose theirs: a prefix that was found takes free pages. */
+static int has_room(const flm_engine *engine, store of, size_t n_free, size_t n) {
+    const size_t promised = of == OWN ? engine->promised : 0;
+    return n_free >= promised + n;
 }
 
 /* The pages of a session that others may have; NULL: none. */
@@ -36,13 +37,14 @@ static size_t evictable_pages(const flm_engine *engine, store of) {
 }
 
 static int can_have(const flm_engine *engine, store of, size_t n) {
-    return spare_pages(engine, of) >= n || spare_pages(engine, of) + evictable_pages(engine, of) >= n;
+    const size_t n_free = flm_kv_pool_free_pages(pool_of(engine, of));
+    return has_room(engine, of, n_free, n) || has_room(engine, of, n_free + evictable_pages(engine, of), n);
 }
 
 /* Have n pages to spare, which can be. Sessions lose pages only if that makes room: a request that is too large for
  * now asks at every step, and must not keep all other chats cold. */
 static void make_room(flm_engine *engine, store of, size_t n) {
-    while (spare_pages(engine, of) < n) {
+    while (!has_room(engine, of, flm_kv_pool_free_pages(pool_of(engine, of)), n)) {
         flm_session *oldest = NULL;
         for (flm_session *s = engine->sessions; s; s = s->after)
             if (evictable(s, of) && (!oldest || s->last_use < oldest->last_use)) oldest = s;
