@@ -103,9 +103,12 @@ def test_several_texts_wait_for_memory_as_one_does(folder: Path) -> None:
     prompt = [5 + i % 80 for i in range(60)]
 
     async def ask(model: fastlm.Model) -> None:
-        first = [model.agenerate(prompt, max_tokens=190, ignore_eos=True) for _ in range(4)]
-        others = [model.agenerate(prompt[::-1], max_tokens=3, n=2) for _ in range(8)]
-        await asyncio.gather(*first, *others)
+        for _ in range(5):
+            stream = model.astream(prompt, max_tokens=190, ignore_eos=True)  # which needs all pages
+            await anext(stream)
+            done = await model.agenerate(prompt[::-1], max_tokens=3, ignore_eos=True, n=2)
+            await stream.aclose()
+            assert done.token_ids == done.alternatives[0].token_ids and len(done.token_ids) == 3
 
     with pages(folder, 4) as model:
         asyncio.run(ask(model))

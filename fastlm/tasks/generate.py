@@ -12,7 +12,7 @@ import numpy as np
 from fastlm import _core
 from fastlm.arguments import items, shown
 from fastlm.engine import Engine
-from fastlm.errors import Cancelled, ParameterError, UnsupportedError, error_of
+from fastlm.errors import Cancelled, ModelMemoryError, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
@@ -149,5 +149,9 @@ def _read(
     if n == 1:
         return ids
     if len(ids) > 1:
-        _core.forward(engine.core, [_core.Item(session, np.array(ids[:-1], np.int32), rows="none")], p.cancel)
+        item = _core.Item(session, np.array(ids[:-1], np.int32), rows="none")
+        try:
+            _core.forward(engine.core, [item], p.cancel)
+        except ModelMemoryError:  # beside what runs now: requests wait for their turn, and each reads it then
+            return ids
     return ids[-1:]
