@@ -20,12 +20,22 @@ BASE_FLAGS = ("-std=c11", "-ffp-contract=off", "-fno-math-errno", "-fPIC", "-Wal
 BASE_FLAGS += ("-DFLM_CHECKS",)  # invariants (csrc/base/invariant.h) stop the program
 
 
+# Tables of kernels by preference, and a feature of the processors that have them.
+TABLES = {
+    "AMX": "amx_int8",
+    "AVX512VNNI": "avx512_bf16",
+    "AVX512": "avx512bw",
+    "AVXVNNI": "avx_vnni",
+    "AVX2": "avx2",
+}
+
+
 def _tables_left_out() -> tuple[str, ...]:
-    """Sanitizers watch the kernels that are chosen here. Others, of AMX above all, would be compiled for minutes."""
+    """Sanitizers watch the kernels that are chosen here: to compile the others, too, takes minutes."""
     cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    unused = {"AMX": "amx_int8" not in flags, "AVXVNNI": "avx512_vnni" in flags or "avx_vnni" not in flags}
-    return tuple(f"-DFLM_ISA_{name}=0" for name, is_unused in unused.items() if is_unused)
+    features = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    there = [name for name, feature in TABLES.items() if feature in features]
+    return tuple(f"-DFLM_ISA_{name}=0" for name in TABLES if there and name != there[0])
 
 
 WATCHED = _tables_left_out()

@@ -45,6 +45,8 @@ X86_TABLES = ["scalar", "avx2", "avx2vnni", "avx512", "avx512vnni", "amx"]
         ([], []),
         (["-DFLM_ISA_AVXVNNI=0"], ["avx2vnni"]),
         (["-DFLM_ISA_AMX=0"], ["amx"]),
+        (["-DFLM_ISA_AVX2=0", "-DFLM_ISA_AVX512=0"], ["avx2", "avx512"]),
+        (["-DFLM_ISA_AVX512VNNI=0"], ["avx512vnni"]),
         (["-DFLM_ISA_NAMED=0"], ["avx2vnni", "amx"]),
     ],
 )

@@ -14,14 +14,16 @@ typedef struct choice {
 static const choice choices[] = {
     /* in ascending order of preference */
     {&flm_kernels_scalar, 0},
-#if FLM_ISA_X86
+#if FLM_ISA_AVX2
     {&flm_kernels_avx2, FLM_CPU_AVX2},
 #endif
 #if FLM_ISA_AVXVNNI
     {&flm_kernels_avx2vnni, FLM_CPU_AVX2 | FLM_CPU_AVX_VNNI},
 #endif
-#if FLM_ISA_X86
+#if FLM_ISA_AVX512
     {&flm_kernels_avx512, FLM_CPU_AVX512},
+#endif
+#if FLM_ISA_AVX512VNNI
     {&flm_kernels_avx512vnni, FLM_CPU_AVX512 | FLM_CPU_AVX512_VNNI | FLM_CPU_AVX512_BF16},
 #endif
 #if FLM_ISA_AMX

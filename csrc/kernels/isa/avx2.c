@@ -1,7 +1,7 @@
 /* AVX2, FMA, F16C: the bodies, compiled in a target region, so that no compiler flag names a processor. */
 #include "isa.h"
 
-#if FLM_ISA_X86
+#if FLM_ISA_AVX2
 
 #include <immintrin.h>
 #include <math.h>

@@ -1,7 +1,7 @@
 /* AVX-512 F, BW, VL, DQ: the bodies, compiled in a target region, so that no compiler flag names a processor. */
 #include "isa.h"
 
-#if FLM_ISA_X86
+#if FLM_ISA_AVX512
 
 #include <immintrin.h>
 #include <math.h>

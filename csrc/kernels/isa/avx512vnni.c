@@ -2,7 +2,7 @@
  * processor. */
 #include "isa.h"
 
-#if FLM_ISA_X86
+#if FLM_ISA_AVX512VNNI
 
 #include <immintrin.h>
 #include <math.h>

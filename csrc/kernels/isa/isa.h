@@ -33,11 +33,20 @@
 #else
 #define FLM_ISA_NAMED (__GNUC__ >= 11)
 #endif
-#if !defined(FLM_ISA_AVXVNNI) /* tests leave them out, too */
+#if !defined(FLM_ISA_AVXVNNI) /* tests leave tables out, too */
 #define FLM_ISA_AVXVNNI (FLM_ISA_X86 && FLM_ISA_NAMED)
 #endif
 #if !defined(FLM_ISA_AMX)
 #define FLM_ISA_AMX (FLM_ISA_X86 && FLM_ISA_NAMED)
+#endif
+#if !defined(FLM_ISA_AVX2)
+#define FLM_ISA_AVX2 FLM_ISA_X86
+#endif
+#if !defined(FLM_ISA_AVX512)
+#define FLM_ISA_AVX512 FLM_ISA_X86
+#endif
+#if !defined(FLM_ISA_AVX512VNNI)
+#define FLM_ISA_AVX512VNNI FLM_ISA_X86
 #endif
 
 extern const flm_kernels flm_kernels_scalar;
