@@ -11,7 +11,7 @@ from typing import Any
 
 from fastlm.cli import streams
 from fastlm.cli.commands import params_of, sampling_options
-from fastlm.cli.options import load_model, model_options
+from fastlm.cli.options import adapter_option, load_model, model_options
 from fastlm.cli.parser import command
 from fastlm.errors import FastlmError
 
@@ -38,6 +38,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--system", metavar="TEXT", help="a message before it (none)")
     parser.add_argument("--at-once", type=int, metavar="N", help="rows that are begun at a time (256)")
     model_options(parser)
+    adapter_option(parser)
     sampling_options(parser)
 
 
