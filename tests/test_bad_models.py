@@ -155,7 +155,8 @@ def test_damaged_tensors(family: str, tmp_path: Path) -> None:
             wanted = name
             for pattern, replacement in renames if kind in ("missing", "renamed") else ():
                 wanted = re.sub(pattern, replacement, wanted)
-            assert WEIGHTS in text and ".".join(wanted.split(".")[-2:]) in text, (name, kind, text)
+            told = ".".join(wanted.split(".")[-2:]) in text or name in text  # one that may be missing is left over
+            assert WEIGHTS in text and told, (name, kind, text)
 
 
 @pytest.mark.parametrize("family", GOLDENS)
