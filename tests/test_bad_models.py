@@ -150,7 +150,8 @@ def test_damaged_tensors(family: str, tmp_path: Path) -> None:
             save_tensors(tmp_path, {other: tensors[other] for other in tensors if other != name} | instead)
             text = outcome(tmp_path)
             if text is None:
-                assert kind == "missing" and name.endswith(COPIES), (name, kind)
+                computed = family == "pegasus" and name.endswith("embed_positions.weight")  # sinusoids
+                assert kind == "missing" and (computed or name.endswith(COPIES)), (name, kind)
                 continue
             wanted = name
             for pattern, replacement in renames if kind in ("missing", "renamed") else ():
