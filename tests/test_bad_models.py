@@ -143,7 +143,7 @@ def test_damaged_tensors(family: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     save_tensors(tmp_path, tensors)
     use(tmp_path)
-    for name in tensors:
+    for name in sorted(tensors)[len(family) % 2 :: 2]:  # half of them: others in other families
         if ".1." in name or name.endswith(BUFFERS) or "pooler" in name:  # .1.: as in layer 0
             continue
         for kind, instead in damages(name, tensors[name]):
