@@ -116,13 +116,14 @@ def load(
             "kv_bytes": kv_bytes or 0,
             "prefix_cache": prefix_cache,
         }
-        return _load(locate(path), dtype, shared or threads, limits, reporter(progress))
+        return _load(locate(path), dtype, threads, shared, limits, reporter(progress))
 
 
 def _load(
     source: ModelSource,
     dtype: str,
-    threads: _core.Context | int | None,
+    threads: int | None,
+    shared: _core.Context | None,
     limits: Mapping[str, Any],
     report: Progress,
 ) -> Model:
@@ -133,7 +134,7 @@ def _load(
     check_settings(stored or {}, source.describe("generation_config.json"))
     generation_config = legacy_settings(config) if stored is None else stored
     words = partial(vocabulary, tokenizer, config, generation_config)
-    builder = _CoreBuilder(dtype, threads, limits, report, words)
+    builder = _CoreBuilder(dtype, threads, limits, report, words, shared)
     context, core, spec = source.build(config, builder)
     task = task_of(config, spec)
     _warn_of(generation_config, spec.kind)
@@ -178,18 +179,18 @@ class _CoreBuilder:
 
     Attributes
     ----------
-    threads
-        How many, or the context of another model.
     limits
         What `_core.Model.create` and `open` both take.
     words
         The vocabulary, of a model with so many rows of logits.
-    context, change
-        Of a model that is built again: the context that it had, and what its weights are to become.
+    context
+        Of another model, or that which a model that is built again had; None: one is made.
+    change
+        What the weights of a model that is built again are to become.
     """
 
     dtype: str
-    threads: _core.Context | int | None
+    threads: int | None
     limits: Mapping[str, Any]
     report: Progress
     words: Callable[[int], dict[str, Any]]
@@ -224,8 +225,6 @@ class _CoreBuilder:
         return context, core, spec
 
     def _context(self, weight_bytes: int) -> _core.Context:
-        if isinstance(self.threads, _core.Context):
-            return self.threads
         return self.context or _core.Context(self.threads or 0, weight_bytes=weight_bytes)
 
 

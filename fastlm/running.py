@@ -170,13 +170,17 @@ class Run:
         """Whether to wait for the end: stop strings that are found here may come before."""
         return wait_all and not (self._decoded is not None and self._p.stop)
 
-    def advance(self, wait_all: bool) -> Chunk:
-        """Wait for at least one more token, or for the end."""
-        whole = self._whole(wait_all)
+    def _waited(self, whole: bool) -> _core.Progress:
+        """What there is after at least one more token, or at the end; the flags are asked meanwhile."""
         self.flags.is_set()  # a flag that was set before counts, however soon all is written
         flags = self.flags if self.flags.flagged else None  # then a waiting thread need not be asked
-        progress = UNSTARTED if self._request is None else self._request.wait(whole, flags)
-        self._last, self.finish = progress, progress.finish
+        self._last = UNSTARTED if self._request is None else self._request.wait(whole, flags)
+        return self._last
+
+    def advance(self, wait_all: bool) -> Chunk:
+        """Wait for at least one more token, or for the end."""
+        progress = self._waited(self._whole(wait_all))
+        self.finish = progress.finish
         text, tokens = progress.text.decode("utf-8"), progress.tokens
         if self._decoded is not None:
             text, taken = self._decoded.push(tokens, progress.finish is not None)
