@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -226,18 +227,19 @@ def test_nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither threads nor descriptors nor the context."""
     monkeypatch.setattr(driving, "LINGER_SECONDS", 0.05)
     gc.collect()
-    known, open_files = len(driving._drivers), descriptors()
+    open_files = descriptors()
     model = fastlm.load(threads=1)
     for _ in range(20):
         asyncio.run(model.agenerate("Once", max_tokens=2))
-    assert len(driving._drivers) == known + 1
+    assert model.engine.context in driving._drivers
+    context = weakref.ref(model.engine.context)
     model.close()
     del model
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and (len(driving._drivers) > known):
+    while time.monotonic() < deadline and context() is not None:
         gc.collect()
         time.sleep(0.02)
-    assert len(driving._drivers) == known
+    assert context() is None
     assert descriptors() <= open_files
 
 
