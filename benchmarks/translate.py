@@ -1,102 +1,138 @@
-"""Translation at the shape of OPUS-MT with random weights: alone, 16 sources together, and both with four beams.
+"""Encoder-decoders: sources alone and together, greedy and with four beams, in alternation with CTranslate2.
 
-python -m benchmarks.translate --threads 2 --dtype int8
+python -m benchmarks.translate --shape translator --peer ctranslate2=ENVIRONMENT/bin/python
+
+Every result has as many tokens as --tokens says: the end of a text is left out of the choice. Rates are of the tokens
+of results, from the sources' ids to the last result.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-import fastlm
-
+from . import alternation, protocol
+from .entrants import Peer, entrants
 from .shapes import write_checkpoint
 
 WAYS = (("alone", 1, 1), ("16 sources", 16, 1), ("beam 4", 1, 4), ("beam 4, 16 sources", 16, 4))
 
 
 @dataclass(frozen=True, slots=True)
-class Translator:
-    """A T5 as wide and as deep as an OPUS-MT model: the same products, and a head as large."""
+class Stacks:
+    """An encoder and a decoder of BART's kind (Lewis et al. 2020); `family` says which."""
 
-    hidden: int = 512
-    layers: int = 6
-    heads: int = 8
-    ffn: int = 2048
-    vocab: int = 58101
+    family: str
+    architecture: str
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    vocab: int
+    activation: str
+    positions: int = 512
+    norms_embedding: bool = False
 
     def config(self, dtype: str) -> dict[str, object]:
+        sizes = {
+            f"{stack}_{what}": value
+            for stack in ("encoder", "decoder")
+            for what, value in (("layers", self.layers), ("attention_heads", self.heads), ("ffn_dim", self.ffn))
+        }
+        ids = {"pad_token_id": self.vocab - 1, "decoder_start_token_id": self.vocab - 1}
+        if self.norms_embedding:
+            ids = {"pad_token_id": 1, "decoder_start_token_id": 2}
         return {
-            "architectures": ["T5ForConditionalGeneration"],
-            "model_type": "t5",
+            "architectures": [self.architecture],
+            "model_type": self.family,
             "is_encoder_decoder": True,
             "d_model": self.hidden,
-            "d_kv": self.hidden // self.heads,
-            "d_ff": self.ffn,
-            "num_layers": self.layers,
-            "num_heads": self.heads,
             "vocab_size": self.vocab,
-            "feed_forward_proj": "relu",
-            "decoder_start_token_id": 0,
-            "pad_token_id": 0,
-            "eos_token_id": 1,
+            "activation_function": self.activation,
+            "max_position_embeddings": self.positions,
+            "scale_embedding": not self.norms_embedding,
+            "normalize_before": False,
+            "tie_word_embeddings": True,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
             "torch_dtype": dtype,
+            **sizes,
+            **ids,
         }
 
     def tensors(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Names and shapes in checkpoint order."""
-        yield "shared.weight", (self.vocab, self.hidden)
+        yield "model.shared.weight", (self.vocab, self.hidden)
+        yield "final_logits_bias", (1, self.vocab)
         for stack in ("encoder", "decoder"):
+            prefix = f"model.{stack}."
+            if self.norms_embedding:  # BART's positions are learned, and two rows longer
+                yield prefix + "embed_positions.weight", (self.positions + 2, self.hidden)
+                yield from self._with_bias(prefix + "layernorm_embedding", (self.hidden,))
             for i in range(self.layers):
-                yield from self._block(f"{stack}.block.{i}.layer.", stack, i)
-            yield f"{stack}.final_layer_norm.weight", (self.hidden,)
+                yield from self._layer(f"{prefix}layers.{i}.", stack)
 
-    def _block(self, prefix: str, stack: str, layer: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-        names = ["SelfAttention", *(["EncDecAttention"] if stack == "decoder" else [])]
-        for at, name in enumerate(names):
-            for matrix in "qkvo":
-                yield f"{prefix}{at}.{name}.{matrix}.weight", (self.hidden, self.hidden)
-            if layer == at == 0:
-                yield f"{prefix}0.SelfAttention.relative_attention_bias.weight", (32, self.heads)
-            yield f"{prefix}{at}.layer_norm.weight", (self.hidden,)
-        last = len(names)
-        yield f"{prefix}{last}.DenseReluDense.wi.weight", (self.ffn, self.hidden)
-        yield f"{prefix}{last}.DenseReluDense.wo.weight", (self.hidden, self.ffn)
-        yield f"{prefix}{last}.layer_norm.weight", (self.hidden,)
+    def _layer(self, prefix: str, stack: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        for name in ("self_attn", *(("encoder_attn",) if stack == "decoder" else ())):
+            for matrix in ("k_proj", "v_proj", "q_proj", "out_proj"):
+                yield from self._with_bias(f"{prefix}{name}.{matrix}", (self.hidden, self.hidden))
+            yield from self._with_bias(f"{prefix}{name}_layer_norm", (self.hidden,))
+        yield from self._with_bias(prefix + "fc1", (self.ffn, self.hidden))
+        yield from self._with_bias(prefix + "fc2", (self.hidden, self.ffn))
+        yield from self._with_bias(prefix + "final_layer_norm", (self.hidden,))
+
+    @staticmethod
+    def _with_bias(name: str, shape: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield name + ".weight", shape
+        yield name + ".bias", shape[:1]
 
 
-def rate(model: fastlm.Model, n_sources: int, beams: int, source: int, tokens: int) -> float:
-    """Tokens of results in a second."""
-    ids = np.random.default_rng(0).integers(3, model.vocab, (n_sources, source)).tolist()
-    start = time.perf_counter()
-    done = model.batch(ids, num_beams=beams, max_tokens=tokens, ignore_eos=True)
-    seconds = time.perf_counter() - start
-    return sum(len(each.token_ids) for each in done) / seconds
+SHAPES = {  # of OPUS-MT, and of BART's base size
+    "translator": Stacks("marian", "MarianMTModel", 512, 6, 8, 2048, 58101, "swish"),
+    "bart": Stacks("bart", "BartForConditionalGeneration", 768, 6, 12, 3072, 50265, "gelu", 1024, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Sources together, beams of each, tokens of a source and of a result."""
+
+    name: str
+    sources: int
+    beams: int
+    source: int
+    tokens: int
+    context: int = 512
+
+    def request(self) -> dict[str, Any]:
+        sizes = {"sources": self.sources, "source": self.source, "beams": self.beams, "tokens": self.tokens}
+        return {"do": "translate", **sizes}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, default=Path(".benchmarks"), help="where the checkpoint is kept")
-    parser.add_argument("--dtype", default="int8")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--source", type=int, default=32, help="tokens of a source")
-    parser.add_argument("--tokens", type=int, default=64, help="that are written for each")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="translator")
+    parser.add_argument("--peer", action="append", default=[], help="ctranslate2=PYTHON")
+    parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "fastlm-benchmarks")
+    parser.add_argument("--bits", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--source", type=int, default=32, help="tokens of a source (32)")
+    parser.add_argument("--tokens", type=int, default=64, help="that are written for each (64)")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--layers", type=int, default=Translator().layers)
     args = parser.parse_args()
-    shape = Translator(layers=args.layers)
-    folder = write_checkpoint(args.cache / f"translator-{shape.layers}", shape)
-    with fastlm.load(folder, dtype=args.dtype, threads=args.threads) as model:
-        for name, n_sources, beams in WAYS:
-            rates = [rate(model, n_sources, beams, args.source, args.tokens) for _ in range(args.runs + 1)][1:]
-            low, middle, high = min(rates), statistics.median(rates), max(rates)
-            print(f"{name:<20} {middle:8.0f} tokens/s ({low:.0f} - {high:.0f})", flush=True)
+    cache = args.cache.resolve() / args.shape
+    folder = write_checkpoint(cache / "checkpoint", SHAPES[args.shape])
+    ways = [Way(name, sources, beams, args.source, args.tokens) for name, sources, beams in WAYS]
+    plan = protocol.Plan(folder, cache, ways, args.threads, args.runs)
+    taking_part = entrants([Peer.parse(text) for text in args.peer], [args.bits])
+    with ExitStack() as stack:
+        workers = alternation.start(taking_part, plan, stack)
+        print(alternation.table({way.name: alternation.rates(workers, plan, way) for way in ways}, "tokens/s"))
 
 
 if __name__ == "__main__":

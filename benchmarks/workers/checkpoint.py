@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 
 
 class Folder:
-    """A Llama folder with one model.safetensors, read as float32 arrays."""
+    """A folder with one model.safetensors, read as float32 arrays; a Llama's, for the files of peers."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -24,10 +24,19 @@ class Folder:
             (size,) = struct.unpack("<Q", file.read(8))
             self.header: dict[str, Any] = json.loads(file.read(size))
         self.bytes = np.memmap(path / "model.safetensors", np.uint8, "r", offset=8 + size)
-        self.heads = int(self.config["num_attention_heads"])
-        self.kv_heads = int(self.config.get("num_key_value_heads", self.heads))
-        self.layers = range(int(self.config["num_hidden_layers"]))
         self.tied = bool(self.config.get("tie_word_embeddings"))
+
+    @property
+    def heads(self) -> int:
+        return int(self.config["num_attention_heads"])
+
+    @property
+    def kv_heads(self) -> int:
+        return int(self.config.get("num_key_value_heads", self.heads))
+
+    @property
+    def layers(self) -> range:
+        return range(int(self.config["num_hidden_layers"]))
 
     def read(self, name: str) -> Array:
         entry = self.header[name]

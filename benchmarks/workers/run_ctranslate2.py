@@ -1,4 +1,4 @@
-"""CTranslate2 by its Generator: the prompt's state is cached, so that decoding is timed alone."""
+"""CTranslate2: its Generator, where the prompt's state is cached, so that decoding is timed alone; its Translator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class CTranslate2:
         if format not in ctranslate2.get_supported_compute_types("cpu"):
             raise NotAvailable(f"ctranslate2 does not compute in {format} on this processor")
         start = time.perf_counter()
-        self.generator = ctranslate2.Generator(path, "cpu", compute_type=format, intra_threads=threads)
+        kind = ctranslate2.Translator if _is_translator(Path(path)) else ctranslate2.Generator
+        self.generator = kind(path, "cpu", compute_type=format, intra_threads=threads)
         return {"seconds": time.perf_counter() - start}
 
     def _seconds(self, prompts: list[list[str]], write: int, **options: Any) -> float:
@@ -54,6 +55,19 @@ class CTranslate2:
         read = self._seconds(prompts, 1)
         return {"seconds": self._seconds(prompts, tokens + 1) - read, "tokens": tokens * len(lengths)}
 
+    def translate(self, sources: int, source: int, beams: int, tokens: int) -> dict[str, float]:
+        words = [[f"t{i}" for i in token_ids(source, seed)] for seed in range(sources)]
+        lengths = {"min_decoding_length": tokens, "max_decoding_length": tokens}
+        start = time.perf_counter()
+        done = self.generator.translate_batch(words, beam_size=beams, **lengths)
+        seconds = time.perf_counter() - start
+        assert all(len(d.hypotheses[0]) == tokens for d in done)
+        return {"seconds": seconds, "tokens": sources * tokens}
+
+
+def _is_translator(path: Path) -> bool:
+    return "decoder_start_token" in json.loads((path / "config.json").read_text())
+
 
 def _words(n: int) -> list[str]:
     return [f"t{i}" for i in token_ids(n)]
@@ -62,10 +76,13 @@ def _words(n: int) -> list[str]:
 def _with_tokenizer(folder: Path, scratch: Path) -> str:
     """The checkpoint with a tokenizer of words t0, t1, ...: the converter wants one."""
     config = json.loads((folder / "config.json").read_text())
-    words = {f"t{i}": i for i in range(config["vocab_size"])}
+    pad = config.get("pad_token_id")
+    words = {"<pad>" if i == pad else f"t{i}": i for i in range(config["vocab_size"])}
     model = {"type": "WordLevel", "vocab": words, "unk_token": "t0"}
     (scratch / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "t1", "eos_token": "t2", "unk_token": "t0"}
+    if pad is not None:
+        names["pad_token"] = "<pad>"
     (scratch / "tokenizer_config.json").write_text(json.dumps(names))
     for name in ("config.json", "model.safetensors"):
         (scratch / name).symlink_to((folder / name).resolve())

@@ -77,6 +77,14 @@ class Fastlm:
         read = self._batch_seconds(lengths, 1)
         return {"seconds": self._batch_seconds(lengths, tokens + 1) - read, "tokens": tokens * len(lengths)}
 
+    def translate(self, sources: int, source: int, beams: int, tokens: int) -> dict[str, float]:
+        ids = [self._ids(source) for _ in range(sources)]
+        start = time.perf_counter()
+        done = self.model.batch(ids, num_beams=beams, max_tokens=tokens, **WRITE)
+        seconds = time.perf_counter() - start
+        assert all(len(d.token_ids) == tokens for d in done)
+        return {"seconds": seconds, "tokens": sources * tokens}
+
     def _batch_seconds(self, lengths: list[int], tokens: int) -> float:
         prompts = [self._ids(n) for n in lengths]
         start = time.perf_counter()

@@ -9,6 +9,8 @@ their engine, NumPy and their neighbours in this folder. Requests and answers:
     {"do": "decode", "depth", "tokens"}                    -> {"seconds": ..., "tokens": ...}   written tokens
     {"do": "prompt", "tokens"}                             -> {"seconds": ..., "tokens": ...}   read tokens
     {"do": "batch", "lengths", "tokens"}                   -> {"seconds": ..., "tokens": ...}   written, all sequences
+    {"do": "translate", "sources", "source", "beams", "tokens"} -> the same as batch; of texts that each source gets
+    {"do": "embed", "name"}                                -> {"seconds": ..., "tokens": ...}   texts, not tokens
     {"do": "gaps", "depth", "tokens"}                      -> the same as decode, and {"gaps": [seconds, ...]}
     {"do": "turn", "work": a request, "at", "seconds"}     -> {"runs": [...], "gaps": [...]}   see take_turn
     {"do": "memory"}                                       -> {"peak": bytes}
