@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
 from fastlm.adapters import Adapters
-from fastlm.arch.heads import CLASSIFY
+from fastlm.arch.head_tasks import CLASSIFY
 from fastlm.arch.spec import ModelSpec
 from fastlm.beams import BeamRun
 from fastlm.errors import ParameterError, StateError, UnsupportedError

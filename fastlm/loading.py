@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastlm import _core
-from fastlm.arch.heads import task_of
+from fastlm.arch.head_tasks import task_of
 from fastlm.arch.slots import slots
 from fastlm.arch.spec import ModelSpec, decode, encode
 from fastlm.arguments import UNBOUNDED, shown, whole

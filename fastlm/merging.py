@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fastlm import _core
-from fastlm.adapters import Adapters, family_of
+from fastlm.adapters import Adapters
+from fastlm.adapting import family_of
 from fastlm.arch.spec import ModelSpec
 from fastlm.engine import Engine
 from fastlm.errors import memory_for

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from fastlm.arch.config import Config
 from fastlm.arch.family import Family
-from fastlm.arch.heads import CLASSIFY, FILL, Head, Heads, labels, with_head
+from fastlm.arch.head_tasks import CLASSIFY, FILL
+from fastlm.arch.heads import Head, Heads, labels, with_head
 from fastlm.arch.rope import read_rope
 from fastlm.arch.skeleton import (
     LLAMA,

@@ -12,18 +12,11 @@ from dataclasses import dataclass, replace
 
 from fastlm.arch.config import Config
 from fastlm.arch.family import Family, Rule
-from fastlm.arch.spec import Activate, Activation, Dense, HeadStep, Logits, ModelSpec, Norm, Pool
+from fastlm.arch.head_tasks import ANSWER, CLASSIFY, FILL, TAG
+from fastlm.arch.spec import Activate, Activation, Dense, HeadStep, Logits, Norm, Pool
 
-CLASSIFY, TAG, ANSWER, FILL = "classify", "tag", "answer", "fill_mask"  # tasks: methods of Model
 SCORES = 2  # of an answer: its start and its end
 POOLS = {"cls": Pool.FIRST, "mean": Pool.MEAN}  # by classifier_pooling
-TASKS = {
-    "ForSequenceClassification": CLASSIFY,
-    "ForTokenClassification": TAG,
-    "ForQuestionAnswering": ANSWER,
-    "ForMaskedLM": FILL,
-    "ForPreTraining": FILL,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +117,6 @@ def normed_heads(config: Config, width: int, norm: Norm) -> Heads:
         "QuestionAnswering": lambda: labelled(ANSWER, SCORES),
         "MaskedLM": lambda: head(FILL, decoder, "decoder"),
     }
-
-
-def task_of(config: Mapping[str, object], spec: ModelSpec) -> str:
-    """What a spec's head is for, by the class that wrote the checkpoint; "" without one, or where it writes."""
-    names = config.get("architectures")
-    name = str(names[0]) if isinstance(names, list) and names else ""
-    if not spec.head or (spec.decoder is not None and spec.pool is Pool.NONE):
-        return ""
-    return next((task for end, task in TASKS.items() if name.endswith(end)), "")
 
 
 def answers(module: str = "qa_outputs") -> Head:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 from fastlm.arch.config import MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_VOCAB, MAX_WIDTH, Config
 from fastlm.arch.family import Family, Rule, Sinusoids, Take
-from fastlm.arch.heads import CLASSIFY, Head, with_head
+from fastlm.arch.head_tasks import CLASSIFY
+from fastlm.arch.heads import Head, with_head
 from fastlm.arch.skeleton import NO_MODEL_PREFIX, Shape, grouped
 from fastlm.arch.spec import (
     Activate,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.heads import CLASSIFY, TAG
+from fastlm.arch.head_tasks import CLASSIFY, TAG
 from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError, error_of

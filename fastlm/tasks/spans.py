@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastlm.arch.heads import ANSWER, FILL
+from fastlm.arch.head_tasks import ANSWER, FILL
 from fastlm.arguments import shown, whole
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError

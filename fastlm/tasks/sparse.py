@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from fastlm.arch.heads import FILL
+from fastlm.arch.head_tasks import FILL
 from fastlm.arguments import whole
 from fastlm.engine import Engine
 from fastlm.errors import memory_for
