@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from folder_models import save_decoder
+from folder_models import BASES, TEXTS, save_decoder
 
 import fastlm
-from fastlm.batch import generate
+from fastlm.batch import classify, embed, generate
 from fastlm.batch.files import Results, rows_of
 from fastlm.batch.template import Template
 
@@ -66,6 +68,37 @@ def test_errors_stay_beside_their_rows(model: fastlm.Model) -> None:
             list(generate(rows, model, "{text}", **wrong))
     with pytest.raises(fastlm.ParameterError, match="rows must be mappings"):
         list(generate(["a"], model, "{text}"))  # type: ignore[list-item]
+
+
+def test_rows_have_parameters_of_their_own(model: fastlm.Model) -> None:
+    own = [None, {"max_tokens": 3}, '{"temperature": 0.8, "seed": 1}', "", {"max_token": 3}, [1], {"n": 2}, "{"]
+    rows: list[Any] = [{"text": "Tom", "own": value} for value in own]
+    found = list(generate(rows, model, "{text}", row_params="own", **OPTIONS))
+    assert found[0]["output"] == found[3]["output"] == model.generate("Tom", **OPTIONS).text
+    assert found[1]["output"] == model.generate("Tom", max_tokens=3, temperature=0).text
+    assert found[2]["output"] == model.generate("Tom", max_tokens=12, temperature=0.8, seed=1).text
+    errors = ("did you mean 'max_tokens'", "expected a mapping", "one text", "no JSON")
+    assert all(text in row["error"] for text, row in zip(errors, found[4:], strict=True))
+
+
+def test_vectors_and_labels_of_rows(tmp_path: Path) -> None:
+    rows: list[Any] = [{"id": i, "text": text} for i, text in enumerate(TEXTS)]
+    long, other = {"text": "street " * 600}, {"id": 0}
+    with fastlm.load(BASES["bert"](tmp_path / "vectors"), threads=1) as model:
+        found = list(embed([*rows, long, other], model, "{text}", at_once=4))
+        np.testing.assert_array_equal([row["embedding"] for row in found[:-2]], model.embed(TEXTS))
+        assert [row["id"] for row in found[:-2]] == list(range(len(TEXTS)))
+        assert all(row["embedding"] is None for row in found[-2:])
+        assert re.match(r"\d+ tokens are more", found[-2]["error"]) and "no column 'text'" in found[-1]["error"]
+        with pytest.raises(fastlm.ParameterError, match="dimensions"):
+            embed(rows, model, "{text}", dimensions=0)
+        with pytest.raises(fastlm.ParameterError, match=r"text: .* has a brace"):
+            embed(rows, model, "{")
+        with pytest.raises(fastlm.UnsupportedError, match="classify"):
+            classify(rows, model, "{text}")
+    with fastlm.load(BASES["label"](tmp_path / "labels"), threads=1) as model:
+        found = list(classify([*rows, long], model, "{text}", top_k=1))
+        assert [row["labels"] for row in found[:-1]] == model.classify(TEXTS, top_k=1) and "error" in found[-1]
 
 
 def test_closing_ends_what_is_begun(model: fastlm.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -28,6 +29,7 @@ def generate(
     output: str = "output",
     chat: bool = False,
     system: str | None = None,
+    row_params: str | None = None,
     at_once: int = AT_ONCE,
     **params: Any,
 ) -> Iterator[dict[str, Any]]:
@@ -46,6 +48,8 @@ def generate(
         Whether the prompt is a message to answer, by the model's chat template, and not a text to go on with.
     system
         A message before it.
+    row_params
+        The column with parameters of a row's own, which count before the others: a mapping, its JSON, or None.
     at_once
         How many rows are begun at a time.
     **params
@@ -64,7 +68,7 @@ def generate(
         raise ParameterError("system: it is a message of a conversation: give chat too")
     if model.engine.parameters(params).n != 1:
         raise ParameterError("n: each row gets one text")
-    return _written(iter(rows), _Writer(model, template, output, chat, system, params), at_once)
+    return _written(iter(rows), _Writer(model, template, output, chat, system, row_params, params), at_once)
 
 
 def _written(rows: Iterator[Row], writer: _Writer, at_once: int) -> Iterator[dict[str, Any]]:
@@ -86,13 +90,21 @@ class _Writer:
     """Begins and finishes the text of a row."""
 
     def __init__(
-        self, model: Model, template: Template, output: str, chat: bool, system: str | None, params: Mapping[str, Any]
+        self,
+        model: Model,
+        template: Template,
+        output: str,
+        chat: bool,
+        system: str | None,
+        row_params: str | None,
+        params: Mapping[str, Any],
     ) -> None:
         self._engine = model.engine
         self._template = template
         self._output = output
         self._chat = chat
         self._system = system
+        self._row_params = row_params
         self._params = params
 
     def begin(self, row: Row) -> Run | FastlmError:
@@ -101,12 +113,30 @@ class _Writer:
             raise ParameterError(f"rows must be mappings, not {shown(row)}")
         try:
             text = self._template.fill(row)
-            (run,) = start(self._engine, self._ids(text) if self._chat else text, self._params)
+            (run,) = start(self._engine, self._ids(text) if self._chat else text, self._params_of(row))
             return run
         except StateError:
             raise
         except FastlmError as error:
             return error
+
+    def _params_of(self, row: Row) -> Mapping[str, Any]:
+        """All parameters of a row."""
+        name = self._row_params
+        own = None if name is None else row.get(name)
+        if not own:  # null, or the empty cell of a table
+            return self._params
+        if isinstance(own, str):
+            try:
+                own = json.loads(own)
+            except (ValueError, RecursionError) as error:
+                raise ParameterError(f"{name}: is no JSON: {error}") from None
+        if not isinstance(own, Mapping):
+            raise ParameterError(f"{name}: expected a mapping of parameters, not {shown(own)}")
+        params = {**self._params, **own}
+        if self._engine.parameters(params).n != 1:
+            raise ParameterError(f"{name}: n: each row gets one text")
+        return params
 
     def _ids(self, text: str) -> list[int]:
         system = [] if self._system is None else [{"role": "system", "content": self._system}]

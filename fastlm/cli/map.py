@@ -36,6 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--output", default="output", metavar="NAME", help="column that gets the text (output)")
     parser.add_argument("--chat", action="store_true", help="the prompt is a message to answer, by the chat template")
     parser.add_argument("--system", metavar="TEXT", help="a message before it (none)")
+    parser.add_argument("--row-params", metavar="NAME", help="column with parameters of a row's own, as JSON (none)")
     parser.add_argument("--at-once", type=int, metavar="N", help="rows that are begun at a time (256)")
     model_options(parser)
     adapter_option(parser)
@@ -52,6 +53,7 @@ def _map(args: argparse.Namespace) -> None:
         "output": args.output,
         "chat": args.chat,
         "system": None if args.system is None else streams.utf8(args.system, "--system"),
+        "row_params": args.row_params,
         "at_once": args.at_once or AT_ONCE,
         **params_of(args),
     }
