@@ -4,7 +4,7 @@ Shapes and contracts: csrc/include/fastlm.h, csrc/format/matrix.h.
 """
 
 from libc.stddef cimport size_t
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "fastlm.h" nogil:
     ctypedef enum flm_status:
@@ -274,6 +274,7 @@ cdef extern from "fastlm.h" nogil:
     size_t flm_session_length(const flm_session *)
     size_t flm_session_copy_tokens(const flm_session *, int32_t *, size_t)
     flm_status flm_session_set_adapter(flm_session *, flm_adapter *, flm_error *)
+    flm_status flm_session_set_salt(flm_session *, uint16_t, flm_error *)
     void flm_session_destroy(flm_session *)
     flm_status flm_session_encode(flm_session *, const int32_t *, size_t, float *, const flm_poll *, flm_error *)
     flm_status flm_session_set_source(flm_session *, const int32_t *, size_t, flm_error *)

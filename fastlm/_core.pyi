@@ -134,6 +134,7 @@ class Adapter:
 @final
 class Session:
     def set_adapter(self, adapter: Adapter | None) -> None: ...  # forgets what was computed with another one
+    def set_salt(self, salt: int) -> None: ...  # prefixes are shared with sessions of the same one
     def fork(self) -> Session: ...
     def rewind(self, n: int) -> None: ...
     @property

@@ -72,6 +72,17 @@ cdef class Session(_Handle):
         if adapter is not self.adapter: self.source = 0
         self.adapter = adapter
 
+    def set_salt(self, uint16_t salt):
+        cdef flm_error error
+        cdef flm_status status
+        cdef _Poll call = _Poll()
+        self.hold()
+        try:
+            with nogil: status = flm_session_set_salt(self.handle, salt, &error)
+        finally:
+            self.release()
+        call.check(status, &error)
+
     def fork(self):
         cdef flm_error error
         cdef flm_status status

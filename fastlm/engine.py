@@ -51,6 +51,8 @@ class Engine:
         How its folder says that vectors of texts are made; None: it does not.
     adapters, adapter
         Those that are loaded, and that which runs in this call; None: the model as it is.
+    salt
+        Of this call's sequences: those of another one share no prefixes with them.
     rebuild
         Makes the model anew, of what its weights become.
     on_close
@@ -70,6 +72,7 @@ class Engine:
     folder_sentences: Sentences | None = None
     adapters: Adapters = field(default_factory=Adapters)
     adapter: _core.Adapter | None = None
+    salt: int = 0
     rebuild: Rebuild | None = None
     on_close: set[Callable[[], None]] = field(default_factory=set, compare=False, repr=False)
 
@@ -156,6 +159,8 @@ class Engine:
         session = self.core.session()
         if self.adapter is not None:
             session.set_adapter(self.adapter)
+        if self.salt:
+            session.set_salt(self.salt)
         return session
 
     def parameters(self, params: Mapping[str, Any]) -> Parameters:

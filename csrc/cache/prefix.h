@@ -12,8 +12,8 @@
 #include "page_table.h"
 
 /* Share the indexed pages that a prefix of the tokens fills: at most (n_tokens - 1) / FLM_PAGE, since at least one
- * token must be computed to get logits. The table must be empty. salt: what else the contents depend on (the rope
- * variant). Returns the number of positions found, a multiple of FLM_PAGE. */
+ * token must be computed to get logits. The table must be empty. salt: what else tells prefixes apart (the rope
+ * variant, the adapter, who may share them). Returns the number of positions found, a multiple of FLM_PAGE. */
 size_t flm_prefix_find(flm_kv_pool *pool, flm_page_table *table, const int32_t *tokens, size_t n_tokens, uint64_t salt);
 /* Index the full pages of a sequence whose first n_tokens positions are computed. Pages that are indexed already
  * under the same key are left out. */

@@ -83,7 +83,8 @@ static void choose_rope(flm_session *session, size_t n) {
 }
 
 uint64_t flm_session_salt(const flm_session *session) {
-    return (session->adapter ? session->adapter->id : 0) << 1 | (uint64_t)session->long_rope;
+    const uint64_t adapter = session->adapter ? session->adapter->id : 0;
+    return adapter << 17 | (uint64_t)session->salt << 1 | (uint64_t)session->long_rope;
 }
 
 /* Take the pages that the index has for the first n tokens of a sequence without pages; the tokens found. */

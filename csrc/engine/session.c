@@ -110,6 +110,7 @@ static flm_status copy_session(flm_session *dst, const flm_session *src, flm_err
     dst->n_touched = src->n_touched;
     dst->long_rope = src->long_rope;
     dst->adapter = flm_adapter_hold(src->adapter);
+    dst->salt = src->salt;
     return FLM_OK;
 }
 
@@ -127,6 +128,16 @@ flm_status flm_session_fork(flm_session *session, flm_session **fork, flm_error 
         *fork = NULL;
     }
     return status;
+}
+
+flm_status flm_session_set_salt(flm_session *session, uint16_t salt, flm_error *error) {
+    if (!session) return flm_fail(error, FLM_ERR_ARGUMENT, "session is NULL");
+    flm_status status = flm_session_enter(session, error);
+    if (status) return status;
+    if (salt != session->salt) flm_session_forget(session, 0);
+    session->salt = salt;
+    flm_gate_leave(gate_of(session));
+    return FLM_OK;
 }
 
 flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error) {

@@ -20,6 +20,7 @@ struct flm_session {
     flm_source *source;          /* of an encoder-decoder; NULL: none yet */
     int long_rope;               /* the pages hold keys rotated by the long twins */
     flm_adapter *adapter;        /* that its tokens run with, held; NULL: none */
+    uint16_t salt;               /* prefixes are shared with sessions of the same one */
     int busy;                    /* a request or a call is using it */
     int leaving;                 /* its request was destroyed in mid-step, and gives it up when the step ends */
     int admitted;                /* it is being computed: its pages must stay */
@@ -48,7 +49,7 @@ flm_status flm_tokens_check(const flm_model *model, uint32_t vocab, size_t befor
 flm_status flm_session_grow(flm_session *session, size_t n, flm_error *error);
 /* Forget the pages past n computed tokens. */
 void flm_session_forget(flm_session *session, size_t n);
-/* What its keys and values depend on beside the tokens: of the prefix index. */
+/* What tells its prefixes apart beside their tokens: what keys and values depend on, and the caller's salt. */
 uint64_t flm_session_salt(const flm_session *session);
 /* Give its source up. */
 void flm_session_forget_source(flm_session *session);

@@ -254,6 +254,9 @@ FLM_API flm_status flm_session_create(flm_model *model, flm_session **session, f
 /* Run the sequence with another adapter of its model; NULL: with none. The next call on it computes the past anew, and
  * what was encoded must be encoded again. Forks have the adapter of the session that they are made from. */
 FLM_API flm_status flm_session_set_adapter(flm_session *session, flm_adapter *adapter, flm_error *error);
+/* Share prefixes with sequences of the same salt only; 0 unless set. So what strangers ask stays apart: the time that a
+ * prompt takes tells nothing of theirs. The next call computes the past anew. Forks have the salt of the session. */
+FLM_API flm_status flm_session_set_salt(flm_session *session, uint16_t salt, flm_error *error);
 FLM_API flm_status flm_session_fork(flm_session *session, flm_session **fork, flm_error *error);
 FLM_API flm_status flm_session_rewind(flm_session *session, size_t n_tokens, flm_error *error); /* drop the last n */
 FLM_API size_t flm_session_length(const flm_session *session);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,7 +14,7 @@ from fastlm.model import Model
 
 AT_ONCE = 1024  # rows whose texts are read together
 Row = Mapping[str, Any]
-Work = Callable[[list[str]], Sequence[Any]]
+Work = Callable[[list[str]], Any]  # what becomes of each text
 
 
 def embed(
@@ -67,18 +67,14 @@ def classify(
     return _read(rows, partial(model.classify, **options), text, output, at_once)
 
 
-def _read(
-    rows: Iterable[Row], work: Work, text: str | Template, output: str, at_once: int
-) -> Iterator[dict[str, Any]]:
+def _read(rows: Iterable[Row], work: Work, text: str | Template, output: str, at_once: int) -> Iterator[dict[str, Any]]:
     template = text if isinstance(text, Template) else Template(text, "text")
     whole(at_once, "at_once", 1, 1 << 20)
     work([])  # says what is wrong with its options before any row is read
     return _groups(iter(rows), work, template, output, at_once)
 
 
-def _groups(
-    rows: Iterator[Row], work: Work, template: Template, output: str, at_once: int
-) -> Iterator[dict[str, Any]]:
+def _groups(rows: Iterator[Row], work: Work, template: Template, output: str, at_once: int) -> Iterator[dict[str, Any]]:
     while group := list(islice(rows, at_once)):
         texts = [_text(template, row) for row in group]
         results = iter(_each([text for text in texts if isinstance(text, str)], work))
@@ -99,10 +95,10 @@ def _text(template: Template, row: Row) -> str | FastlmError:
         return error
 
 
-def _each(texts: list[str], work: Work) -> Sequence[Any]:
+def _each(texts: list[str], work: Work) -> list[Any]:
     """What becomes of each text; which one an error is about is found by halves."""
     try:
-        return work(texts)
+        return list(work(texts))
     except StateError:
         raise
     except FastlmError as error:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fastlm.model import Model
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ADAPTER_FORM = "NAME=FOLDER, or MODEL:NAME=FOLDER where there are several models"
 KEY_VARIABLE = "FASTLM_API_KEY"
 LIMITS: tuple[tuple[str, type, str], ...] = (
     ("max_tokens", int, "most tokens of an answer (what the context holds)"),
@@ -40,12 +41,19 @@ def register(commands: Any) -> None:
         _serve,
         "fastlm serve path/to/checkpoint",
         "fastlm serve small=path/to/one large=path/to/other --port 8080 --api-key secret",
+        "fastlm serve path/to/checkpoint --adapter sql=path/to/adapter",
     )
     parser.add_argument(
         "models",
         metavar="MODEL",
         nargs="*",
         help="a model folder, a .flm file or a cached hub id, or NAME=MODEL; default: the model in the package",
+    )
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        metavar="NAME=FOLDER",
+        help="a LoRA that requests may name as their model; MODEL:NAME=FOLDER where there are several; may be repeated",
     )
     loading_options(parser)
     group = parser.add_argument_group("serving")
@@ -75,6 +83,7 @@ def _serve(args: argparse.Namespace) -> None:
     hosts = ("127.0.0.1", "localhost", "[::1]") if args.host in LOOPBACK else ()
     with ExitStack() as stack:
         models = _load(args, stack)
+        _load_adapters(args.adapter or (), models)
         application = app(models, api_keys=keys, cors=args.cors or (), hosts=hosts, limits=Limits(**given))
         try:
             serve(application, args.host, port, partial(_tell, models))
@@ -112,6 +121,19 @@ def _load(args: argparse.Namespace, stack: ExitStack) -> Mapping[str, Model]:
             options["threads"] = _core.usable_cores()  # not what the first one alone would want
         found[name] = stack.enter_context(load(path, **options))
     return found
+
+
+def _load_adapters(given: Iterable[str], models: Mapping[str, Model]) -> None:
+    """NAME=FOLDER of the only model, MODEL:NAME=FOLDER of one of several."""
+    for item in given:
+        name, _, folder = item.partition("=")
+        model, colon, own = name.partition(":")
+        if not colon and len(models) == 1:
+            (model,), own = models, name
+        if not own or not folder or model not in models:
+            known = ", ".join(models)
+            raise ParameterError(f"--adapter: expected {ADAPTER_FORM}, not {item} (models: {known})")
+        models[model].load_adapter(own, folder)
 
 
 def _named(given: Iterable[str]) -> list[tuple[str, str | None]]:

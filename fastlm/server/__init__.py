@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fastlm.arguments import shown
 from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.server.limits import Limits
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from fastlm.model import Model
 
 __all__ = ["Limits", "app"]
+
+MAX_KEYS = 2**16 - 1  # each of which is a salt of the core
 
 
 def app(
@@ -30,9 +33,11 @@ def app(
     Parameters
     ----------
     models
-        By the names that requests give; a model alone goes by "fastlm". They stay open when the application ends.
+        By the names that requests give; a model alone goes by "fastlm". They stay open when the application ends. The
+        adapters that they have loaded, now or later, are models, too, by their own names.
     api_keys
-        Any of which a request must bring, `Authorization: Bearer KEY`; none: anybody may ask.
+        Any of which a request must bring, `Authorization: Bearer KEY`; none: anybody may ask. Requests of one key share
+        the prefixes that are kept of their prompts, those of others have their own.
     cors
         Origins whose pages may ask, such as "https://example.org", or "*" for all; none: no page of another origin.
     hosts
@@ -42,6 +47,8 @@ def app(
 
     Raises
     ------
+    ParameterError
+        There is no model, two things have one name, or a key is empty.
     UnsupportedError
         Starlette is not installed.
     """
@@ -52,7 +59,10 @@ def app(
     named = dict(models) if isinstance(models, Mapping) else {"fastlm": models}
     if not named:
         raise ParameterError("models: there is none to answer for")
+    names = [*named, *(adapter for model in named.values() for adapter in model.engine.adapters.loaded())]
+    if (twice := next((name for name in names if names.count(name) > 1), None)) is not None:
+        raise ParameterError(f"models: {shown(twice)} is the name of two models or adapters: give one of them another")
     keys = [key.encode("utf-8") for key in api_keys]
-    if not all(keys):
-        raise ParameterError("api_keys: one is empty")
+    if not all(keys) or len(keys) > MAX_KEYS:
+        raise ParameterError(f"api_keys: one is empty, or there are more than {MAX_KEYS}")
     return build(named, keys, list(cors), [host.lower().encode("ascii") for host in hosts], limits or Limits())

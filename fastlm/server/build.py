@@ -82,18 +82,16 @@ SAFE = {
 
 
 def _models(service: Service, scope: Scope) -> dict[str, Any]:
-    return {"object": "list", "data": [_card(service, name) for name in service.models]}
+    return {"object": "list", "data": [_card(service, name) for name in service.names()]}
 
 
 def _model(service: Service, scope: Scope) -> dict[str, Any]:
-    name = scope["path_params"]["name"]
-    if name not in service.models:
-        raise Refusal(404, f"The model {name[:200]!r} does not exist", param="model", code="model_not_found")
-    return _card(service, name)
+    return _card(service, scope["path_params"]["name"])
 
 
 def _card(service: Service, name: str) -> dict[str, Any]:
-    model = service.models[name]
+    model, adapter = service.named(name)
+    parent = next(other for other, one in service.models.items() if one is model)
     return {
         "id": name,
         "object": "model",
@@ -101,6 +99,7 @@ def _card(service: Service, name: str) -> dict[str, Any]:
         "owned_by": "fastlm",
         "max_model_len": model.context,
         "tasks": list(model.tasks),
+        **({} if adapter is None else {"parent": parent}),
     }
 
 

@@ -22,7 +22,7 @@ from fastlm.tasks.told import token_logprobs
 from fastlm.tokenizer.prompts import Prompt
 
 FIELDS = ("model", "prompt", "stream", "logprobs", "echo", "best_of", "suffix", "max_tokens", *NAMES, OPTIONS)
-DEFAULT_TOKENS = 16  # what OpenAI's API takes where the request does not say
+DEFAULT_TOKENS = 16  # what OpenAI's API takes where the request does not say; translations are as long as they are
 MAX_TOP = 20
 
 
@@ -35,7 +35,8 @@ async def completions(service: Service, body: Any) -> dict[str, Any] | AsyncGene
     fields.only("suffix", "")
     fields.only("best_of", n)
     given = prompts_of(fields.required("prompt"), service.limits.choices // n)
-    params["max_tokens"] = tokens(fields, ("max_tokens",), DEFAULT_TOKENS, service.limits)
+    usual = service.limits.default_tokens if engine.kind == "encoder-decoder" else DEFAULT_TOKENS
+    params["max_tokens"] = tokens(fields, ("max_tokens",), usual, service.limits)
     params["echo"] = fields.flag("echo")
     if "logprobs" in fields:
         params["logprobs"] = fields.count("logprobs", 0, 0, MAX_TOP)

@@ -10,7 +10,6 @@ from typing import Any
 
 from fastlm.errors import FastlmError
 from fastlm.server.http import Gone, Message, Receive, Scope, Send, read_json, reply, send_events, too_slow, unless_gone
-from fastlm.server.limits import Limits
 from fastlm.server.refusals import Refusal, refusal_of
 from fastlm.server.service import Service
 
@@ -32,11 +31,12 @@ class Post:
         limits = self._service.limits
         body = await read_json(scope, receive, limits)
         with self._service.place(scope):
-            await unless_gone(receive, self._answer(body, send, limits))
+            await unless_gone(receive, self._answer(self._service.of(scope), body, send))
 
-    async def _answer(self, body: Any, send: Send, limits: Limits) -> None:
+    async def _answer(self, service: Service, body: Any, send: Send) -> None:
+        limits = service.limits
         try:
-            answer = await asyncio.wait_for(self._handler(self._service, body), limits.seconds)
+            answer = await asyncio.wait_for(self._handler(service, body), limits.seconds)
         except asyncio.TimeoutError:
             raise too_slow(limits.seconds) from None
         if isinstance(answer, dict):

@@ -12,6 +12,7 @@ from fastlm.server.limits import Limits
 from fastlm.server.refusals import wrong
 
 STANDARD = ("temperature", "top_p", "n", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias")
+BEAMS = ("num_beams", "length_penalty", "early_stopping")
 OWN = (
     "top_k",
     "min_p",
@@ -21,6 +22,9 @@ OWN = (
     "stop_token_ids",
     "min_tokens",
     "ignore_eos",
+    "source_lang",
+    "target_lang",
+    *BEAMS,
 )
 NAMES = (*STANDARD, *OWN)
 MAX_STOPS = 64
@@ -32,6 +36,8 @@ def sampling(fields: Fields, engine: Engine, limits: Limits) -> dict[str, Any]:
     fields.count("n", 1, 1, limits.choices)
     if isinstance(found.get("seed"), int):
         found["seed"] %= 2**64
+    if found.get("num_beams", 1) != 1 and fields.values.get("n", 1) != 1:
+        raise wrong("n", "n: a beam search gives one text of each prompt here: leave out n, or num_beams")
     if isinstance(found.get("stop"), list) and len(found["stop"]) > MAX_STOPS:
         raise wrong("stop", f"stop has {len(found['stop'])} strings; this server takes {MAX_STOPS} at most")
     if "logit_bias" in found:

@@ -1,4 +1,4 @@
-"""What all endpoints share: the models by name, who may ask, and how much at a time."""
+"""What all endpoints share: the models and adapters by name, who may ask, and how much at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastlm.engine import Engine
 from fastlm.model import Model
@@ -32,29 +32,54 @@ class Service:
         Any of which a request must bring; none: no request needs one.
     hosts
         Names that the header Host may have; none: any.
+    salt
+        Of who asks: a key's requests share prefixes with each other, and not with those of other keys.
     """
 
     models: Mapping[str, Model]
     limits: Limits
     keys: Sequence[bytes] = ()
     hosts: Sequence[bytes] = ()
+    salt: int = 0
     metrics: Metrics = field(default_factory=Metrics)
     begun: int = field(default_factory=lambda: int(time.time()))
     _clients: Counter[str] = field(default_factory=Counter)
 
-    def engine(self, fields: Fields) -> tuple[str, Engine]:
-        """The model that a request names."""
-        name = fields.text("model")
-        if name not in self.models:
-            text = f"The model {name[:200]!r} does not exist; known are: {', '.join(self.models)}"
+    def names(self) -> dict[str, tuple[Model, str | None]]:
+        """What requests may name as their model: models, and the adapters that these have loaded, with their models."""
+        found: dict[str, tuple[Model, str | None]] = {name: (model, None) for name, model in self.models.items()}
+        for model in self.models.values():
+            for adapter in model.engine.adapters.loaded():
+                found.setdefault(adapter, (model, adapter))
+        return found
+
+    def named(self, name: str) -> tuple[Model, str | None]:
+        """The model of this name, or the adapter and its model."""
+        names = self.names()
+        if name not in names:
+            text = f"The model {name[:200]!r} does not exist; known are: {', '.join(names)}"
             raise Refusal(404, text, param="model", code="model_not_found")
-        return name, self.models[name].engine
+        return names[name]
+
+    def engine(self, fields: Fields) -> tuple[str, Engine]:
+        """The model that a request names, as who asks may use it."""
+        name = fields.text("model")
+        model, adapter = self.named(name)
+        return name, replace(model.engine.adapted(adapter), salt=self.salt)
 
     def only_engine(self, fields: Fields) -> tuple[str, Engine]:
         """As `engine`, but that the name may be left out where there is one model only."""
         if "model" not in fields and len(self.models) == 1:
             return next((name, model.engine) for name, model in self.models.items())
         return self.engine(fields)
+
+    def of(self, scope: Scope) -> Service:
+        """The same for who asks."""
+        return replace(self, salt=self._matches(_key(scope)).index(True) + 1) if self.keys else self
+
+    def _matches(self, given: bytes) -> list[bool]:
+        """Which of the keys it is; all are compared, so that time tells nothing."""
+        return [hmac.compare_digest(given, key) for key in self.keys]
 
     def check(self, scope: Scope) -> None:
         """Refuse who brings no key, or asks for another host: a stranger's page whose name leads here."""
@@ -65,7 +90,7 @@ class Service:
         if not self.keys or scope["path"].removeprefix(scope.get("root_path", "")) in OPEN:
             return
         given = _key(scope)
-        if not sum(hmac.compare_digest(given, key) for key in self.keys):  # all, so that time tells nothing
+        if not any(self._matches(given)):
             text = (
                 "Incorrect API key provided" if given else "You did not provide an API key: Authorization: Bearer KEY"
             )

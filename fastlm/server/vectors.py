@@ -10,14 +10,16 @@ import numpy as np
 
 from fastlm.arguments import shown
 from fastlm.engine import Engine
-from fastlm.model import Model
 from fastlm.results import Usage
 from fastlm.server.fields import Fields
 from fastlm.server.refusals import refusing, wrong
 from fastlm.server.service import Service
 from fastlm.server.writing import identity
+from fastlm.tasks.embed import embed
+from fastlm.tasks.rerank import rerank as rank
 
-EMBEDDING_FIELDS = ("model", "input", "encoding_format", "dimensions", "prompt_name", "truncate")
+OPTIONS: dict[str, Any] = {"dimensions": None, "prompt_name": None, "truncate": False}
+EMBEDDING_FIELDS = ("model", "input", "encoding_format", *OPTIONS)
 RERANK_FIELDS = ("model", "query", "documents", "top_n", "return_documents")
 AT_ONCE = 64  # texts that are run before a client that has gone is noticed
 
@@ -26,17 +28,17 @@ async def embeddings(service: Service, body: Any) -> dict[str, Any]:
     """Vectors of texts."""
     fields = Fields(body, EMBEDDING_FIELDS)
     name, engine = service.engine(fields)
-    model, texts = service.models[name], _texts(fields, engine, service.limits.texts)
+    texts = _texts(fields, engine, service.limits.texts)
     form = fields.text("encoding_format", "float")
     if form not in ("float", "base64"):
         raise wrong("encoding_format", f"encoding_format must be float or base64, not {shown(form)}")
-    options = fields.given(("dimensions", "prompt_name", "truncate"))
+    options = {**OPTIONS, **fields.given(OPTIONS), "pooling": "auto", "normalize": "auto", "progress": None}
     found: list[Any] = []
     with refusing(fields.names, "input"):
         for at in range(0, len(texts), AT_ONCE):
-            vectors = await model.aembed(texts[at : at + AT_ONCE], **options)
+            vectors = await asyncio.to_thread(embed, engine, texts[at : at + AT_ONCE], **options)
             found += [_shaped(vector, form) for vector in vectors]
-    usage = await _count(service, name, texts)
+    usage = await _count(service, name, engine, texts)
     data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(found)]
     return {"object": "list", "model": name, "data": data, "usage": usage}
 
@@ -65,9 +67,9 @@ def _shaped(vector: Any, form: str) -> Any:
     return base64.b64encode(vector.astype("<f4").tobytes()).decode() if form == "base64" else vector.tolist()
 
 
-async def _count(service: Service, name: str, texts: list[str]) -> dict[str, int]:
+async def _count(service: Service, name: str, engine: Engine, texts: list[str]) -> dict[str, int]:
     """What was used: the tokens of the texts."""
-    tokenizer = service.models[name].engine.prompts.needed_tokenizer()
+    tokenizer = engine.prompts.needed_tokenizer()
     n = await asyncio.to_thread(lambda: sum(map(tokenizer.count, texts)))
     service.metrics.used(name, Usage(n, 0, 0))
     return {"prompt_tokens": n, "total_tokens": n}
@@ -76,14 +78,14 @@ async def _count(service: Service, name: str, texts: list[str]) -> dict[str, int
 async def rerank(service: Service, body: Any) -> dict[str, Any]:
     """Documents by how well they answer a query."""
     fields = Fields(body, RERANK_FIELDS)
-    name, _ = service.engine(fields)
+    name, engine = service.engine(fields)
     query = fields.text("query")
     items = fields.items("documents", service.limits.texts)
     documents = [_document(item, f"documents[{i}]") for i, item in enumerate(items)]
     top_n = fields.count("top_n", len(documents), 1, 2**31 - 1)
     returned = fields.flag("return_documents", True)
     with refusing(fields.names, "documents"):
-        scores = await _scores(service.models[name], query, documents)
+        scores = await _scores(engine, query, documents)
     order = np.argsort(-scores, kind="stable")[:top_n]
     results = [
         {
@@ -93,15 +95,15 @@ async def rerank(service: Service, body: Any) -> dict[str, Any]:
         }
         for i in order
     ]
-    usage = await _count(service, name, [query, *documents])
+    usage = await _count(service, name, engine, [query, *documents])
     return {"id": identity("rerank-"), "object": "list", "model": name, "results": results, "usage": usage}
 
 
-async def _scores(model: Model, query: str, documents: list[str]) -> Any:
+async def _scores(engine: Engine, query: str, documents: list[str]) -> Any:
     found = np.empty(len(documents))
     for at in range(0, len(documents), AT_ONCE):
         part = documents[at : at + AT_ONCE]
-        for ranked in await asyncio.to_thread(model.rerank, query, part):
+        for ranked in await asyncio.to_thread(rank, engine, query, part, None, None):
             found[at + ranked.index] = ranked.score
     return found
 

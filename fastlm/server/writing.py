@@ -32,6 +32,8 @@ def identity(prefix: str) -> str:
 
 def _params(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Beams that generation_config.json asks for give way to what a request says that they cannot honour."""
+    if "num_beams" in given:
+        return given
     drawn = given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
     return {**given, "num_beams": 1} if drawn or given.get("n", 1) > 1 else given
 

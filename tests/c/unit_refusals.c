@@ -96,6 +96,10 @@ static flm_status fork_one(stage *s, int way, flm_error *error) {
     return status;
 }
 
+static flm_status salt_one(stage *s, int way, flm_error *error) {
+    return flm_session_set_salt(way == NO_SESSION ? NULL : s->holder, 3, error);
+}
+
 static flm_status rewind_one(stage *s, int way, flm_error *error) {
     if (way == TOO_LONG) return flm_session_rewind(s->session, flm_session_length(s->session) + 1, error);
     return flm_session_rewind(way == NO_SESSION ? NULL : s->holder, 0, error);
@@ -233,6 +237,8 @@ static const struct refusal {
     {ALL, fork_one, NO_SESSION, FLM_ERR_ARGUMENT},
     {ALL, fork_one, NO_RESULT, FLM_ERR_ARGUMENT},
     {WRITERS, fork_one, BUSY, FLM_ERR_STATE},
+    {ALL, salt_one, NO_SESSION, FLM_ERR_ARGUMENT},
+    {WRITERS, salt_one, BUSY, FLM_ERR_STATE},
     {ALL, rewind_one, NO_SESSION, FLM_ERR_ARGUMENT},
     {ALL, rewind_one, TOO_LONG, FLM_ERR_ARGUMENT},
     {WRITERS, rewind_one, BUSY, FLM_ERR_STATE},

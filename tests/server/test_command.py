@@ -39,9 +39,9 @@ def test_it_serves_several_models_and_ends_with_its_answers(tmp_path: Path) -> N
         assert [model.id for model in client.models.list()] == ["tiny", "small"]
         options = {"prompt": "a", "max_tokens": 400, "stream": True, "extra_body": {"ignore_eos": True}}
         stream = iter(client.completions.create(model="small", **options))  # type: ignore[call-overload]
-        next(stream)
+        first = next(stream)
         process.send_signal(signal.SIGTERM)
-        assert [chunk.choices[0].finish_reason for chunk in stream][-1] == "length"
+        assert [chunk.choices[0].finish_reason for chunk in (first, *stream)][-1] == "length"
         assert process.wait(20) == -signal.SIGTERM
         with pytest.raises(openai.APIConnectionError):
             client.models.list()
@@ -65,6 +65,9 @@ def test_the_example() -> None:
         (("--seconds", "nan"), "must be above 0"),
         (("--port", "65536"), "--port must be from 0 to 65535"),
         (("--host", "192.0.2.1"), "cannot be listened at"),
+        (("--adapter", "none"), "expected NAME=FOLDER"),
+        (("--adapter", "x:a=none"), "models: box"),
+        (("--adapter", "a=none"), "none"),
     ],
 )
 def test_what_it_refuses(args: tuple[str, ...], text: str) -> None:
