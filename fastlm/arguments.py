@@ -44,6 +44,12 @@ def whole(value: object, name: str, low: int, high: int) -> int:
     return number
 
 
+def counting(progress: object) -> None:
+    """Refuse what cannot be called with how many are done and of how many."""
+    if progress is not None and not callable(progress):
+        raise ParameterError(f"progress must be a function of how many are done and of how many, not {shown(progress)}")
+
+
 def token_id(value: object, vocab: int, name: str) -> int:
     """A token id as int; `name` is the argument's, in error texts."""
     token = _index(value)

@@ -9,6 +9,7 @@ from fastlm.encoding import Encoding
 from fastlm.generation import Request
 from fastlm.results import Chunk, Completion
 from fastlm.tasks.chat import variables_of
+from fastlm.tasks.generate import Progress
 from fastlm.tokenizer.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ class Asynchronous(Encoding):
         variables = variables_of(tools, documents, template_kwargs)
         return await posted.chat(self.engine, messages, variables, params)
 
-    async def abatch(self, prompts: Iterable[Prompt | Request], **params: Any) -> list[Completion]:
-        """As `batch`, for a task to await."""
+    async def abatch(
+        self, prompts: Iterable[Prompt | Request], *, progress: Progress | None = None, **params: Any
+    ) -> list[Completion]:
+        """As `batch`, for a task to await; prompts are counted as they end."""
         from fastlm.tasks import posted
 
-        return await posted.batch(self.engine, prompts, params)
+        return await posted.batch(self.engine, prompts, params, progress)
 
     async def aembed(self, texts: str | Iterable[str], **options: Any) -> NDArray[np.float32]:
         """As `embed`, in a thread of the loop's own few. Cancelling the task does not end what is computed already."""

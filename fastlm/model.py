@@ -16,6 +16,7 @@ from fastlm.results import Chunk, Completion
 from fastlm.session import Session
 from fastlm.tasks import chat, generate, score
 from fastlm.tasks.forward import Outputs, Wanted, next_tokens, run_forward
+from fastlm.tasks.generate import Progress
 from fastlm.tokenizer.prompts import Prompt
 
 
@@ -107,12 +108,21 @@ class Model(Asynchronous):
         """As `generate`, piece by piece: whole code points that add up to the text. Closing the iterator cancels."""
         return generate.stream(self.engine, prompt, params)
 
-    def batch(self, prompts: Iterable[Prompt | Request], **params: Any) -> list[Completion]:
+    def batch(
+        self, prompts: Iterable[Prompt | Request], *, progress: Progress | None = None, **params: Any
+    ) -> list[Completion]:
         """Generate for many prompts together, in shared steps; the results are those of separate calls, in order.
 
         An error names the prompt that it is about: prompts[3].
+
+        Parameters
+        ----------
+        progress
+            Called with (prompts done, prompts in all), once for each of them, in their order.
+        **params
+            As of `generate`; a `Request` has its own, which count before them.
         """
-        return generate.batch(self.engine, prompts, params)
+        return generate.batch(self.engine, prompts, params, progress)
 
     def chat(
         self,

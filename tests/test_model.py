@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,29 @@ def test_batch_equals_single_calls(model: fastlm.Model) -> None:
     assert [len(c.token_ids) for c in mixed] == [3, 6]
     with pytest.raises(ParameterError, match="list"):
         model.batch("text")
+
+
+def test_batches_tell_how_far_they_are(model: fastlm.Model) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+
+    model.batch(PROMPTS, max_tokens=3, n=2, temperature=1.0, progress=progress)
+    wanted = [(i + 1, len(PROMPTS)) for i in range(len(PROMPTS))]
+    assert seen == wanted
+    seen.clear()
+    asyncio.run(model.abatch(PROMPTS, max_tokens=3, n=2, temperature=1.0, progress=progress))
+    assert seen == wanted
+    with pytest.raises(ParameterError, match="progress must be a function"):
+        model.batch(PROMPTS, progress=True)  # type: ignore[arg-type]
+
+    def fails(done: int, total: int) -> None:
+        raise KeyError(done)
+
+    with pytest.raises(KeyError):
+        model.batch(PROMPTS, max_tokens=3, progress=fails)
+    assert model.generate("a", max_tokens=2).token_ids
 
 
 def test_streams_add_up(model: fastlm.Model) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastlm import _core
-from fastlm.arguments import items, shown
+from fastlm.arguments import counting, items, shown
 from fastlm.engine import Engine
 from fastlm.errors import Cancelled, ModelMemoryError, ParameterError, UnsupportedError, error_of
 from fastlm.generation import Parameters, Request
@@ -19,6 +19,8 @@ from fastlm.results import Chunk, Completion
 from fastlm.running import Flags, Run
 from fastlm.tasks.traces import tracer
 from fastlm.tokenizer.prompts import Prompt
+
+Progress = Callable[[int, int], None]  # how many prompts are done, and of how many
 
 
 def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> Iterator[Chunk]:
@@ -35,10 +37,13 @@ def generate(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]
     return done
 
 
-def batch(engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> list[Completion]:
+def batch(
+    engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any], progress: Progress | None = None
+) -> list[Completion]:
     """See `Model.batch`."""
+    counting(progress)
     given = items(prompts, "prompts", "a list of prompts (generate() takes a single one)")
-    return _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"))
+    return _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"), progress)
 
 
 def _together(
@@ -46,6 +51,7 @@ def _together(
     prompts: Iterable[Prompt | Request],
     params: Mapping[str, Any],
     of: Callable[[int], AbstractContextManager[None]],
+    progress: Progress | None = None,
 ) -> list[Completion]:
     """A completion for each prompt; what goes wrong with the i-th is raised in the context that `of(i)` gives."""
     groups: list[list[Run]] = []
@@ -61,6 +67,8 @@ def _together(
             with of(index):
                 first, *others = [run.completion() for run in group]
             found.append(replace(first, alternatives=tuple(others)) if others else first)
+            if progress is not None:
+                progress(len(found), len(groups))
         return found
     finally:
         for group in groups:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from fastlm.arguments import items
+from fastlm.arguments import counting, items
 from fastlm.driving import Posted
 from fastlm.engine import Engine
 from fastlm.errors import error_of
@@ -18,7 +19,7 @@ from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
 from fastlm.tasks.chat import chat_ids
-from fastlm.tasks.generate import start
+from fastlm.tasks.generate import Progress, start
 from fastlm.tasks.replies import way_of
 from fastlm.tokenizer.prompts import Prompt
 
@@ -31,10 +32,13 @@ async def generate(engine: Engine, prompt: Prompt | Request, params: Mapping[str
     return done
 
 
-async def batch(engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> list[Completion]:
+async def batch(
+    engine: Engine, prompts: Iterable[Prompt | Request], params: Mapping[str, Any], progress: Progress | None = None
+) -> list[Completion]:
     """See `Model.abatch`."""
+    counting(progress)
     given = list(items(prompts, "prompts", "a list of prompts (agenerate() takes a single one)"))
-    return await _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"))
+    return await _together(engine, given, params, lambda index: error_of(f"prompts[{index}]"), progress)
 
 
 async def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
@@ -104,7 +108,11 @@ def close(runs: Iterable[Run]) -> None:
 
 
 async def _together(
-    engine: Engine, prompts: Sequence[Prompt | Request], params: Mapping[str, Any], of: Of
+    engine: Engine,
+    prompts: Sequence[Prompt | Request],
+    params: Mapping[str, Any],
+    of: Of,
+    progress: Progress | None = None,
 ) -> list[Completion]:
     """As generate.py's."""
     owners: list[int] = []  # of each run: the number of its prompt
@@ -123,8 +131,13 @@ async def _together(
 
     runs = await begin(started)
     chunks: list[list[Chunk]] = [[] for _ in runs]
+    left = Counter(owners)  # runs of each prompt
     async for at, chunk in pieces(engine, runs, True, lambda at: of(owners[at])):
         chunks[at].append(chunk)
+        if runs[at].finish is not None:
+            left[owners[at]] -= 1
+            if progress is not None and not left[owners[at]]:
+                progress(sum(not count for count in left.values()), len(prompts))
     found: list[list[Completion]] = [[] for _ in prompts]
     for at, run in enumerate(runs):
         with of(owners[at]):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastlm import _core
 from fastlm.arch.spec import Pool
-from fastlm.arguments import shown
+from fastlm.arguments import counting, shown
 from fastlm.engine import Engine
 from fastlm.errors import ContextLengthError, ModelMemoryError, ParameterError, error_of
 from fastlm.tasks.forward import head_rows
@@ -101,8 +101,7 @@ def groups(texts: Iterable[object], progress: Progress | None = None) -> Iterato
 
     progress: called with how many are done, and of how many, if that is known, when the next ones are asked for.
     """
-    if progress is not None and not callable(progress):
-        raise ParameterError(f"progress must be a function of how many are done and of how many, not {shown(progress)}")
+    counting(progress)
     total = len(texts) if isinstance(texts, Sequence) else None
     rest, done = iter(texts), 0
     while found := list(islice(rest, READ_AT_ONCE)):
