@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastlm.cli import commands, main
+from fastlm.cli import chat, commands, main
 from fastlm.cli.parser import Parser, numbers
 from fastlm.generation import ALIASES, NAMES
 from fastlm.train import options
@@ -19,6 +19,7 @@ def parser() -> Parser:
     made = Parser(prog="fastlm")
     kinds = made.add_subparsers(required=True, metavar="COMMAND")
     commands.register(kinds)
+    chat.register(kinds)
     options.register(kinds)
     return made
 
@@ -49,7 +50,7 @@ WRONG = [
     (["train", "a.txt", "--out", "x", "--model", "a"], "unknown option --model"),
     (["info", "--plan", "--json"], "--json: not allowed with argument --plan"),
     (["generat"], "unknown command generat; did you mean generate?\n"),
-    (["frobnicate"], "unknown command frobnicate; known are generate, chat, next"),
+    (["frobnicate"], "unknown command frobnicate; known are generate, next, info"),
     ([], "COMMAND"),
 ]
 

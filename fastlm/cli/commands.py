@@ -1,4 +1,4 @@
-"""The commands: generate, chat, next, info, bench, convert; train/options.py has train, finetune, distill."""
+"""The commands: generate, next, info, bench, convert; train/options.py has train, finetune, distill."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from fastlm.cli.options import (
 )
 from fastlm.cli.outputs import bar
 from fastlm.cli.parser import command
-from fastlm.cli.talk import talk
 from fastlm.errors import ParameterError
 
 PROMPT_HELP = """what the text begins with, in quotes; - is standard input, as is a pipe where nothing is given (where a
@@ -63,18 +62,6 @@ def register(commands: Any) -> None:
     adapter_option(generate)
     sampling_options(generate)
     generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
-
-    chat = command(
-        commands,
-        "chat",
-        "talk to a model that has a chat template",
-        _chat,
-        'fastlm chat --model path/to/checkpoint --system "Answer in one sentence."',
-    )
-    model_options(chat)
-    adapter_option(chat)
-    sampling_options(chat)
-    chat.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
 
     following = command(
         commands,
@@ -198,12 +185,6 @@ def _generate(args: argparse.Namespace) -> None:
         for chunk in chunks:
             streams.write(chunk.text)
         streams.write("\n")
-
-
-def _chat(args: argparse.Namespace) -> None:
-    system = None if args.system is None else streams.utf8(args.system, "--system")
-    with load_model(args) as model:
-        talk(model, args.model, system, params_of(args))
 
 
 def _next(args: argparse.Namespace) -> None:

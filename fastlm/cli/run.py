@@ -31,6 +31,7 @@ def run(argv: Sequence[str] | None) -> int:
 def _carry_out(argv: Sequence[str] | None) -> int:
     from fastlm import __version__
     from fastlm.cli.attention import register as register_attention
+    from fastlm.cli.chat import register as register_chat
     from fastlm.cli.commands import register
     from fastlm.cli.encoders import register as register_encoders
     from fastlm.cli.evaluate import register as register_evaluation
@@ -44,6 +45,7 @@ def _carry_out(argv: Sequence[str] | None) -> int:
     parser.add_argument("--version", action="version", version=f"fastlm {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     register(commands)
+    register_chat(commands)
     register_encoders(commands)
     register_translation(commands)
     register_attention(commands)

@@ -21,6 +21,10 @@ class OutputError(ModelFileError):
     """Standard output cannot be written."""
 
 
+class InputError(ModelFileError):
+    """Standard input cannot be read."""
+
+
 def prepare() -> None:
     """Have the streams take any text: pipes bring UTF-8, and what the encoding of the output lacks is an escape."""
     if sys.stderr is None:
@@ -85,7 +89,12 @@ def drop_output() -> None:
 
 def note(text: str) -> None:
     """Tell something on standard error."""
-    sys.stderr.write(f"fastlm: {text}\n")
+    tell(f"fastlm: {text}")
+
+
+def tell(text: str) -> None:
+    """The same, but that it does not say who tells it."""
+    sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
@@ -131,17 +140,25 @@ def asks() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def lines() -> Iterator[str]:
-    """The lines of standard input; a terminal is asked for each."""
+def ask(prompt: str) -> str | None:
+    """A line of standard input, a terminal, which is asked for it; None: there are no more."""
     write("")  # who asks must be heard
+    try:
+        return utf8(without_line_end(input(prompt)), "standard input")
+    except EOFError:
+        return None
+    except OSError as error:
+        raise InputError(f"standard input cannot be read: {error.strerror}") from error
+
+
+def lines() -> Iterator[str]:
+    """The lines of standard input, a pipe or a file, as they come."""
     while sys.stdin is not None:
         try:
-            line = input("> ") if asks() else sys.stdin.readline()
-        except EOFError:
-            return
+            line = sys.stdin.readline()
         except OSError as error:
-            raise ModelFileError(f"standard input cannot be read: {error.strerror}") from error
-        if not line and not asks():
+            raise InputError(f"standard input cannot be read: {error.strerror}") from error
+        if not line:
             return
         yield utf8(without_line_end(line), "standard input")
 
@@ -175,7 +192,7 @@ def _standard_input() -> str:
     try:
         text = sys.stdin.read()
     except OSError as error:
-        raise ModelFileError(f"standard input cannot be read: {error.strerror}") from error
+        raise InputError(f"standard input cannot be read: {error.strerror}") from error
     return without_line_end(utf8(text, "standard input"))
 
 
