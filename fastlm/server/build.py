@@ -46,7 +46,9 @@ def build(
     if cors:
         options = {"allow_origins": list(cors), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
         middleware.insert(0, Middleware(CORSMiddleware, **options))
-    return Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refuse})
+    application = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refuse})
+    application.router.redirect_slashes = False  # to where the header Host says
+    return application
 
 
 async def _refuse(request: Any, error: Exception) -> Any:

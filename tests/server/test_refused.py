@@ -91,7 +91,7 @@ def test_wrong_values(server: Running, path: str, body: Any, param: str | None, 
 def test_unknown_models_paths_and_methods(server: Running) -> None:
     status, error = refused(server, CHAT, {"model": "gpt-4", "messages": HELLO})
     assert (status, error["code"], error["param"]) == (404, "model_not_found", "model")
-    assert refused(server, "/v1/nothing", {})[0] == 404
+    assert refused(server, "/v1/nothing", {})[0] == refused(server, "/v1/completions/", {})[0] == 404
     assert server.get(CHAT)[0] == 405
     assert server.get("/../../etc/passwd")[0] == 404 and server.get("/v1/models/..%2f..%2fetc%2fpasswd")[0] == 404
 
