@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -16,8 +17,8 @@ CONNECTIONS = 1024
 STOP_SECONDS = 120  # that answers may take to end when the server is stopped
 
 
-class Impatient(H11Protocol):  # type: ignore[misc]
-    """Closes connections on which no request arrives."""
+class Careful(H11Protocol):  # type: ignore[misc]
+    """Closes connections on which no request arrives, or one that is malformed in its midst."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
@@ -27,12 +28,22 @@ class Impatient(H11Protocol):  # type: ignore[misc]
         if self.cycle is None and not self.transport.is_closing():
             self.transport.close()
 
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, where nothing was answered yet; who is about to answer learns that nobody hears it."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:
+            self.transport.close()
+
 
 def server_of(application: Any) -> uvicorn.Server:
     """What runs the application; `run(sockets=[...])` ends when its `should_exit` is set, or by a signal."""
     config = uvicorn.Config(
         application,
-        http=Impatient,
+        http=Careful,
         ws="none",
         lifespan="off",
         log_level="warning",

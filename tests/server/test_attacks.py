@@ -7,7 +7,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from served import Running
+import pytest
+from served import Running, received
 from support import ROOT
 
 import fastlm
@@ -27,6 +28,19 @@ def test_wrong_requests(server: Running, models: dict[str, fastlm.Model]) -> Non
     assert not fuzzer.failures, "\n".join(fuzzer.failures)
     assert fuzzer.statuses["200"] > 60 and fuzzer.statuses["400"] > 60 and fuzzer.statuses["none"] > 20
     assert fuzz_server.settled(server.address)
+
+
+def test_bodies_that_are_none(server: Running, caplog: pytest.LogCaptureFixture) -> None:
+    """They are refused before the application has begun to answer, and after it."""
+    head = b"POST /tokenize HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with server.raw(head + b"zz\r\n") as connection:
+        assert received(connection).startswith(b"HTTP/1.1 400 ")
+    with server.raw(head) as connection:
+        assert connection.recv(4096).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(b"zz\r\n")
+        received(connection)
+    assert server.get("/health")[0] == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"], caplog.text
 
 
 def test_many_clients() -> None:
