@@ -143,6 +143,8 @@ def test_every_allocation_may_fail(build_c, small_files):
 @pytest.mark.parametrize("name", ["llama", "moe_int4", "twins", "t5", "llama_int8"])
 def test_bits_do_not_depend_on_who_takes_part(build_c, sanitizer, chunked_files, name):
     """The team changes at random at every barrier; a leader alone shares long operations in units."""
+    if sanitizer != "plain" and name not in ("llama_int8", "t5"):
+        pytest.skip("two of the models are enough for a sanitizer")
     program = build_c("unit_walk", [HERE / "unit_walk.c", *LIBRARY], sanitizer=sanitizer, flags=UNIT_WALK_FLAGS)
     file = chunked_files[name if "_" in name else f"{name}_float32"]
     joined, left, helped = map(int, run(program, "bits", file).split()[1::2])
