@@ -214,6 +214,9 @@ cdef extern from "fastlm.h" nogil:
         uint32_t num_beams
         float length_penalty
         flm_early_stopping early_stopping
+        flm_model *draft
+        uint32_t lookup
+        uint32_t draft_tokens
 
     ctypedef struct flm_logprob:
         int32_t token
@@ -236,6 +239,8 @@ cdef extern from "fastlm.h" nogil:
         double cpu_seconds
         double threads
         size_t n_best
+        size_t draft_proposed
+        size_t draft_accepted
 
     ctypedef struct flm_best:
         const int32_t *tokens

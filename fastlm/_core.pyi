@@ -31,6 +31,8 @@ class Progress(NamedTuple):
     cpu_seconds: float
     threads: float
     n_best: int = 0  # texts that a beam search has found
+    draft_proposed: int = 0
+    draft_accepted: int = 0
 
 class Best(NamedTuple):
     token_ids: list[int]
@@ -183,7 +185,8 @@ def read_texts(model: Model, texts: Texts, cancel: object = None) -> None: ...
 
 @final
 class Request:
-    # sampling: fields of flm_sampling by name; biases: dict[int, float], stops: list[bytes], bad_words: lists of ids
+    # sampling: fields of flm_sampling by name; biases: dict[int, float], stops: list[bytes], bad_words: lists of ids,
+    # draft: a Model, which the request keeps
     def __init__(self, session: Session, prompt: NDArray[np.int32], sampling: dict[str, object]) -> None: ...
     def wait(self, wait_all: bool = False, cancel: object = None) -> Progress: ...  # cancel: has is_set()
     def best(self, i: int) -> Best: ...  # of a beam search that has ended

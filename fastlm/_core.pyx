@@ -88,6 +88,17 @@ cdef class Context:
 
 @cython.final
 @cython.no_gc
+cdef class _Left:
+    """A model that nobody uses any more: it goes with this object."""
+    cdef flm_model *handle
+    cdef Context context
+
+    def __dealloc__(self):
+        with nogil: flm_model_destroy(self.handle)
+
+
+@cython.final
+@cython.no_gc
 cdef class Model(_Handle):
     cdef flm_model *handle
     cdef Context context
@@ -126,9 +137,15 @@ cdef class Model(_Handle):
         self.free()
 
     cdef void free(self) noexcept:
-        cdef flm_model *handle = self.handle
-        self.handle = NULL
-        with nogil: flm_model_destroy(handle)
+        cdef _Left left
+        if self.handle is NULL:
+            return
+        left = _Left.__new__(_Left)
+        left.handle, self.handle = self.handle, NULL
+        left.context = self.context
+        poll = _asking.get(threading.get_ident())
+        if poll is not None:
+            (<_Poll>poll).left.append(left)  # this thread may be in a step of it
 
     cdef int hold(self) except -1:
         if self.closed or self.handle is NULL:

@@ -257,6 +257,7 @@ def read_texts(Model model, texts, cancel=None):
 cdef class Request(_Handle):
     cdef flm_request *handle
     cdef Model model
+    cdef Model draft  # held: proposes tokens; None: no model does
     cdef size_t n_tokens, text_bytes
 
     def __init__(self, Session session, const int32_t[::1] prompt, dict sampling):
@@ -266,6 +267,7 @@ cdef class Request(_Handle):
         cdef _Lists lists = _Lists()
         cdef _Poll call = _Poll()
         cdef const int32_t *at = &prompt[0] if prompt.shape[0] else NULL
+        cdef Model draft = sampling.get("draft")
         if self.handle is not NULL:
             raise errors.StateError("the request exists already")
         flm_sampling_defaults(&s)
@@ -273,6 +275,10 @@ cdef class Request(_Handle):
         lists.fill(&s, sampling)
         session.hold()
         try:
+            if draft is not None:
+                draft.hold()
+                s.draft = draft.handle
+                self.draft = draft
             with nogil:
                 status = flm_request_create(session.handle, at, prompt.shape[0], &s, &self.handle, &error)
             call.check(status, &error)
@@ -287,11 +293,14 @@ cdef class Request(_Handle):
     cdef void free(self) noexcept:
         cdef flm_request *handle = self.handle
         cdef Model model = self.model
+        cdef Model draft = self.draft
         self.handle = NULL
-        self.model = None
+        self.model = self.draft = None
         if model is not None:
             with nogil: flm_request_destroy(handle)
             model.release()
+        if draft is not None:
+            draft.release()
 
     cdef int hold(self) except -1:
         if self.closed or self.model is None:
@@ -340,7 +349,7 @@ cdef class Request(_Handle):
             self.text_bytes = p.text_bytes
             return Progress(tokens, text, logprobs, _FINISHES[p.finish], p.prompt_tokens, p.prefix_hit_tokens,
                             p.prompt_done, p.prompt_seconds, p.decode_seconds, p.prompt_cpu_seconds, p.cpu_seconds,
-                            p.threads, p.n_best)
+                            p.threads, p.n_best, p.draft_proposed, p.draft_accepted)
         finally:
             self.release()
 

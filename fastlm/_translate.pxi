@@ -8,8 +8,9 @@ from collections import namedtuple
 
 Tensor = namedtuple("Tensor", "name rows cols is_matrix format bytes")
 Progress = namedtuple("Progress", "tokens text logprobs finish prompt_tokens prefix_hit_tokens prompt_done "
-                                  "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads n_best",
-                      defaults=(0,))
+                                  "prompt_seconds decode_seconds prompt_cpu_seconds cpu_seconds threads n_best "
+                                  "draft_proposed draft_accepted",
+                      defaults=(0, 0, 0))
 Best = namedtuple("Best", "token_ids text score finish")
 Item = namedtuple("Item", "session tokens rows logits types hidden hidden_states attentions whole listed seen "
                           "cross_attentions adapter",
@@ -93,6 +94,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_calls)
 
 
+cdef dict _asking = {}  # by thread: the poll that asks, perhaps in the midst of a step
+
+
 cdef struct _Asked:
     void *call   # a _Poll, borrowed
     bint silent  # nothing but the interpreter's end could be the answer, and that needs no lock
@@ -105,11 +109,13 @@ cdef class _Poll:
     cdef BaseException raised
     cdef flm_poll poll
     cdef bint inside
+    cdef list left  # models that went while it asked
 
     def __cinit__(self, cancel=None):
         global _running
         _stay_if_ending()
         self.cancel = cancel
+        self.left = []
         self.asked.call = <void *>self
         self.asked.silent = cancel is None and threading.current_thread() is not threading.main_thread()
         self.poll.ask = _ask
@@ -125,6 +131,7 @@ cdef class _Poll:
         if self.inside and _running > 0:
             _running -= 1
         self.inside = False
+        self.left = []
 
     cdef int check(self, flm_status status, flm_error *error) except -1:
         self.leave()
@@ -141,12 +148,17 @@ cdef int _ask(void *user) noexcept nogil:
 
 cdef int _ask_python(void *call) noexcept with gil:
     poll = <_Poll>call
+    thread = threading.get_ident()
+    before = _asking.get(thread)
+    _asking[thread] = poll
     try:
         PyErr_CheckSignals()
         return 1 if _stopping() or (poll.cancel is not None and poll.cancel.is_set()) else 0
     except BaseException as raised:
         poll.raised = raised
         return 1
+    finally:
+        _asking[thread] = before
 
 
 cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:
@@ -266,6 +278,8 @@ cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
     s.encoder_no_repeat_ngram_size = sampling.get("encoder_no_repeat_ngram_size", s.encoder_no_repeat_ngram_size)
     s.num_beams = sampling.get("num_beams", s.num_beams)
     s.length_penalty = sampling.get("length_penalty", s.length_penalty)
+    s.lookup = sampling.get("lookup", s.lookup)
+    s.draft_tokens = sampling.get("draft_tokens", s.draft_tokens)
     s.early_stopping = <flm_early_stopping><int>_EARLY[sampling.get("early_stopping", False)]
     return 0
 

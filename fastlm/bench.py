@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,19 +20,30 @@ from fastlm.arch.spec import MixtureOfExperts
 from fastlm.describe import describe
 from fastlm.disturbance import LEAST_SECONDS, Disturbance, between, sample
 from fastlm.errors import ParameterError, UnsupportedError
-from fastlm.results import Timings
+from fastlm.results import Drafted, Timings
 
 if TYPE_CHECKING:
+    from fastlm.drafts import Draft, Lookup
     from fastlm.model import Model
+
+    Drafts = Callable[[Model], AbstractContextManager[Draft | Lookup | None]]
 
 PROMPT, TOKENS, RUNS = 512, 64, 5
 READ_BYTES = 128 << 20  # in a measurement of the read rate: a few milliseconds
 
 
 def bench(
-    load: Callable[[], Model], *, prompt: int | None = None, tokens: int = TOKENS, runs: int = RUNS
+    load: Callable[[], Model],
+    *,
+    prompt: int | None = None,
+    tokens: int = TOKENS,
+    runs: int = RUNS,
+    draft: Drafts = lambda model: nullcontext(),
 ) -> dict[str, Any]:
     """Load a decoder and time it: `runs` times (after a warm-up) a prompt of other tokens, then `tokens` written ones.
+
+    draft: gives what proposes tokens for the model, or None; then each run writes its tokens once more with it, whose
+    rates are `drafted`, and `draft` tells how many it proposed in all, and how many were accepted.
 
     Rates are tokens per second of each run; bytes per second for `read`, taken after each run. `cpu_seconds_per_token`
     has the runs of which the system told the processor time, `threads_present` how many threads took part in each, on
@@ -47,7 +59,7 @@ def bench(
             raise ParameterError(f"{name} must be at least 1, not {value}")
     before = sample()
     start = time.perf_counter()
-    with load() as model:
+    with load() as model, draft(model) as drafts:
         load_seconds = time.perf_counter() - start
         if model.kind != "decoder":
             raise UnsupportedError(f"bench: times decoders; this model is an {model.kind}")
@@ -55,14 +67,15 @@ def bench(
         facts = describe(model)
         weights = weights_per_token(model)
         read = partial(read_bandwidth, weights or facts["memory"]["weight_bytes"], facts["threads"])
-        _run(model, length, tokens, seed=0)
+        _runs(model, length, tokens, drafts, seed=0)
         peak = peak_bytes()  # before the measuring of reads adds to it
         read()
-        done = [(_run(model, length, tokens, seed=run), read()) for run in range(1, runs + 1)]
+        done = [(*_runs(model, length, tokens, drafts, seed=run), read()) for run in range(1, runs + 1)]
         while (after := sample()).wall - before.wall < LEAST_SECONDS:
             read()
     others = between(before, after)
-    timed = [run for run, _ in done]
+    timed = [run for run, *_ in done]
+    drafted = [run for _, run, _ in done if run is not None]
     return {
         **{name: facts[name] for name in ("model_type", "parameters", "dtype", "kv_dtype", "threads", "isa")},
         "prompt_tokens": length,
@@ -74,8 +87,10 @@ def bench(
         "rates": {
             "prompt": [run.prompt_tokens / run.timings.prompt_seconds for run in timed],
             "decode": [tokens / run.timings.decode_seconds for run in timed],
-            "read": [rate for _, rate in done],
+            **({"drafted": [tokens / run.timings.decode_seconds for run in drafted]} if drafted else {}),
+            "read": [rate for *_, rate in done],
         },
+        "draft": _sum(run.draft for run in drafted if run.draft is not None) if drafted else None,
         "cpu_seconds_per_token": {
             "prompt": _known(run.timings.prompt_cpu_seconds / run.prompt_tokens for run in timed),
             "decode": _known((run.timings.cpu_seconds - run.timings.prompt_cpu_seconds) / tokens for run in timed),
@@ -84,6 +99,11 @@ def bench(
         "others_share": others.share,
         "involuntary_switches": others.switches,
     }
+
+
+def _sum(drafted: Iterable[Drafted]) -> dict[str, int]:
+    accepted, proposed = map(sum, zip(*drafted, strict=True))
+    return Drafted(accepted, proposed)._asdict()
 
 
 def _known(values: Iterable[float]) -> list[float]:
@@ -101,13 +121,23 @@ def _prompt_length(model: Model, prompt: int | None, tokens: int) -> int:
 class _Run(NamedTuple):
     prompt_tokens: int  # that no cache knew
     timings: Timings
+    draft: Drafted | None
 
 
-def _run(model: Model, length: int, tokens: int, *, seed: int) -> _Run:
-    """Read a prompt and write so many tokens after the first one; another seed makes a prompt that no cache knows."""
+def _runs(
+    model: Model, length: int, tokens: int, draft: Draft | Lookup | None, *, seed: int
+) -> tuple[_Run, _Run | None]:
+    """Read a prompt and write so many tokens after the first one; another seed makes a prompt that no cache knows.
+
+    Twice: without the draft, and with it, if there is one.
+    """
     ids = [(7 * i + 5 * seed) % model.vocab for i in range(length)]
-    done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True)
-    return _Run(length - done.usage.cached_tokens, done.timings)
+
+    def run(proposes: Draft | Lookup | None) -> _Run:
+        done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True, draft=proposes)
+        return _Run(length - done.usage.cached_tokens, done.timings, done.draft)
+
+    return run(None), None if draft is None else run(draft)
 
 
 def step_tensors(model: Model) -> list[Any] | None:
@@ -165,6 +195,17 @@ def disturbance_of(found: dict[str, Any]) -> Disturbance:
     return Disturbance(found["others_share"], found["involuntary_switches"])
 
 
+def _drafted(found: dict[str, Any]) -> list[str]:
+    """What drafting won."""
+    if found["draft"] is None:
+        return []
+    rates = found["rates"]["drafted"]
+    won = statistics.median(rates) / statistics.median(found["rates"]["decode"])
+    share = f"{found['draft']['accepted']} of {found['draft']['proposed']} proposals accepted"
+    what = f"  {'drafted':<26}{statistics.median(rates):>10,.1f} tokens/s   ({min(rates):,.1f} - {max(rates):,.1f})"
+    return [f"{what}   {won:.2f} times, {share}"]
+
+
 def summary(found: dict[str, Any]) -> str:
     """The same for people: medians and ranges."""
 
@@ -180,6 +221,7 @@ def summary(found: dict[str, Any]) -> str:
         f"{found['kv_dtype']}, {found['threads']} thread(s), {found['isa']}",
         line("prompt", f"prompt of {found['prompt_tokens']}"),
         line("decode", f"{found['written_tokens']} tokens after it"),
+        *_drafted(found),
         f"  {'threads':<26}{statistics.mean(found['threads_present']):>10.1f} of {found['threads']}",
         f"  {'load':<26}{found['load_seconds']:>10.2f} s",
         f"  {'weights':<26}{found['weight_bytes'] / 1e6:>10,.0f} MB",

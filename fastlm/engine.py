@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fastlm import _core
+from fastlm import _core, drafts
 from fastlm.adapters import Adapters
 from fastlm.arch.head_tasks import CLASSIFY
 from fastlm.arch.spec import ModelSpec
@@ -53,6 +53,8 @@ class Engine:
         Those that are loaded, and that which runs in this call; None: the model as it is.
     salt
         Of this call's sequences: those of another one share no prefixes with them.
+    draft
+        What proposes tokens for requests that do not say it themselves, unless they search with beams.
     rebuild
         Makes the model anew, of what its weights become.
     on_close
@@ -73,6 +75,7 @@ class Engine:
     adapters: Adapters = field(default_factory=Adapters)
     adapter: _core.Adapter | None = None
     salt: int = 0
+    draft: drafts.Draft | drafts.Lookup | None = None
     rebuild: Rebuild | None = None
     on_close: set[Callable[[], None]] = field(default_factory=set, compare=False, repr=False)
 
@@ -167,7 +170,11 @@ class Engine:
         """Checked parameters of a request, by this model's defaults."""
         if self.core.closed:
             raise StateError("the model is closed")
-        return resolve(params, self.defaults, self.vocab, self.kind)
+        found = resolve(params, self.defaults, self.vocab, self.kind)
+        if self.draft is not None and found.draft is None and found.num_beams == 1:
+            found = found.drafting(self.draft)
+        drafts.check(found.draft, self)
+        return found
 
     def run(
         self,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fastlm.arguments import shown
+from fastlm.drafts import Draft, Lookup, draft_of, fields_of
 from fastlm.errors import ParameterError
 from fastlm.generation_config import defaults_of
 from fastlm.parameters import LARGEST, CancelFlag, Reader
@@ -23,10 +24,9 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_beams", "length_penalty",
     "early_stopping", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "forced_bos_token_id",
     "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "logit_bias", "logprobs",
-    "echo", "attentions", "adapter", "source_lang", "target_lang", "cancel",
+    "echo", "attentions", "adapter", "draft", "source_lang", "target_lang", "cancel",
 )
 REFUSED = {  # what this version does not have
-    "draft": "this version has no drafts",
     "num_beam_groups": "this version has no groups of beams; num_beams and n give several texts",
     "diversity_penalty": "this version has no groups of beams; num_beams and n give several texts",
 }
@@ -71,6 +71,7 @@ class Parameters:
     attentions: bool
     cancel: CancelFlag | None
     adapter: str | None = None
+    draft: Draft | Lookup | None = None
     source_lang: str | None = None
     target_lang: str | None = None
     lengths: tuple[int | None, int | None] = (None, None)  # least and most of the sequence that the text ends
@@ -89,6 +90,10 @@ class Parameters:
     def beginning_with(self, token: int) -> Parameters:
         """Of a text whose first token is this one."""
         return replace(self, sampling={**self.sampling, "forced_bos": token})
+
+    def drafting(self, draft: Draft | Lookup | None) -> Parameters:
+        """Of a text for which tokens are proposed."""
+        return replace(self, draft=draft, sampling={**self.sampling, **fields_of(draft)})
 
     def check_stream(self) -> None:
         """Refuse what a stream cannot give."""
@@ -132,7 +137,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
             None if least else p.integer("min_length", None, 0, UINT32),
             None if most else p.integer("max_length", None, 0, UINT32),
         ),
-    )
+    ).drafting(draft_of(given.get("draft")))
     if kind != "encoder-decoder" and (name := next((n for n in LANGUAGES if given.get(n) is not None), None)):
         raise ParameterError(f"{name}: this model is no encoder-decoder: say in the prompt what it is to write")
     if found.target_lang is not None and "forced_bos_token_id" in given:
@@ -205,6 +210,7 @@ def _check_beams(p: Parameters) -> None:
         "stop: a beam search ends texts at tokens; give stop_token_ids": bool(p.stop),
         "logprobs: a beam search gives a score for each text; loglikelihood() tells of tokens": p.logprobs is not None,
         "attentions: give the tokens that were found to forward(attentions=True)": p.attentions,
+        "draft: a step has all texts of a search already": p.draft is not None,
     }
     for reason, holds in reasons.items():
         if holds:

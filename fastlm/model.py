@@ -91,9 +91,10 @@ class Model(Asynchronous):
             encoder_no_repeat_ngram_size, num_beams, length_penalty, early_stopping (True, False or "never"), n, seed,
             stop (strings), stop_token_ids, min_tokens, ignore_eos, forced_bos_token_id, forced_eos_token_id,
             suppress_tokens, begin_suppress_tokens, bad_words_ids, logit_bias ({id: value}), logprobs (k), attentions
-            (True: what each written token looked at), echo, adapter (the name of a loaded one), source_lang and
-            target_lang (of translators of several), cancel (an object with is_set()). None means absent; then
-            generation_config.json counts, then off. Beams and processors are those of transformers.
+            (True: what each written token looked at), echo, adapter (the name of a loaded one), draft
+            (`fastlm.Draft(model)` or `fastlm.Lookup()`: the same text, sooner), source_lang and target_lang (of
+            translators of several), cancel (an object with is_set()). None means absent; then generation_config.json
+            counts, then off. Beams and processors are those of transformers.
 
         Raises
         ------

@@ -1,6 +1,7 @@
 """The public names. `fastlm` hands them on when they are first asked for."""
 
 from fastlm._core import version as _version
+from fastlm.drafts import Draft, Lookup
 from fastlm.errors import (
     Cancelled,
     ContextLengthError,
@@ -30,9 +31,11 @@ __all__ = [
     "Chunk",
     "Completion",
     "ContextLengthError",
+    "Draft",
     "FastlmError",
     "Filled",
     "Label",
+    "Lookup",
     "Model",
     "ModelFileError",
     "ModelFormatError",

@@ -56,6 +56,13 @@ class Timings:
     threads: float = 0.0
 
 
+class Drafted(NamedTuple):
+    """Of speculative decoding: tokens that were proposed, and how many of them were accepted, that is written."""
+
+    accepted: int
+    proposed: int
+
+
 ByToken = list[list[NDArray[np.float32]]]  # per written token, per layer: (heads, S)
 
 
@@ -87,6 +94,8 @@ class Completion:
         One entry per written token, when asked for.
     seed
         What the sampler was seeded with: the same seed gives the same text again.
+    draft
+        Of a call with `draft`: how many tokens were accepted, and proposed; each one that was accepted saved a step.
     score
         Of a beam search: the text's log probability, its end included, divided by tokens ** length_penalty.
     alternatives
@@ -108,6 +117,7 @@ class Completion:
     timings: Timings
     seed: int
     logprobs: list[TokenLogprob] | None = None
+    draft: Drafted | None = None
     score: float | None = None
     alternatives: tuple[Completion, ...] = field(default=())
     reasoning: str | None = None

@@ -11,7 +11,7 @@ from fastlm import _core
 from fastlm.errors import ParameterError
 from fastlm.generation import Parameters
 from fastlm.parameters import CancelFlag
-from fastlm.results import Chunk, Completion, Timings, TokenLogprob, Trace, Usage
+from fastlm.results import Chunk, Completion, Drafted, Timings, TokenLogprob, Trace, Usage
 from fastlm.tokenizer.tokenizer import Tokenizer
 
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -226,6 +226,12 @@ class Run:
         """What was read, as far as it is known by now, and that so many tokens were written."""
         return Usage(self._prompt_tokens, n_written, self._last.prefix_hit_tokens)
 
+    @property
+    def drafted(self) -> Drafted | None:
+        """What came of the proposals so far; None: nothing proposes any."""
+        last = self._last
+        return None if self._p.draft is None else Drafted(last.draft_accepted, last.draft_proposed)
+
     def result(self, chunks: Iterable[Chunk]) -> Completion:
         """What all pieces are together, after the last one."""
         text: list[str] = []
@@ -245,6 +251,7 @@ class Run:
             timings=timings_of(self._last),
             seed=self._p.seed,
             logprobs=None if self._p.logprobs is None else logprobs,
+            draft=self.drafted,
             attentions=trace.attentions,
             cross_attentions=trace.cross_attentions,
         )

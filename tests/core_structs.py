@@ -64,6 +64,9 @@ class Sampling(ctypes.Structure):
         ("num_beams", c_uint32),
         ("length_penalty", c_float),
         ("early_stopping", c_int),
+        ("draft", c_void_p),
+        ("lookup", c_uint32),
+        ("draft_tokens", c_uint32),
     ]
 
 

@@ -25,6 +25,10 @@ NAMES = [
     "room",
     "branches",
     "beams",
+    "drafter",
+    "drafts",
+    "lookup",
+    "pace",
     "request",
     "generation",
     "batch",
@@ -55,6 +59,7 @@ SOURCES = core_files(*NAMES)
 METER = ("flm_now", "flm_clock", "flm_cpu_seconds", "flm_pool_worker_seconds", "flm_pool_attendance")
 WRAPPED = {
     "unit_faults": ["-Wl,--wrap=calloc,--wrap=mmap"],
+    "unit_drafts": ["-Wl,--wrap=calloc"],
     "unit_meter": ["-Wl," + ",".join(f"--wrap={name}" for name in METER)],
 }
 CASES = {
@@ -64,6 +69,7 @@ CASES = {
     "unit_meter": ["alone", "together", "others", "bounded", "between", "unread", "meanwhile"],
     "unit_branches": ["alone", "crowd", "cancelled", "threads", "refused"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
+    "unit_drafts": ["lookup", "pace", "texts", "together", "leaves", "refused", "allocations"],
     "unit_drive": ["posts", "beside", "idle", "leave", "forks"],
     "unit_faults": [
         "no_room",

@@ -214,7 +214,7 @@ flm_status flm_branches_write(flm_branches *b, size_t i, const flm_text *first, 
     flm_status status = flm_text_create(&text, first->detok, NULL, 0, error);
     text.strip_space = first->strip_space;
     for (uint32_t t = 0; t < ended->n_tokens && !status; t++) {
-        if (flm_text_room(&text))
+        if (flm_text_room(&text, 1))
             flm_text_push(&text, ended->tokens[t]);
         else
             status = flm_fail(error, FLM_ERR_MEMORY, "out of memory for the text of a request");

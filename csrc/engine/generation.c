@@ -117,6 +117,8 @@ static void show(flm_request *r, flm_progress *progress) {
         .cpu_seconds = flm_meter_seconds(r),
         .threads = r->step_seconds > 0 ? r->thread_seconds / r->step_seconds : 0,
         .n_best = n_best(r),
+        .draft_proposed = r->drafter ? r->drafter->n_proposed : 0,
+        .draft_accepted = r->drafter ? r->drafter->n_accepted : 0,
     };
     if (n_best(r) > 0) {
         progress->text = r->branches->texts[0].decoded.data;

@@ -7,6 +7,7 @@
 #include "../model/container.h"
 #include "../model/pack.h"
 #include "../plan/plan.h"
+#include "drafter.h"
 #include "drive.h"
 #include "engine.h"
 
@@ -211,6 +212,7 @@ flm_status flm_model_open(flm_context *context, const char *path, const flm_mode
 void flm_model_destroy(flm_model *model) {
     if (!model) return;
     if (model->engine && !flm_gate_enter(&model->context->gate, NULL)) {
+        flm_drafters_leave(model->engine);
         flm_drive_leave(model->engine);
         model->context->kv_bytes -= model->engine->kv_bytes;
         flm_gate_leave(&model->context->gate);

@@ -34,6 +34,7 @@ void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_stat
     if (r->state == FLM_REQUEST_ACTIVE) remove_active(e, r);
     r->state = FLM_REQUEST_DONE;
     if (r->branches) r->n_written = flm_branches_end(r->branches, finish, status);
+    if (r->drafter) flm_drafter_end(r->drafter);
     flm_text_finish(&r->text); /* may find a stop string, with the replacement of a cut code point */
     r->finish = finish == FLM_FINISH_LENGTH && r->text.stopped ? FLM_FINISH_STOP : finish;
     r->status = status;
@@ -66,6 +67,7 @@ static int admit(flm_engine *e, flm_request *r) {
     }
     size_t hits;
     if (!flm_session_admit(r->session, &wanted, &hits)) return 0;
+    if (r->drafter) flm_drafter_admit(r->drafter, r->session);
     e->model->context->counters.prefix_hit_tokens += hits;
     remove_waiting(e, r);
     e->queue.active[e->queue.n_active++] = r;

@@ -108,6 +108,7 @@ static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_pr
         status = flm_sampler_create(&r->sampler, &sampling, m->kernels, &m->vocabulary, m->spec.vocab, capacity, error);
     if (!status) status = flm_text_create(&r->text, &m->vocabulary, sampling.stops, sampling.n_stops, error);
     if (!status) status = flm_session_grow(s, capacity, error);
+    if (!status) status = flm_drafter_create(&sampling, s, r->positions, &r->drafter, error);
     if (status || !beams) return status;
     if (n_prompt) memcpy(s->tokens + s->n_tokens, prompt, n_prompt * sizeof *prompt);
     return flm_branches_create(s, &r->sampler, r->prompt_end, r->positions, &r->branches, error);
@@ -115,6 +116,7 @@ static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_pr
 
 static void free_request(flm_request *r) {
     flm_branches_free(r->branches);
+    flm_drafter_free(r->drafter);
     flm_sampler_free(&r->sampler);
     flm_text_free(&r->text);
     flm_series_free(&r->logprobs);

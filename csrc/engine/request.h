@@ -9,6 +9,7 @@
 
 #include "../text/text.h"
 #include "branches.h"
+#include "drafter.h"
 #include "inbox.h"
 
 typedef enum flm_request_state { FLM_REQUEST_WAITING, FLM_REQUEST_ACTIVE, FLM_REQUEST_DONE } flm_request_state;
@@ -40,6 +41,7 @@ struct flm_request {
     double step_seconds, thread_seconds; /* of all its steps, and of the threads that took part in them */
 
     flm_branches *branches; /* of a beam search, or NULL */
+    flm_drafter *drafter;   /* proposes tokens for it, or NULL */
 
     size_t positions; /* that it may fill at most */
     size_t writable;  /* positions that its pages are ready for */
@@ -50,8 +52,12 @@ struct flm_request {
     int in_step;
     flm_request_part step_part;
     uint32_t step_tokens;
+    uint32_t step_item; /* the entry of its tokens */
     uint32_t step_rows; /* of logits */
-    int step_writes;    /* the step ends with a token of this request */
+    uint32_t step_read;     /* of these, how many are of tokens that the sequence has now: with the first one that a
+                               chosen token proves wrong, or that ends the text, the others do not count */
+    uint32_t step_writes;   /* tokens that were chosen from them, behind those of the session */
+    uint32_t step_accepted; /* of them, how many were proposed */
     flm_finish step_finish;
     flm_status step_status;
 

@@ -1,4 +1,5 @@
-/* Continuous batching. A step takes one token of each request that is writing, and as much of the prompts as fits.
+/* Continuous batching. A step takes one token of each request that is writing, with what is proposed to follow it
+ * (drafts.h), and as much of the prompts as fits.
  *
  * A step in three parts: the leader fills it with the lock held, runs it and chooses tokens without the lock, and
  * commits with the lock held again. Between filling and committing no other thread changes a request of the step: it
@@ -8,6 +9,7 @@
 #include "../base/invariant.h"
 #include "../base/status.h"
 #include "../model/model.h"
+#include "drafts.h"
 #include "meter.h"
 
 /* A step reads at least that many prompt tokens, however many requests are writing. */
@@ -54,10 +56,14 @@ static flm_status prepare_pages(flm_request *r, size_t from, size_t to) {
     return status;
 }
 
-/* Room for one more token, so that choosing it, which happens without the lock, allocates nothing. */
-static flm_status prepare_buffers(flm_request *r) {
-    size_t logprobs = (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
-    if (flm_text_room(&r->text) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
+static size_t logprobs_bytes(const flm_request *r, size_t n_tokens) {
+    return n_tokens * (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
+}
+
+/* Room for n more tokens, so that choosing them, which happens without the lock, allocates nothing. */
+static flm_status prepare_buffers(flm_request *r, uint32_t n) {
+    const size_t logprobs = logprobs_bytes(r, n);
+    if (flm_text_room(&r->text, n) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
     return flm_fail(&r->error, FLM_ERR_MEMORY, "out of memory for the text of a request");
 }
 
@@ -67,8 +73,8 @@ void flm_schedule_enter(flm_engine *e, flm_request *r, flm_request_part part, ui
     r->references++;
     r->step_part = part;
     r->step_tokens = n_tokens;
-    r->step_rows = 0;
-    r->step_writes = 0;
+    r->step_rows = r->step_read = 0;
+    r->step_writes = r->step_accepted = 0;
     r->step_finish = FLM_FINISH_NONE;
     r->step_status = FLM_OK;
 }
@@ -82,14 +88,18 @@ static flm_status add_branches(flm_engine *e, flm_step *step, flm_request *r) {
     return FLM_OK;
 }
 
-/* The next n tokens of a request that no step has computed yet. It wants logits if they end with its last token. */
+/* The next n tokens of a request that no step has computed yet. It wants logits if they end with its last token, and
+ * after each of those that are proposed to follow it. */
 static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32_t n) {
     flm_session *s = r->session;
-    size_t start = s->n_computed;
-    int writes = start + n == s->n_tokens;
+    const size_t start = s->n_computed;
+    const uint32_t proposed = r->drafter ? r->drafter->n : 0;
+    const uint32_t rows = start + n == s->n_tokens ? 1 + proposed : 0;
+    n += proposed;
     flm_status status = prepare_pages(r, start, start + n);
-    if (!status && writes) status = prepare_buffers(r);
+    if (!status && rows) status = prepare_buffers(r, rows);
     if (status) return status;
+    r->step_item = step->n_items;
     e->items[step->n_items++] = (flm_row_item){.self = &s->self,
                                                .cross_kv = s->source ? &s->source->kv : NULL,
                                                .n_cross = s->source ? (uint32_t)s->source->n_tokens : 0,
@@ -99,11 +109,13 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
                                                .n_keys = (uint32_t)start + n,
                                                .long_rope = s->long_rope,
                                                .adapter = s->adapter,
-                                               .rows = writes ? FLM_ROWS_LAST : FLM_ROWS_NONE};
+                                               .rows = proposed ? FLM_ROWS_ALL
+                                                       : rows   ? FLM_ROWS_LAST
+                                                                : FLM_ROWS_NONE};
     flm_schedule_enter(e, r, FLM_PART_TOKENS, n);
-    r->step_rows = (uint32_t)writes;
+    r->step_rows = rows;
     step->n_tokens += n;
-    step->n_logit_rows += (uint32_t)writes;
+    step->n_logit_rows += rows;
     return FLM_OK;
 }
 
@@ -128,6 +140,7 @@ static void fill_step(flm_engine *e, flm_step *step) {
     uint32_t reading = 0;
     for (uint32_t i = 0; i < e->queue.n_active; i++) reading += left_to_compute(e->queue.active[i]) > 1;
     const uint32_t writing = count_writing(e);
+    flm_drafts_plan(e);
     uint32_t budget = e->chunk > writing + LEAST_PROMPT_TOKENS ? e->chunk - writing : LEAST_PROMPT_TOKENS;
     for (uint32_t i = 0; i < e->queue.n_active;) {
         flm_request *r = e->queue.active[i];
@@ -162,27 +175,32 @@ static uint32_t fill_turn(flm_engine *e, flm_step *step, flm_part *parts) {
 
 /* Choose and append the next token, without the lock. Other threads see it after commit: tokens, text and logprobs are
  * written behind what counts, and the counts change with the lock held. Nothing moves, for prepare_buffers made room.
- */
-static void write_token(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
+ * Returns 1 if it was proposed, so that the next row of logits is of what is now the sequence. */
+static int write_token(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
     flm_session *s = r->session;
+    const size_t n = s->n_tokens + r->step_writes;
     int32_t token;
-    r->step_status =
-        flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, max, s->tokens, s->n_tokens, &token, &r->error);
-    if (r->step_status) return;
+    r->step_read++;
+    r->step_status = flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, max, s->tokens, n, &token, &r->error);
+    if (r->step_status) return 0;
     if (flm_sampler_ends(&r->sampler, token)) {
         r->step_finish = FLM_FINISH_STOP;
-        return;
+        return 0;
     }
-    r->step_writes = 1;
-    s->tokens[s->n_tokens] = token;
-    flm_sampler_accept(&r->sampler, s->tokens, s->n_tokens, 1);
+    const int proposed = r->step_read < r->step_rows && s->tokens[n] == token;
+    s->tokens[n] = token;
+    flm_sampler_accept(&r->sampler, s->tokens, n, 1);
     if (r->sampler.options.logprobs >= 0)
-        flm_sampler_logprobs(&r->sampler, &e->queue.sampling, logits, token,
-                             (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes));
+        flm_sampler_logprobs(
+            &r->sampler, &e->queue.sampling, logits, token,
+            (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes + logprobs_bytes(r, r->step_writes)));
+    r->step_writes++;
+    r->step_accepted += (uint32_t)proposed;
     if (flm_text_push(&r->text, token))
         r->step_finish = FLM_FINISH_STOP;
-    else if (r->n_written + 1 == r->max_tokens)
+    else if (r->n_written + r->step_writes == r->max_tokens)
         r->step_finish = FLM_FINISH_LENGTH;
+    return proposed && !r->step_finish;
 }
 
 /* What the requests of a completed step write, without the lock. */
@@ -191,16 +209,20 @@ static void write_tokens(flm_engine *e, const flm_step *step) {
         flm_request *r = e->queue.batch[i];
         if (r->step_rows > 0 && r->branches)
             r->step_status = flm_branches_choose(r->branches, step, row, &r->step_finish, &r->error);
-        else if (r->step_rows > 0)
-            write_token(e, r, step->logits + row * step->logits_stride, step->row_max[row]);
+        for (uint32_t at = row; r->step_rows > 0 && !r->branches; at++)
+            if (!write_token(e, r, step->logits + at * step->logits_stride, step->row_max[at])) break;
     }
 }
 
-/* With the lock held: what a completed step did becomes the request's state. */
+/* With the lock held: what a completed step did becomes the request's state. Of one that was destroyed meanwhile, no
+ * written token counts. */
 static void commit_tokens(flm_request *r, double now) {
     flm_session *s = r->session;
     int read_prompt = s->n_computed < r->prompt_end && r->n_written == 0;
-    s->n_computed += r->step_tokens;
+    const uint32_t counts = r->disowned && r->step_rows > 0 ? 1 : r->step_read;
+    s->n_computed += r->step_tokens - r->step_rows + counts;
+    if (!r->disowned) s->n_tokens += r->step_writes;
+    flm_drafts_commit(r);
     if (r->disowned) return;
     if (read_prompt) {
         r->prompt_seconds = now - r->started;
@@ -211,9 +233,8 @@ static void commit_tokens(flm_request *r, double now) {
         if (!r->step_status) flm_session_keep_prefix(s);
     }
     if (r->step_writes) {
-        s->n_tokens++;
-        r->n_written++;
-        r->logprobs.n_bytes += (size_t)(r->sampler.options.logprobs + 1) * sizeof(flm_logprob);
+        r->n_written += r->step_writes;
+        r->logprobs.n_bytes += logprobs_bytes(r, r->step_writes);
         r->text_bytes = r->text.n_released;
         r->decode_seconds = now - r->written_first;
     }
@@ -269,9 +290,13 @@ void flm_schedule_step(flm_engine *e, flm_watch *watch) {
         flm_encode_place(e->scratch, parts, n_sources);
         flm_meter_begin(e, &step, watch);
         flm_gate_leave(e->gate);
-        status = flm_engine_run(e, n_sources > 0, &step, watch, &error);
+        double drafting = 0;
+        status = n_sources > 0 ? FLM_OK : flm_drafts_run(e, &step, watch, &drafting, &error);
+        if (!status) status = flm_engine_run(e, n_sources > 0, &step, watch, &error);
         if (!status) write_tokens(e, &step);
         flm_gate_reenter(e->gate);
+        if (!status && n_sources == 0) flm_drafts_learn(e, &step, watch->seconds);
+        watch->seconds += drafting;
         flm_context_publish(e->model->context);
         flm_meter_step(e, &step, watch);
     }

@@ -11,26 +11,28 @@
 
 static flm_gate *gate_of(const flm_session *session) { return session->model->engine->gate; }
 
+flm_status flm_session_begin(flm_model *model, flm_session **session, flm_error *error) {
+    flm_session *s = flm_alloc(sizeof *s);
+    if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a session");
+    s->model = model;
+    s->references = 1;
+    s->after = model->engine->sessions;
+    if (s->after) s->after->before = s;
+    model->engine->sessions = s;
+    *session = s;
+    return FLM_OK;
+}
+
 flm_status flm_session_create(flm_model *model, flm_session **session, flm_error *error) {
     if (!model || !session) return flm_fail(error, FLM_ERR_ARGUMENT, "model or session is NULL");
     *session = NULL;
     if (!model->finished)
         return flm_fail(error, FLM_ERR_STATE, "the model is not finished: call flm_model_finish first");
-    flm_session *s = flm_alloc(sizeof *s);
-    if (!s) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a session");
-    s->model = model;
-    s->references = 1;
-    flm_status status = flm_gate_enter(gate_of(s), error);
-    if (status) {
-        flm_free(s);
-        return status;
-    }
-    s->after = model->engine->sessions;
-    if (s->after) s->after->before = s;
-    model->engine->sessions = s;
-    flm_gate_leave(gate_of(s));
-    *session = s;
-    return FLM_OK;
+    flm_status status = flm_gate_enter(model->engine->gate, error);
+    if (status) return status;
+    status = flm_session_begin(model, session, error);
+    flm_gate_leave(model->engine->gate);
+    return status;
 }
 
 flm_status flm_session_wait_until_left(flm_session *session, flm_error *error) {

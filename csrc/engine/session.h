@@ -23,6 +23,7 @@ struct flm_session {
     uint16_t salt;               /* prefixes are shared with sessions of the same one */
     int busy;                    /* a request or a call is using it */
     int leaving;                 /* its request was destroyed in mid-step, and gives it up when the step ends */
+    struct flm_drafter *drafter; /* that follows a request of another model with it (drafter.h); NULL: none */
     int admitted;                /* it is being computed: its pages must stay */
     size_t promised;             /* pages that it may still take while it is admitted */
     uint64_t last_use;           /* the engine's count of uses when it was admitted last */
@@ -31,6 +32,8 @@ struct flm_session {
     flm_waiter *waiter;          /* of a call that waits for it to be left */
 };
 
+/* As flm_session_create, of a finished model. Gate held. */
+flm_status flm_session_begin(flm_model *model, flm_session **session, flm_error *error);
 /* Enter the gate and make sure nothing else uses the session; waits for a request that is leaving. */
 flm_status flm_session_enter(flm_session *session, flm_error *error);
 /* Inside the gate: wait until no request is leaving the session. FLM_ERR_STATE: this thread runs its step. */

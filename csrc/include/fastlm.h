@@ -6,7 +6,8 @@
  * - Sizes are counts of elements unless the name ends in _bytes. Token ids are int32_t.
  * - Objects: a context owns threads; a model belongs to a context; sessions and requests belong to a
  *   model. Each must be destroyed before the object it belongs to. *_destroy accepts NULL and never waits, but for
- *   flm_model_destroy where a step of flm_context_drive still holds the model.
+ *   flm_model_destroy where a step that another thread runs still holds the model: one of flm_context_drive, or one
+ *   that the model drafts for.
  * - Calls on different objects, and calls of several threads on one model, are safe. One session or one
  *   request is used by one thread at a time, except flm_request_cancel, which any thread may call.
  * - After an error an object is as it was before the call, unless the call's comment says otherwise.
@@ -28,7 +29,7 @@ extern "C" {
 #define FLM_API __attribute__((visibility("default")))
 #endif
 
-#define FLM_ABI_VERSION 6 /* may change until 1.0 */
+#define FLM_ABI_VERSION 7 /* may change until 1.0 */
 #define FLM_VERSION "0.1.0"
 
 /* ---- status ------------------------------------------------------------------------------------- */
@@ -59,10 +60,10 @@ FLM_API const char *flm_status_name(flm_status status);
  * answer ends that call with FLM_ERR_CANCELLED. The asking thread may be in the midst of a step that it
  * runs for others. A poll may create, fork, rewind, cancel and destroy sessions and requests, also those
  * of the very call that asks it (that call then ends with FLM_ERR_STATE), and create requests. It must not
- * destroy the model or the context of that call; and a child process that it forks must not return from it, for it
- * has none of the threads of the step. What would wait for a step fails with FLM_ERR_STATE while
- * this thread runs one: flm_request_wait, flm_forward, flm_session_encode, loading and finishing a model of
- * the same context. */
+ * destroy the model or the context of that call, nor a model that drafts for others; and a child process that it
+ * forks must not return from it, for it has none of the threads of the step. What would wait for a step fails with
+ * FLM_ERR_STATE while this thread runs one: flm_request_wait, flm_forward, flm_session_encode, loading and finishing
+ * a model of the same context. */
 typedef struct flm_poll {
     int (*ask)(void *user);
     void *user;
@@ -326,6 +327,9 @@ typedef struct flm_ids {
     size_t n;
 } flm_ids;
 
+#define FLM_MAX_DRAFT 32 /* tokens that a request proposes for one step */
+#define FLM_MAX_LOOKUP 8
+
 /* When a beam search ends, beside max_tokens: as transformers' early_stopping. */
 typedef enum flm_early_stopping {
     FLM_EARLY_NO = 0,    /* the best running text would not be among the num_beams best if it ended now */
@@ -361,6 +365,13 @@ typedef struct flm_sampling {
     uint32_t num_beams;   /* 0 and 1: off */
     float length_penalty; /* a text's score is its log probability / tokens ^ length_penalty (1) */
     flm_early_stopping early_stopping;
+    /* Speculative decoding: tokens are proposed, and verified together by one step. What is written does not depend on
+     * it. At most one of draft and lookup, and no beams. */
+    flm_model *draft; /* proposes tokens: another decoder of the same context, with the same vocabulary; NULL: off. When
+                         it is destroyed, the request goes on without proposals */
+    uint32_t lookup;  /* propose what followed the last tokens, so many at most, where they stood before in the
+                         sequence; 0: off, at most FLM_MAX_LOOKUP */
+    uint32_t draft_tokens; /* proposed for each step; 0: by what was accepted and what it costs; at most FLM_MAX_DRAFT */
 } flm_sampling;
 FLM_API void flm_sampling_defaults(flm_sampling *sampling);
 
@@ -393,6 +404,7 @@ typedef struct flm_progress {
     double prompt_cpu_seconds, cpu_seconds;
     double threads; /* that took part in its steps, on average over their time; 0 before the first */
     size_t n_best;  /* texts that a beam search has found (flm_request_best), once it has ended */
+    size_t draft_proposed, draft_accepted; /* tokens that were proposed, and those of them that were written */
 } flm_progress;
 
 /* A text that a beam search has found. Pointers live as long as the request. */

@@ -80,9 +80,22 @@ static flm_status check_beams(const flm_sampling *o, uint32_t vocab, flm_error *
     const char *culprit = o->temperature > 0.0f ? "temperature: beams take the most probable texts and draw nothing"
                           : o->n_stops          ? "stops: a beam search ends texts at tokens; give stop_tokens"
                           : o->logprobs >= 0    ? "logprobs: a beam search gives scores of whole texts"
+                          : o->draft || o->lookup ? "draft or lookup: a step has all texts of a search already"
                                                 : NULL;
     return culprit ? flm_fail(error, FLM_ERR_UNSUPPORTED, "num_beams is %u and %s", (unsigned)o->num_beams, culprit)
                    : FLM_OK;
+}
+
+static flm_status check_draft(const flm_sampling *o, flm_error *error) {
+    if (o->draft && o->lookup)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "draft and lookup both propose tokens: choose one of them");
+    if (o->lookup > FLM_MAX_LOOKUP || o->draft_tokens > FLM_MAX_DRAFT)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "lookup is %u and draft_tokens is %u: they can be at most %d and %d",
+                        (unsigned)o->lookup, (unsigned)o->draft_tokens, FLM_MAX_LOOKUP, FLM_MAX_DRAFT);
+    if (o->draft_tokens && !o->draft && !o->lookup)
+        return flm_fail(error, FLM_ERR_ARGUMENT, "draft_tokens is %u, but there is neither draft nor lookup",
+                        (unsigned)o->draft_tokens);
+    return FLM_OK;
 }
 
 flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *error) {
@@ -106,6 +119,7 @@ flm_status flm_sampling_check(const flm_sampling *o, uint32_t vocab, flm_error *
             status = check_range("a bias", o->biases[i].value, -1e9f, 1e9f, error);
     }
     if (!status) status = check_lists(o, vocab, error);
+    if (!status) status = check_draft(o, error);
     return status ? status : check_beams(o, vocab, error);
 }
 

@@ -131,10 +131,10 @@ void flm_text_precede(flm_text *text, int32_t token) {
     if (text->strip_space && flm_detok_bytes(text->detok, token, &n)) text->strip_space = 0;
 }
 
-int flm_text_room(flm_text *text) {
+int flm_text_room(flm_text *text, size_t n_tokens) {
     size_t longest; /* every byte may turn into a U+FFFD, and so may the tail before them */
     return flm_mul(text->detok->longest, sizeof REPLACEMENT, &longest) && flm_add(longest, 8, &longest) &&
-           flm_series_room(&text->decoded, longest);
+           flm_mul(longest, n_tokens, &longest) && flm_series_room(&text->decoded, longest);
 }
 
 /* Advance every stop string's automaton by a byte that was just appended. Of several that end here, the longest is

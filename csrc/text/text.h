@@ -43,8 +43,8 @@ flm_status flm_text_create(flm_text *text, const flm_detok *detok, const flm_byt
 void flm_text_free(flm_text *text);
 /* A token of the prompt: text after it does not begin a text, so its leading space is kept. */
 void flm_text_precede(flm_text *text, int32_t token);
-/* Reserve memory for one more token, so that flm_text_push cannot fail; 0: out of memory. */
-int flm_text_room(flm_text *text);
+/* Reserve memory for n more tokens, so that flm_text_push cannot fail; 0: out of memory. */
+int flm_text_room(flm_text *text, size_t n_tokens);
 /* Append a token's text; returns text->stopped. Once stopped, nothing is appended. */
 int flm_text_push(flm_text *text, int32_t token);
 /* The end of the text: releases what was held back, and replaces an incomplete code point. */

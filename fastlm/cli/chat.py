@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm.cli import streams
 from fastlm.cli.commands import params_of, sampling_options
-from fastlm.cli.options import adapter_option, load_model, model_options
+from fastlm.cli.options import adapter_option, draft_for, draft_option, load_model, model_options
 from fastlm.cli.parser import command
 from fastlm.cli.screen import Nowhere, Plain, printer
 from fastlm.errors import UnsupportedError
@@ -31,6 +31,7 @@ def register(commands: Any) -> None:
     )
     model_options(parser)
     adapter_option(parser)
+    draft_option(parser)
     sampling_options(parser)
     parser.add_argument("--system", metavar="TEXT", help="a system message, before the conversation (none)")
     parser.add_argument("--prompt", metavar="FILE", help="a message of any lines: answer it, and end (-: stdin)")
@@ -47,10 +48,10 @@ def _chat(args: argparse.Namespace) -> None:
 
     system = None if args.system is None else streams.utf8(args.system, "--system")
     message = None if args.prompt is None else streams.given_text(None, args.prompt)
-    with load_model(args) as model:
+    with load_model(args) as model, draft_for(args, model) as draft:
         if model.engine.templates is None:
             raise UnsupportedError(_without_template(args.model))
-        talk = Talk(model, system, params_of(args), args.drop_oldest)
+        talk = Talk(model, system, {**params_of(args), "draft": draft}, args.drop_oldest)
         talk.check()  # says what is wrong before it asks
         if message is not None:
             _answer_all([message], talk, args.json)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from functools import partial
 from typing import Any
 
 from fastlm.cli import streams
@@ -13,6 +14,8 @@ from fastlm.cli.options import (
     PACKAGED_HELP,
     adapter_of,
     adapter_option,
+    draft_for,
+    draft_option,
     dtype_option,
     load_model,
     loading_options,
@@ -60,6 +63,7 @@ def register(commands: Any) -> None:
     _prompt_options(generate)
     model_options(generate)
     adapter_option(generate)
+    draft_option(generate)
     sampling_options(generate)
     generate.add_argument("--json", action="store_true", help="print the whole result as JSON at the end")
 
@@ -101,6 +105,7 @@ def register(commands: Any) -> None:
     bench.add_argument("--prompt", type=int, metavar="N", help="tokens to read (512, or what the context has room for)")
     bench.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to write after it (64)")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="that count, after one that does not (5)")
+    draft_option(bench)
     bench.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
 
     convert = command(
@@ -168,16 +173,17 @@ def _beginning(model: Any) -> list[int]:
 
 def _generate(args: argparse.Namespace) -> None:
     text = _given_text(args)
-    with load_model(args) as model:
+    with load_model(args) as model, draft_for(args, model) as draft:
         prompt = _beginning(model) if text is None else text
+        params = {**params_of(args), "draft": draft}
         if args.json:
             from dataclasses import asdict
 
-            done = model.generate(prompt, **params_of(args))
+            done = model.generate(prompt, **params)
             found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
-            streams.write_json({"prompt": prompt, **found})
+            drafted = None if done.draft is None else done.draft._asdict()
+            streams.write_json({"prompt": prompt, **found, "draft": drafted})
             return
-        params = params_of(args)
         beams = model.engine.parameters(params).num_beams > 1  # they say nothing before the end
         chunks = [model.generate(prompt, **params)] if beams else model.stream(prompt, **params)  # before the text
         if model.kind != "encoder-decoder":  # which does not go on with the text, but answers it
@@ -219,7 +225,13 @@ def _info(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     from fastlm.bench import bench, summary
 
-    found = bench(lambda: load_model(args), prompt=args.prompt, tokens=args.tokens, runs=args.runs)
+    found = bench(
+        lambda: load_model(args),
+        prompt=args.prompt,
+        tokens=args.tokens,
+        runs=args.runs,
+        draft=partial(draft_for, args),
+    )
     streams.write((json.dumps(found, indent=2) if args.json else summary(found)) + "\n")
 
 

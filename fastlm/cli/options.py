@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from fastlm.errors import ParameterError
 
 MODEL_HELP = "a model folder, a .flm file or a cached hub id"
 PACKAGED_HELP = f"{MODEL_HELP}; default: the model in the package, which writes simple stories"
@@ -26,6 +30,37 @@ def adapter_option(parser: argparse.ArgumentParser) -> None:
 def adapter_of(args: argparse.Namespace) -> str | None:
     """What the adapter that was asked for is called."""
     return None if args.adapter is None else "adapter"
+
+
+def draft_option(parser: argparse.ArgumentParser) -> None:
+    """What proposes tokens; `draft_for` loads it."""
+    parser.add_argument(
+        "--draft",
+        metavar="MODEL",
+        help="a smaller model of the same vocabulary, which proposes tokens, or lookup: what followed before (none)",
+    )
+    parser.add_argument(
+        "--draft-tokens", type=int, metavar="N", help="that it proposes for each step (as many as are worth it)"
+    )
+
+
+@contextmanager
+def draft_for(args: argparse.Namespace, model: Any) -> Iterator[Any]:
+    """The value of `draft=` for a model, while it is needed; None: none was asked for."""
+    from fastlm.drafts import Draft, Lookup
+    from fastlm.loading import load
+
+    tokens = "auto" if args.draft_tokens is None else args.draft_tokens
+    if args.draft is None:
+        if args.draft_tokens is not None:
+            raise ParameterError("--draft-tokens needs --draft")
+        yield None
+    elif args.draft == "lookup":
+        yield Lookup(tokens=tokens)
+    else:
+        dtype = "auto" if args.draft.endswith(".flm") else args.dtype
+        with load(args.draft, dtype=dtype, kv_dtype=args.kv_dtype, beside=model) as drafts:
+            yield Draft(drafts, tokens)
 
 
 def dtype_option(parser: Any) -> None:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm.arguments import whole
 from fastlm.cli import streams
-from fastlm.cli.options import LOADING, loading_options
+from fastlm.cli.options import LOADING, draft_for, draft_option, loading_options
 from fastlm.cli.parser import command
 from fastlm.errors import ModelFileError, ParameterError, UnsupportedError
 
 if TYPE_CHECKING:
+    from fastlm.drafts import Draft, Lookup
     from fastlm.model import Model
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -56,6 +57,7 @@ def register(commands: Any) -> None:
         help="a LoRA that requests may name as their model; MODEL:NAME=FOLDER where there are several; may be repeated",
     )
     loading_options(parser)
+    draft_option(parser)
     group = parser.add_argument_group("serving")
     group.add_argument("--host", default=LOOPBACK[0], help="address to listen at (127.0.0.1: this machine only)")
     group.add_argument("--port", type=int, default=8000, help="(8000; 0: one that is free)")
@@ -84,7 +86,9 @@ def _serve(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         models = _load(args, stack)
         _load_adapters(args.adapter or (), models)
-        application = app(models, api_keys=keys, cors=args.cors or (), hosts=hosts, limits=Limits(**given))
+        drafts = _drafts(args, models, stack)
+        limits = Limits(**given)
+        application = app(models, api_keys=keys, cors=args.cors or (), hosts=hosts, limits=limits, drafts=drafts)
         try:
             serve(application, args.host, port, partial(_tell, models))
         except OSError as error:
@@ -134,6 +138,19 @@ def _load_adapters(given: Iterable[str], models: Mapping[str, Model]) -> None:
             known = ", ".join(models)
             raise ParameterError(f"--adapter: expected {ADAPTER_FORM}, not {item} (models: {known})")
         models[model].load_adapter(own, folder)
+
+
+def _drafts(args: argparse.Namespace, models: Mapping[str, Model], stack: ExitStack) -> Mapping[str, Draft | Lookup]:
+    """What proposes tokens for the models that write, by their names."""
+    if len(models) > 1 and args.draft not in (None, "lookup"):
+        raise ParameterError("--draft: a model drafts for one that is served alone; for several give --draft lookup")
+    found = {}
+    for name, model in models.items():
+        draft = stack.enter_context(draft_for(args, model))
+        if draft is not None and model.engine.writes:
+            model.generate([0], max_tokens=0, draft=draft)  # says what is wrong before any request does
+            found[name] = draft
+    return found
 
 
 def _named(given: Iterable[str]) -> list[tuple[str, str | None]]:

@@ -13,6 +13,7 @@ from fastlm.errors import ParameterError, UnsupportedError
 from fastlm.server.limits import Limits
 
 if TYPE_CHECKING:
+    from fastlm.drafts import Draft, Lookup
     from fastlm.model import Model
 
 __all__ = ["Limits", "app"]
@@ -27,6 +28,7 @@ def app(
     cors: Iterable[str] = (),
     hosts: Iterable[str] = (),
     limits: Limits | None = None,
+    drafts: Mapping[str, Draft | Lookup] | None = None,
 ) -> Any:
     """An ASGI application that answers for models.
 
@@ -44,6 +46,8 @@ def app(
         Names that the header Host may have; none: any.
     limits
         How much it takes on.
+    drafts
+        What proposes tokens for a model, by its name; answers are the same, and come sooner.
 
     Raises
     ------
@@ -65,4 +69,7 @@ def app(
     keys = [key.encode("utf-8") for key in api_keys]
     if not all(keys) or len(keys) > MAX_KEYS:
         raise ParameterError(f"api_keys: one is empty, or there are more than {MAX_KEYS}")
-    return build(named, keys, list(cors), [host.lower().encode("ascii") for host in hosts], limits or Limits())
+    served = [host.lower().encode("ascii") for host in hosts]
+    if strange := set(drafts or {}) - set(named):
+        raise ParameterError(f"drafts: there is no model called {min(strange)!r}; known are: {', '.join(named)}")
+    return build(named, keys, list(cors), served, limits or Limits(), drafts or {})

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
+from fastlm.drafts import Draft, Lookup
 from fastlm.model import Model
 from fastlm.server.chat import chat
 from fastlm.server.completions import completions
@@ -36,10 +37,15 @@ POSTS: dict[str, Handler] = {
 
 
 def build(
-    models: Mapping[str, Model], keys: Sequence[bytes], cors: Sequence[str], hosts: Sequence[bytes], limits: Limits
+    models: Mapping[str, Model],
+    keys: Sequence[bytes],
+    cors: Sequence[str],
+    hosts: Sequence[bytes],
+    limits: Limits,
+    drafts: Mapping[str, Draft | Lookup],
 ) -> Starlette:
     """See `fastlm.server.app`."""
-    service = Service(models, limits, keys, hosts)
+    service = Service(models, limits, keys, hosts, drafts)
     routes = [Route(path, Post(path, service, handler), methods=["POST"]) for path, handler in POSTS.items()]
     routes += [Route(path, Get(path, service, show), methods=["GET"]) for path, show in GETS.items()]
     middleware = [Middleware(Door, service=service)]

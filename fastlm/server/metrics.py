@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from fastlm._core import Context
 from fastlm.model import Model
-from fastlm.results import Usage
+from fastlm.results import Drafted, Usage
 
 BOUNDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)  # seconds
 Labels = tuple[tuple[str, str], ...]
@@ -56,6 +56,10 @@ class Metrics:
         self.tokens[model, "completion"] += usage.completion_tokens
         self.tokens[model, "cached"] += usage.cached_tokens
 
+    def drafted(self, model: str, draft: Drafted) -> None:
+        self.tokens[model, "proposed"] += draft.proposed
+        self.tokens[model, "accepted"] += draft.accepted
+
     def text(self, models: Mapping[str, Model]) -> str:
         return "\n".join([*self._own(), *_of_models(models)]) + "\n"
 
@@ -73,7 +77,8 @@ class Metrics:
         )
         for model, times in sorted(self.first_tokens.items()):
             yield from times.lines("fastlm_first_token_seconds", (("model", model),))
-        yield from _head("fastlm_tokens_total", "counter", "Tokens: of prompts, of them found in the cache, written.")
+        what = "Tokens: of prompts, of them found in the cache, written; proposed by drafts, of them accepted."
+        yield from _head("fastlm_tokens_total", "counter", what)
         for (model, kind), n in sorted(self.tokens.items()):
             yield _line("fastlm_tokens_total", (("model", model), ("kind", kind)), n)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from fastlm.drafts import Draft, Lookup
 from fastlm.engine import Engine
 from fastlm.model import Model
 from fastlm.server.fields import Fields
@@ -34,6 +35,8 @@ class Service:
         Names that the header Host may have; none: any.
     salt
         Of who asks: a key's requests share prefixes with each other, and not with those of other keys.
+    drafts
+        What proposes tokens for a model, by its name.
     """
 
     models: Mapping[str, Model]
@@ -41,6 +44,7 @@ class Service:
     keys: Sequence[bytes] = ()
     hosts: Sequence[bytes] = ()
     salt: int = 0
+    drafts: Mapping[str, Draft | Lookup] = field(default_factory=dict)
     metrics: Metrics = field(default_factory=Metrics)
     begun: int = field(default_factory=lambda: int(time.time()))
     _clients: Counter[str] = field(default_factory=Counter)
@@ -65,7 +69,8 @@ class Service:
         """The model that a request names, as who asks may use it."""
         name = fields.text("model")
         model, adapter = self.named(name)
-        return name, replace(model.engine.adapted(adapter), salt=self.salt)
+        base = next(known for known, served in self.models.items() if served is model)
+        return name, replace(model.engine.adapted(adapter), salt=self.salt, draft=self.drafts.get(base))
 
     def only_engine(self, fields: Fields) -> tuple[str, Engine]:
         """As `engine`, but that the name may be left out where there is one model only."""

@@ -115,6 +115,9 @@ class Job:
         cached = [min(u.cached_tokens, u.prompt_tokens) for u in each[::n]]
         found = Usage(sum(read), sum(written), sum(cached))
         self.metrics.used(self.model, found)
+        for drafted in (run.drafted for run in self.runs):
+            if drafted is not None:
+                self.metrics.drafted(self.model, drafted)
         return found
 
 

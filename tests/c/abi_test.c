@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-_Static_assert(FLM_ABI_VERSION == 6, "a new ABI needs new figures here");
+_Static_assert(FLM_ABI_VERSION == 7, "a new ABI needs new figures here");
 
 _Static_assert(FLM_OK == 0 && FLM_ERR_ARGUMENT == 10 && FLM_ERR_FORMAT == 20 && FLM_ERR_UNSUPPORTED == 30, "status");
 _Static_assert(FLM_ERR_CONTEXT_LENGTH == 40 && FLM_ERR_MEMORY == 50 && FLM_ERR_IO == 60, "status");
@@ -30,9 +30,9 @@ _Static_assert(sizeof(flm_item) == 120, "flm_item");
 _Static_assert(sizeof(flm_adapter_change) == 56, "flm_adapter_change");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
-_Static_assert(sizeof(flm_sampling) == 208, "flm_sampling");
+_Static_assert(sizeof(flm_sampling) == 224, "flm_sampling");
 _Static_assert(sizeof(flm_logprob) == 8, "flm_logprob");
-_Static_assert(sizeof(flm_progress) == 128, "flm_progress");
+_Static_assert(sizeof(flm_progress) == 144, "flm_progress");
 _Static_assert(sizeof(flm_ids) == 16, "flm_ids");
 _Static_assert(sizeof(flm_best) == 40, "flm_best");
 #endif

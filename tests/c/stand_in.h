@@ -1,7 +1,7 @@
 /* A stand-in for the forward step, for tests of everything around it.
  *
  * It keeps one 64-bit value per position in the pages: a hash of the token, the position and the value before it.
- * Logits are a hash of all values that the page table shows. So every mistake in paging, sharing, copying or scheduling
+ * Logits are a hash of all values that the page table shows, and of the model's own salt (its decoder_start). So every mistake in paging, sharing, copying or scheduling
  * changes what is written, and the truth needs no pages: see `truth`. */
 #ifndef STAND_IN_H
 #define STAND_IN_H
@@ -93,7 +93,8 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
         int poisoned = 0;
         for (uint32_t t = 0; t < item->n_tokens; t++, tokens++) {
             size_t p = item->start + t;
-            uint64_t before = p ? *value_at(item->self, p - 1) : (uint64_t)item->long_rope, h = 0;
+            uint64_t before = p ? *value_at(item->self, p - 1) : (uint64_t)item->long_rope;
+            uint64_t h = (uint64_t)m->vocabulary.decoder_start;
             *value_at(item->self, p) = mix(mix(before, (uint64_t)item->tokens[t]), p);
             poisoned |= item->tokens[t] == poison_token;
             if (item->hidden) item->hidden[t] = (float)item->tokens[t];
@@ -246,23 +247,22 @@ static flm_sampling sampling_of(uint32_t max_tokens, int ignore_eos) {
 
 static int same(const int32_t *a, const int32_t *b, size_t n) { return n == 0 || memcmp(a, b, n * sizeof *a) == 0; }
 
-/* Generate on a session and compare with the truth for the session's tokens + prompt. */
-static void generate_and_check(flm_session *s, const int32_t *prompt, size_t n_prompt, uint32_t max, int ignore_eos,
-                               int stream) {
+/* Generate on a session and compare with the truth for the session's tokens + prompt; greedy, whatever else is asked. */
+static flm_progress generate_as_and_check(flm_session *s, const int32_t *prompt, size_t n_prompt,
+                                          const flm_sampling *sampling, int stream) {
     int32_t expected[CONTEXT + 1];
     size_t n = flm_session_length(s);
+    const uint32_t max = sampling->max_tokens;
     if (n) memcpy(expected, flm_session_tokens(s), n * sizeof *expected);
     if (n_prompt) memcpy(expected + n, prompt, n_prompt * sizeof *expected);
     n += n_prompt;
-    size_t wanted = truth(expected, n, max, ignore_eos), seen = 0;
-    flm_sampling sampling = sampling_of(max, ignore_eos);
+    size_t wanted = truth(expected, n, max, (int)sampling->ignore_eos), seen = 0;
     flm_request *r = NULL;
     flm_error error = {0};
     flm_progress p = {0};
-    flm_status status = flm_request_create(s, prompt, n_prompt, &sampling, &r, &error);
+    flm_status status = flm_request_create(s, prompt, n_prompt, sampling, &r, &error);
     if (status) fprintf(stderr, "create: %s\n", error.text);
     CHECK(status == FLM_OK);
-    if (status) return;
     do {
         status = flm_request_wait(r, !stream, NULL, &p, &error);
         if (status) fprintf(stderr, "wait: %s\n", error.text);
@@ -276,6 +276,13 @@ static void generate_and_check(flm_session *s, const int32_t *prompt, size_t n_p
     CHECK(p.finish == (wanted < max && n + wanted < CONTEXT ? FLM_FINISH_STOP : FLM_FINISH_LENGTH));
     flm_request_destroy(r);
     CHECK(flm_session_length(s) == n + wanted && same(flm_session_tokens(s), expected, n + wanted));
+    return p;
+}
+
+static void generate_and_check(flm_session *s, const int32_t *prompt, size_t n_prompt, uint32_t max, int ignore_eos,
+                               int stream) {
+    const flm_sampling sampling = sampling_of(max, ignore_eos);
+    generate_as_and_check(s, prompt, n_prompt, &sampling, stream);
 }
 
 /* Forward n random tokens in a call and compare the logits. Some calls say that the sequence will be longer. */

@@ -54,7 +54,7 @@ FLM_API long unit_text(const flm_vocabulary *vocabulary, const flm_bytes *stops,
     size_t i = 0;
     for (; i < n_prompt && !status; i++) flm_text_precede(&text, tokens[i]);
     for (size_t stopped = 0; i < n_tokens && !status && !stopped; i++) {
-        if (!flm_text_room(&text))
+        if (!flm_text_room(&text, 1))
             status = FLM_ERR_MEMORY;
         else
             stopped = (size_t)flm_text_push(&text, tokens[i]);

@@ -58,7 +58,7 @@ static void push_all(flm_text *text, reader *r, const flm_bytes *stops, size_t n
     for (size_t i = byte_of(r) % 4; i > 0; i--) flm_text_precede(text, (int32_t)byte_of(r) - 1);
     for (size_t i = 0; i <= MOST_TOKENS && n_stops <= MOST_STOPS; i++) {
         const int last = r->n == 0 || i == MOST_TOKENS;
-        CHECK(flm_text_room(text));
+        CHECK(flm_text_room(text, 1));
         if (last)
             flm_text_finish(text);
         else
