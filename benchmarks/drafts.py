@@ -4,8 +4,8 @@ python -m benchmarks.drafts --shape A --bits 8
 
 Targets of one shape with random weights, whose speed is that of any weights, in which some layers say little:
 
-- honest: from the third layer on. The draft is the target's own first two layers, which agree with all of them most of the
-  time; how often is told, as the part of the proposals that was accepted.
+- honest: from the third layer on. The draft is the target's own first two layers, which agree with all of them most of
+  the time; how often is told, as the part of the proposals that was accepted.
 - wrong: the same target, and two layers of other weights, which hardly ever agree with it.
 - lookup: the same target, whose text does not repeat itself.
 - copy: all layers say nothing, so each token follows from the one before it, and the text comes to repeat the prompt.

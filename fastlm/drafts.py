@@ -39,8 +39,8 @@ class Drafter(Protocol):
 class Draft:
     """Have a smaller model propose tokens, which the one that writes verifies several at a time.
 
-    What is written has the same bits as without, greedy or drawn, whatever the model proposes. It comes sooner, the more
-    alike both models are.
+    What is written has the same bits as without, greedy or drawn, whatever the model proposes. It comes sooner, the
+    more alike both models are.
 
     Parameters
     ----------

@@ -77,9 +77,8 @@ flm_status flm_drafter_create(const flm_sampling *options, const flm_session *ta
     flm_drafter *d = flm_alloc(sizeof *d);
     if (!d) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for proposals");
     d->fixed = options->draft_tokens;
-    const flm_status status = options->lookup
-                                  ? flm_lookup_create(&d->lookup, options->lookup, positions + 1, error)
-                                  : begin_session(d, options->draft, target->model, positions, error);
+    const flm_status status = options->lookup ? flm_lookup_create(&d->lookup, options->lookup, positions + 1, error)
+                                              : begin_session(d, options->draft, target->model, positions, error);
     if (status)
         flm_drafter_free(d);
     else
@@ -127,9 +126,10 @@ void flm_drafter_commit(flm_drafter *d, const flm_session *target, size_t same) 
 
 void flm_drafter_follow(flm_drafter *d, const flm_session *target) {
     flm_session *s = d->session;
-    memcpy(s->tokens + s->n_tokens, target->tokens + s->n_tokens,
-           (target->n_tokens - s->n_tokens) * sizeof *s->tokens);
-    s->n_tokens = target->n_tokens;
+    const size_t n = target->n_tokens < d->positions ? target->n_tokens : d->positions;
+    const size_t before = s->n_tokens;
+    if (n > before) memcpy(s->tokens + before, target->tokens + before, (n - before) * sizeof *s->tokens);
+    s->n_tokens = n;
 }
 
 /* ---- a model goes ---- */

@@ -1,5 +1,6 @@
-/* What proposes tokens for a request: a lookup in its own sequence, or a model. drafter.c makes it and ends it; drafts.c
- * is what a leader does with those of a step. Guarded by the gate, but for what a step in flight keeps to itself.
+/* What proposes tokens for a request: a lookup in its own sequence, or a model. drafter.c makes it and ends it;
+ * drafts.c is what a leader does with those of a step. Guarded by the gate, but for what a step in flight keeps to
+ * itself.
  *
  * A model that drafts has a session of its own, which follows the request's tokens: its positions from n_computed on
  * count as never written, so that what was not accepted is forgotten by not being counted. It is admitted with the
@@ -40,7 +41,7 @@ void flm_drafter_admit(flm_drafter *drafter, const flm_session *target);
 void flm_drafter_end(flm_drafter *drafter);
 /* Tokens that its model has not read, of a request with n_tokens. */
 size_t flm_drafter_lag(const flm_drafter *drafter, size_t n_tokens);
-/* Its session's tokens are those of the request. */
+/* Its session's tokens are those of the request, as far as it has positions for them. */
 void flm_drafter_follow(flm_drafter *drafter, const flm_session *target);
 /* The same after a step, the first `same` of whose tokens are those that its model has read. */
 void flm_drafter_commit(flm_drafter *drafter, const flm_session *target, size_t same);

@@ -7,8 +7,8 @@
  *     flm_engine_run    the step
  *     write_tokens      the sampler chooses after the newest token and, while it chooses what was proposed, goes on
  *
- * The sampler draws by the seed and the number of tokens written, and logits do not depend on what else is in a step: so
- * the text, drawn or not, has the same bits as without proposals, whatever is proposed. A model draws its proposals
+ * The sampler draws by the seed and the number of tokens written, and logits do not depend on what else is in a step:
+ * so the text, drawn or not, has the same bits as without proposals, whatever is proposed. A model draws its proposals
  * with the same numbers, from its own logits: the more alike both are, the more often both draw the same token. */
 #ifndef FLM_DRAFTS_H
 #define FLM_DRAFTS_H

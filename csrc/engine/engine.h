@@ -55,11 +55,11 @@ typedef struct flm_engine {
     int driven;
 
     flm_meter meter;
-    flm_costs costs;                   /* of its decoding steps; where it drafts, of those */
-    flm_odds odds[FLM_PROPOSAL_KINDS]; /* of what is proposed to it */
+    flm_costs costs;                    /* of its decoding steps; where it drafts, of those */
+    flm_odds odds[FLM_PROPOSAL_KINDS];  /* of what is proposed to it */
     uint32_t draft_items, draft_tokens; /* where it drafts for a step of another engine: requests that it does so for,
                                            and tokens that it reads first */
-    double last_seconds; /* how long the last step took, and how many tokens it had */
+    double last_seconds;                /* how long the last step took, and how many tokens it had */
     uint32_t last_tokens;
 } flm_engine;
 

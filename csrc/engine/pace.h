@@ -1,8 +1,8 @@
 /* How many tokens to propose: as many as are worth verifying.
  *
  *     a step of R rows takes T(R) seconds, as measured       ┐  that number of proposals with which the step
- *     a proposal is written with chance p, p^2, p^3 ...      ├─ writes the most tokens in a second; none if that is best
- *     making it costs seconds, too                           ┘
+ *     a proposal is written with chance p, p^2, p^3 ...      ├─ writes the most tokens in a second; none if that is
+ * best making it costs seconds, too                           ┘
  *
  * Chances are those of the request's last proposals and, while it has few, of all others' of the model. A request for
  * which proposals do not pay tries one now and then. What is written does not depend on any of this. pace.c. */
@@ -19,7 +19,7 @@ typedef struct flm_odds { /* recent ones count more */
     double tried, accepted;
 } flm_odds;
 
-typedef struct flm_costs { /* of an engine's decoding steps, without prompts */
+typedef struct flm_costs {                 /* of an engine's decoding steps, without prompts */
     float seconds[FLM_COSTED_ROWS + 1];    /* by rows; 0: not known */
     uint32_t learned[FLM_COSTED_ROWS + 1]; /* n_steps at that time */
     uint32_t n_steps;

@@ -14,7 +14,7 @@
 typedef struct flm_queue {
     flm_request **batch;  /* [max_items] requests of the step in flight, in the order of its items */
     flm_request **active; /* [max_items] requests that have their pages promised, in order of arrival */
-    flm_bid *bids;         /* [max_items] while proposals are chosen */
+    flm_bid *bids;        /* [max_items] while proposals are chosen */
     uint32_t max_items, n_batch, n_active;
     flm_request *waiting_first, *waiting_last; /* requests that are yet to be admitted */
     atomic_uint cancels;                       /* grows with every flm_request_cancel */

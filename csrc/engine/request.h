@@ -52,8 +52,8 @@ struct flm_request {
     int in_step;
     flm_request_part step_part;
     uint32_t step_tokens;
-    uint32_t step_item; /* the entry of its tokens */
-    uint32_t step_rows; /* of logits */
+    uint32_t step_item;     /* the entry of its tokens */
+    uint32_t step_rows;     /* of logits */
     uint32_t step_read;     /* of these, how many are of tokens that the sequence has now: with the first one that a
                                chosen token proves wrong, or that ends the text, the others do not count */
     uint32_t step_writes;   /* tokens that were chosen from them, behind those of the session */

@@ -191,9 +191,9 @@ static int write_token(flm_engine *e, flm_request *r, const float *logits, flm_r
     s->tokens[n] = token;
     flm_sampler_accept(&r->sampler, s->tokens, n, 1);
     if (r->sampler.options.logprobs >= 0)
-        flm_sampler_logprobs(
-            &r->sampler, &e->queue.sampling, logits, token,
-            (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes + logprobs_bytes(r, r->step_writes)));
+        flm_sampler_logprobs(&r->sampler, &e->queue.sampling, logits, token,
+                             (flm_logprob *)(void *)(r->logprobs.data + r->logprobs.n_bytes +
+                                                     logprobs_bytes(r, r->step_writes)));
     r->step_writes++;
     r->step_accepted += (uint32_t)proposed;
     if (flm_text_push(&r->text, token))

@@ -297,8 +297,8 @@ typedef struct flm_item {
                        what the session will have */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED: ascending, each below n_tokens */
     size_t n_listed;
-    size_t n_seen; /* of an encoder: only the first n_seen tokens are looked at, by all of them; 0: all. Not with
-                      attentions */
+    size_t n_seen;        /* of an encoder: only the first n_seen tokens are looked at, by all of them; 0: all. Not with
+                             attentions */
     flm_adapter *adapter; /* of an item without a session; else NULL: the session's counts */
 } flm_item;
 
@@ -371,7 +371,8 @@ typedef struct flm_sampling {
                          it is destroyed, the request goes on without proposals */
     uint32_t lookup;  /* propose what followed the last tokens, so many at most, where they stood before in the
                          sequence; 0: off, at most FLM_MAX_LOOKUP */
-    uint32_t draft_tokens; /* proposed for each step; 0: by what was accepted and what it costs; at most FLM_MAX_DRAFT */
+    uint32_t
+        draft_tokens; /* proposed for each step; 0: by what was accepted and what it costs; at most FLM_MAX_DRAFT */
 } flm_sampling;
 FLM_API void flm_sampling_defaults(flm_sampling *sampling);
 

@@ -77,11 +77,11 @@ static flm_status check_beams(const flm_sampling *o, uint32_t vocab, flm_error *
     if (o->num_beams > vocab)
         return flm_fail(error, FLM_ERR_ARGUMENT, "num_beams is %u, but the vocabulary has only %u tokens",
                         (unsigned)o->num_beams, (unsigned)vocab);
-    const char *culprit = o->temperature > 0.0f ? "temperature: beams take the most probable texts and draw nothing"
-                          : o->n_stops          ? "stops: a beam search ends texts at tokens; give stop_tokens"
-                          : o->logprobs >= 0    ? "logprobs: a beam search gives scores of whole texts"
+    const char *culprit = o->temperature > 0.0f   ? "temperature: beams take the most probable texts and draw nothing"
+                          : o->n_stops            ? "stops: a beam search ends texts at tokens; give stop_tokens"
+                          : o->logprobs >= 0      ? "logprobs: a beam search gives scores of whole texts"
                           : o->draft || o->lookup ? "draft or lookup: a step has all texts of a search already"
-                                                : NULL;
+                                                  : NULL;
     return culprit ? flm_fail(error, FLM_ERR_UNSUPPORTED, "num_beams is %u and %s", (unsigned)o->num_beams, culprit)
                    : FLM_OK;
 }

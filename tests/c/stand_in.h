@@ -1,8 +1,9 @@
 /* A stand-in for the forward step, for tests of everything around it.
  *
  * It keeps one 64-bit value per position in the pages: a hash of the token, the position and the value before it.
- * Logits are a hash of all values that the page table shows, and of the model's own salt (its decoder_start). So every mistake in paging, sharing, copying or scheduling
- * changes what is written, and the truth needs no pages: see `truth`. */
+ * Logits are a hash of all values that the page table shows, and of the model's own salt (its decoder_start). So every
+ * mistake in paging, sharing, copying or scheduling changes what is written, and the truth needs no pages: see `truth`.
+ */
 #ifndef STAND_IN_H
 #define STAND_IN_H
 
@@ -247,7 +248,8 @@ static flm_sampling sampling_of(uint32_t max_tokens, int ignore_eos) {
 
 static int same(const int32_t *a, const int32_t *b, size_t n) { return n == 0 || memcmp(a, b, n * sizeof *a) == 0; }
 
-/* Generate on a session and compare with the truth for the session's tokens + prompt; greedy, whatever else is asked. */
+/* Generate on a session and compare with the truth for the session's tokens + prompt; greedy, whatever else is asked.
+ */
 static flm_progress generate_as_and_check(flm_session *s, const int32_t *prompt, size_t n_prompt,
                                           const flm_sampling *sampling, int stream) {
     int32_t expected[CONTEXT + 1];

@@ -13,9 +13,7 @@ static long fail_at = -1; /* the allocation that fails, counted down; negative: 
 
 void *__real_calloc(size_t n, size_t bytes);
 void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes) {
-    return fail_at >= 0 && fail_at-- == 0 ? NULL : __real_calloc(n, bytes);
-}
+void *__wrap_calloc(size_t n, size_t bytes) { return fail_at >= 0 && fail_at-- == 0 ? NULL : __real_calloc(n, bytes); }
 
 /* ---- lookups ---- */
 
@@ -193,7 +191,8 @@ static void *work(void *argument) {
         const flm_sampling how = drafted(w->a, way, dice(&random, 6), dice(&random, 60), 1);
         int asked = (int)dice(&random, 4);
         flm_poll poll = {said, &asked};
-        switch (dice(&random, 3)) {
+        switch (dice(&random, 4)) {
+        case 3: forward_and_check(m, s, tokens, n, FLM_ROWS_LAST, 0); break;
         case 0: generate_as_and_check(s, tokens, n, &how, (int)dice(&random, 2)); break;
         case 1:
             CHECK(flm_request_create(s, tokens, n, &how, &r, NULL) == FLM_OK);
@@ -355,8 +354,9 @@ static void allocations(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"lookup", lookup}, {"pace", pace},       {"texts", texts},           {"together", together},
-        {"leaves", leaves}, {"refused", refused}, {"allocations", allocations},
+        {"lookup", lookup},           {"pace", pace},     {"texts", texts},
+        {"together", together},       {"leaves", leaves}, {"refused", refused},
+        {"allocations", allocations},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
