@@ -197,7 +197,7 @@ def disturbance_of(found: dict[str, Any]) -> Disturbance:
 
 def _drafted(found: dict[str, Any]) -> list[str]:
     """What drafting won."""
-    if found["draft"] is None:
+    if "drafted" not in found["rates"]:
         return []
     rates = found["rates"]["drafted"]
     won = statistics.median(rates) / statistics.median(found["rates"]["decode"])

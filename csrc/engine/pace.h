@@ -1,8 +1,8 @@
 /* How many tokens to propose: as many as are worth verifying.
  *
- *     a step of R rows takes T(R) seconds, as measured       ┐  that number of proposals with which the step
- *     a proposal is written with chance p, p^2, p^3 ...      ├─ writes the most tokens in a second; none if that is
- * best making it costs seconds, too                           ┘
+ *     a step of R rows takes T(R) seconds, as measured    ┐  as many as make a step write
+ *     a proposal is written with chance p, p^2, p^3 ...   ├─ the most tokens in a second;
+ *     making it costs seconds, too                        ┘  none where that is best
  *
  * Chances are those of the request's last proposals and, while it has few, of all others' of the model. A request for
  * which proposals do not pay tries one now and then. What is written does not depend on any of this. pace.c. */

@@ -17,7 +17,7 @@ from fastlm.server import app
 def answers(client: Any) -> list[str]:
     """Whole, several at once, and as a stream."""
     options = {"model": "box", "prompt": "Once upon a time", "max_tokens": 40}
-    whole = client.completions.create(**options)
+    whole = client.completions.create(**options, temperature=0)
     drawn = client.completions.create(**options, temperature=0.8, seed=3, n=3)
     stream = client.completions.create(**options, temperature=0.8, seed=3, stream=True)
     return [whole.choices[0].text, *(c.text for c in drawn.choices), "".join(c.choices[0].text for c in stream)]
