@@ -19,9 +19,9 @@ static const double lookup_chances[] = {0.25, 0.5, 0.7};
 /* Steps after which a proposal is tried that would not pay, more after each in vain. Until then, what the model that
  * drafts has not read must have become this part of what the steps took. */
 enum { FIRST_INTERVAL = 32, INTERVAL_GROWTH = 4, LAST_INTERVAL = 2048 };
-#define READING_SHARE 0.02
-/* What reading may take at the most of what there is to write. */
-#define READING_SHARE_OF_LEFT 0.25
+#define READING_SHARE 0.01
+/* Reading is to pay within this part of the steps that are left. */
+#define READING_PAYS_IN 0.5
 
 /* ---- costs ---- */
 
@@ -93,7 +93,7 @@ static flm_bid *best_bid(flm_bid *bids, uint32_t n_bids) {
     return best;
 }
 
-/* Whether a request that would propose nothing tries all the same. step: seconds of one without proposals. */
+/* Whether a request that would propose nothing tries all the same. step: its part of one without proposals, seconds. */
 static int is_due(flm_pace *pace, double reading, double step) {
     if (pace->interval == 0) pace->interval = FIRST_INTERVAL;
     if (++pace->idle < pace->interval || reading > READING_SHARE * step * pace->idle) return 0;
@@ -111,6 +111,7 @@ static void choose_best(flm_bid *bids, uint32_t n_bids, uint32_t n_rows, uint32_
     for (uint32_t rows = n_rows + 1; rows <= last && (next = best_bid(bids, n_bids)); rows++) {
         tokens += next->gain;
         price += next->price;
+        if (next->tried == 0) price += next->reading / (1.0 + READING_PAYS_IN * (double)next->left);
         next->gain *= next->chance;
         next->tried++;
         const double rate = tokens / (flm_costs_of(costs, rows) + price);
@@ -126,13 +127,12 @@ void flm_pace_choose(flm_bid *bids, uint32_t n_bids, uint32_t n_rows, uint32_t n
     for (uint32_t i = 0; i < n_bids; i++) {
         bids[i].n = bids[i].tried = 0;
         bids[i].gain = bids[i].chance;
-        if (bids[i].reading > READING_SHARE_OF_LEFT * step * (double)bids[i].left) bids[i].most = 0;
     }
     if (step == 0.0) return; /* the first step of all tells */
     choose_best(bids, n_bids, n_rows, n_texts, room, costs);
     for (uint32_t i = 0, left = room; i < n_bids; i++) {
         flm_bid *b = &bids[i];
-        if (b->n == 0 && b->most > 0 && is_due(b->pace, b->reading, step)) b->n = left > 0;
+        if (b->n == 0 && b->most > 0 && is_due(b->pace, b->reading, step / n_bids)) b->n = left > 0;
         if (b->n > 0) b->pace->idle = 0;
         left -= b->n < left ? b->n : left;
     }

@@ -81,7 +81,7 @@ static void pace(void) {
         proposed += bids[0].n;
     }
     CHECK(proposed >= 3 && proposed < 10); /* now and then, ever more seldom */
-    bids[0].reading = 1e9;
+    bids[0].reading = 1e9; /* a prompt that is too long for what is left to write */
     for (steps = 0, proposed = 0; steps < 3000; steps++) {
         flm_pace_choose(bids, 1, 1, 1, 8, &flat);
         proposed += bids[0].n;
