@@ -143,7 +143,7 @@ cdef class Model(_Handle):
         left = _Left.__new__(_Left)
         left.handle, self.handle = self.handle, NULL
         left.context = self.context
-        poll = _asking.get(threading.get_ident())
+        poll = _asking.get(PyThread_get_thread_ident())
         if poll is not None:
             (<_Poll>poll).left.append(left)  # this thread may be in a step of it
 

@@ -51,6 +51,7 @@ def matrix_bytes(format, rows, cols): return flm_matrix_bytes(FORMATS[format], r
 
 cdef extern from "Python.h":
     int PyErr_CheckSignals() except -1
+    unsigned long PyThread_get_thread_ident()
 
 
 cdef int _check(flm_status status, flm_error *error) except -1:
@@ -148,7 +149,7 @@ cdef int _ask(void *user) noexcept nogil:
 
 cdef int _ask_python(void *call) noexcept with gil:
     poll = <_Poll>call
-    thread = threading.get_ident()
+    cdef unsigned long thread = PyThread_get_thread_ident()
     before = _asking.get(thread)
     _asking[thread] = poll
     try:
@@ -158,7 +159,10 @@ cdef int _ask_python(void *call) noexcept with gil:
         poll.raised = raised
         return 1
     finally:
-        _asking[thread] = before
+        if before is None:
+            del _asking[thread]
+        else:
+            _asking[thread] = before
 
 
 cdef flm_model_options _options(format, kv_dtype, max_context, kv_bytes, prefix_cache, verify) except *:

@@ -90,6 +90,20 @@ def test_the_same_bits(cast: Cast, options: dict[str, Any]) -> None:
     assert cast.model.generate(PROMPTS[0], **options).draft is None
 
 
+def test_a_thousand_prompts(cast: Cast) -> None:
+    """Greedy, for three pairs of models and for lookups."""
+    rng = np.random.default_rng(2)
+    prompts = [[int(i) for i in rng.integers(0, 256, rng.integers(1, 30))] for _ in range(1000)]
+    expected = [kept(done) for done in cast.model.batch(prompts, max_tokens=24)]
+    proposed = 0
+    for draft in (*(fastlm.Draft(m, 3) for m in (cast.same, cast.near, cast.strange)), fastlm.Lookup(3, 3)):
+        for begin in range(0, len(prompts), 50):
+            found = cast.model.batch(prompts[begin : begin + 50], max_tokens=24, draft=draft)
+            assert list(map(kept, found)) == expected[begin : begin + 50]
+            proposed += sum(done.draft.proposed for done in found if done.draft)
+    assert proposed > 20_000
+
+
 def test_several_drafts_in_one_batch(cast: Cast) -> None:
     """Requests without any, too, and such as read long prompts meanwhile."""
     each = [None, *cast.drafts()] * 3

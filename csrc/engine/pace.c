@@ -49,6 +49,13 @@ void flm_costs_learn(flm_costs *c, uint32_t rows, double seconds) {
     if (is_known(c, rows)) seconds = expected + RATE * (seconds - expected);
     c->seconds[rows] = (float)seconds;
     c->learned[rows] = ++c->n_steps;
+    /* More rows take no less. A number of rows that was held up, or measured in a shorter text, is not used now and
+     * would learn nothing. */
+    for (uint32_t i = 1; i <= FLM_COSTED_ROWS; i++) {
+        float *other = &c->seconds[i];
+        if (*other > 0.0f && (i < rows ? *other > c->seconds[rows] : *other < c->seconds[rows]))
+            *other = c->seconds[rows];
+    }
 }
 
 void flm_costs_learn_reading(flm_costs *c, uint32_t tokens, double seconds) {

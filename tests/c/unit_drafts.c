@@ -64,6 +64,9 @@ static void pace(void) {
     CHECK(fabs(flm_costs_of(&changing, 2) - 3.0) < 0.01);
     flm_costs_learn(&changing, 2, 1e6); /* once held up, it is not believed */
     CHECK(flm_costs_of(&changing, 2) < 4.0);
+    for (int i = 0; i < 50; i++)
+        flm_costs_learn(&changing, 8, 2.0); /* so fewer rows, which nobody uses, take no more */
+    CHECK(flm_costs_of(&changing, 1) == 1.0 && fabs(flm_costs_of(&changing, 4) - 2.0) < 0.01);
 
     flm_pace paces[2] = {0};
     flm_bid bids[2];
@@ -81,7 +84,7 @@ static void pace(void) {
         proposed += bids[0].n;
     }
     CHECK(proposed >= 3 && proposed < 10); /* now and then, ever more seldom */
-    bids[0].reading = 1e9; /* a prompt that is too long for what is left to write */
+    bids[0].reading = 1e9;                 /* a prompt that is too long for what is left to write */
     for (steps = 0, proposed = 0; steps < 3000; steps++) {
         flm_pace_choose(bids, 1, 1, 1, 8, &flat);
         proposed += bids[0].n;
