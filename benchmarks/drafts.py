@@ -7,7 +7,7 @@ Targets of one shape with random weights, whose speed is that of any weights, in
 - honest: from the third layer on. The draft is the target's own first two layers, which agree with all of them most of
   the time; how often is told, as the part of the proposals that was accepted.
 - wrong: the same target, and two layers of other weights, which hardly ever agree with it.
-- lookup: the same target, whose text does not repeat itself.
+- lookup: the same target, whose greedy texts come to repeat themselves, as those of random weights do.
 - copy: all layers say nothing, so each token follows from the one before it, and the text comes to repeat the prompt.
 """
 
@@ -119,6 +119,8 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="A")
     parser.add_argument("--bits", type=int, choices=FORMATS, default=8)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--sequences", type=int, nargs="+", default=[1, 8], help="at once")
+    parser.add_argument("--prompt", type=int, default=1000, help="tokens of the prompts that are copied")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.1, help="of the honest target's later layers")
@@ -143,10 +145,10 @@ def main() -> None:
                     "lookup": fastlm.Lookup(),
                 }
             for which, draft in drafts.items():
-                for sequences in (1, 8):
+                for sequences in args.sequences:
                     prompts = prompts_of(shape, sequences, 16)
                     if name == "copy":
-                        prompts = [done.token_ids for done in turn(model, prompts, 1000, None)[1]]
+                        prompts = [done.token_ids for done in turn(model, prompts, args.prompt, None)[1]]
                     result = compare(model, prompts, args.tokens, draft, args.runs)
                     found[f"{which} {sequences}"] = result
                     print(line(which, sequences, result), flush=True)
