@@ -45,7 +45,7 @@ def build(
     drafts: Mapping[str, Draft | Lookup],
 ) -> Starlette:
     """See `fastlm.server.app`."""
-    service = Service(models, limits, keys, hosts, drafts)
+    service = Service(models, limits, keys, hosts, drafts=drafts)
     routes = [Route(path, Post(path, service, handler), methods=["POST"]) for path, handler in POSTS.items()]
     routes += [Route(path, Get(path, service, show), methods=["GET"]) for path, show in GETS.items()]
     middleware = [Middleware(Door, service=service)]
