@@ -67,6 +67,7 @@ class Sampling(ctypes.Structure):
         ("draft", c_void_p),
         ("lookup", c_uint32),
         ("draft_tokens", c_uint32),
+        ("masked", c_uint32),
     ]
 
 

@@ -33,6 +33,8 @@ NAMES = [
     "generation",
     "batch",
     "meter",
+    "mask",
+    "masking",
 ]
 NAMES += [
     "adapters",
@@ -70,6 +72,7 @@ CASES = {
     "unit_branches": ["alone", "crowd", "cancelled", "threads", "refused"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
     "unit_drafts": ["lookup", "pace", "texts", "together", "leaves", "refused", "allocations"],
+    "unit_masks": ["alone", "crowd", "driven", "both", "late", "ended"],
     "unit_drive": ["posts", "beside", "idle", "leave", "forks"],
     "unit_faults": [
         "no_room",

@@ -30,15 +30,18 @@ static void take_out(flm_drive *drive, flm_engine *e) {
 
 static int has_work(const flm_engine *e) { return e->queue.n_active > 0 || e->queue.waiting_first; }
 
-/* The engine whose turn it is; the next turn is another one's. NULL: there is nothing to run. */
+/* The engine whose turn it is; the next turn is another one's. NULL: there is nothing to run, or nothing now. */
 static flm_engine *next_engine(flm_drive *drive) {
-    while (drive->first && !has_work(drive->first)) take_out(drive, drive->first);
-    flm_engine *e = drive->first;
-    if (e && e != drive->last) {
+    const flm_engine *first_stalled = NULL;
+    while (drive->first && drive->first != first_stalled) {
+        flm_engine *e = drive->first;
         take_out(drive, e);
+        if (!has_work(e)) continue;
         append(drive, e);
+        if (!e->queue.stalled) return e;
+        if (!first_stalled) first_stalled = e;
     }
-    return e;
+    return NULL;
 }
 
 void flm_drive_leave(flm_engine *e) {
@@ -56,7 +59,7 @@ static flm_waiter *driver(const flm_context *context) {
     return context->drive.era == context->gate.era ? context->drive.waiter : NULL;
 }
 
-static void wake(flm_context *context) {
+void flm_drive_wake(flm_context *context) {
     flm_waiter *waiter = driver(context);
     if (waiter && waiter->asleep) flm_gate_wake(waiter);
 }
@@ -76,7 +79,7 @@ flm_status flm_request_post(flm_request *request, flm_inbox *inbox, uint64_t id,
         request->wait_all = wait_all;
         if (!e->driven) append(&context->drive, e);
         flm_request_wake(request); /* it may have ended already */
-        wake(context);
+        flm_drive_wake(context);
     }
     flm_gate_leave(&context->gate);
     return status;
@@ -108,6 +111,15 @@ static void run_step(driven_lead *lead, flm_engine *e) {
     if (flm_gate_has_others(lead->gate)) end_lead(lead);
 }
 
+/* Sleep while nothing can be run. Where requests wait for masks, look at them again soon, as one may be cancelled; 0:
+ * there were none at all for so long. */
+static int idle(flm_context *context, flm_waiter *waiter, double idle_seconds) {
+    const int stalled = context->drive.first != NULL;
+    if (flm_gate_idle(&context->gate, waiter, stalled ? FLM_GATE_SECONDS : idle_seconds)) return 1;
+    for (flm_engine *e = context->drive.first; e; e = e->next_driven) e->queue.stalled = 0;
+    return stalled;
+}
+
 /* Inside the gate: until interrupted, or without work for so long. */
 static void drive(flm_context *context, flm_waiter *waiter, double idle_seconds) {
     flm_drive *own = &context->drive;
@@ -116,7 +128,7 @@ static void drive(flm_context *context, flm_waiter *waiter, double idle_seconds)
         flm_engine *e = next_engine(own);
         if (!e) {
             end_lead(&lead);
-            if (!flm_gate_idle(lead.gate, waiter, idle_seconds)) break;
+            if (!idle(context, waiter, idle_seconds)) break;
         } else if (lead.held || flm_gate_lead(lead.gate, e)) {
             run_step(&lead, e);
         } else {
@@ -151,6 +163,6 @@ flm_status flm_context_drive(flm_context *context, double idle_seconds, flm_erro
 void flm_context_interrupt(flm_context *context) {
     if (!context || flm_gate_enter(&context->gate, NULL)) return;
     context->drive.interrupted = 1;
-    wake(context);
+    flm_drive_wake(context);
     flm_gate_leave(&context->gate);
 }

@@ -13,5 +13,7 @@
 /* With the gate held: the engine's model goes. Waits until the driving thread is out of its steps: there may be one in
  * flight, although all its requests were destroyed. */
 void flm_drive_leave(flm_engine *engine);
+/* With the gate held: the driving thread looks for something to run. */
+void flm_drive_wake(flm_context *context);
 
 #endif

@@ -106,10 +106,12 @@ static void dequeue(flm_gate *gate, flm_waiter *waiter) {
 
 static int is_served(const flm_gate *gate, const flm_waiter *w) { return w->group && w->group == gate->group; }
 
-/* The first sleeper, or NULL; others: of those whom the leader does not serve. */
+static int may_lead(const flm_waiter *w) { return w->asleep && !(w->stalled && *w->stalled); }
+
+/* The first sleeper with something to run, or NULL; others: of those whom the leader does not serve. */
 static flm_waiter *first_sleeper(const flm_gate *gate, int others) {
     flm_waiter *w = gate->first;
-    while (w && (!w->asleep || (others && is_served(gate, w)))) w = w->next;
+    while (w && (!may_lead(w) || (others && is_served(gate, w)))) w = w->next;
     return w;
 }
 
@@ -125,9 +127,13 @@ void flm_gate_resign(flm_gate *gate) {
     }
     dequeue(gate, next);
     next->leads = 1;
-    gate->lead.thread = next->thread;
+    gate->lead = (flm_lead){next->thread, 1};
     gate->group = next->group;
     flm_gate_wake(next);
+}
+
+void flm_gate_offer(flm_gate *gate) {
+    if (!gate->lead.held) flm_gate_resign(gate);
 }
 
 void flm_waiter_init(flm_waiter *waiter, const void *group) {

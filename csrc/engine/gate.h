@@ -27,7 +27,8 @@
 /* A thread's place in the queue; on its stack. */
 typedef struct flm_waiter {
     struct flm_waiter *next;
-    const void *group; /* leaders of the same group serve it too; NULL: it must lead itself */
+    const void *group;  /* leaders of the same group serve it too; NULL: it must lead itself */
+    const int *stalled; /* while it holds, its group has nothing to run, and it is not given the lead; NULL: never */
     pthread_cond_t wake;
     pthread_t thread;
     unsigned queued; /* the gate's era in which it was queued; 0: it is not */
@@ -64,6 +65,8 @@ flm_status flm_gate_may_wait(const flm_gate *gate, flm_error *error);
 /* End leading. The next leader is the sleeper that waits longest of those whom this group did not serve, else of all.
  */
 void flm_gate_resign(flm_gate *gate);
+/* There is something to run again: if nobody leads, a sleeper does from now on. */
+void flm_gate_offer(flm_gate *gate);
 /* Does anybody sleep whom the present leader does not serve? */
 int flm_gate_has_others(const flm_gate *gate);
 

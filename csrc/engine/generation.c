@@ -45,7 +45,7 @@ static flm_status lead(flm_request *r, flm_watch *watch, int *leads, flm_error *
         flm_request_cancel(r);
         flm_schedule_end_cancelled(e);
     }
-    if (!status && !flm_request_satisfied(r) && flm_gate_has_others(e->gate)) {
+    if (!status && !flm_request_satisfied(r) && (e->queue.stalled || flm_gate_has_others(e->gate))) {
         flm_meter_end(e, watch);
         flm_gate_resign(e->gate);
         *leads = 0;
@@ -69,8 +69,9 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
     flm_waiter waiter;
     int leads = 0;
     flm_waiter_init(&waiter, e);
+    waiter.stalled = &e->queue.stalled;
     while (!status && !flm_request_satisfied(r)) {
-        if (leads || flm_gate_lead(e->gate, e)) {
+        if (leads || (!e->queue.stalled && flm_gate_lead(e->gate, e))) {
             leads = 1;
             status = lead(r, &watch, &leads, error);
             continue;
@@ -79,6 +80,7 @@ static flm_status run_until_satisfied(flm_request *r, const flm_poll *poll, flm_
         leads = flm_gate_wait(e->gate, &waiter);
         r->waiter = NULL;
         if (leads || flm_request_satisfied(r)) continue;
+        e->queue.stalled = 0; /* who has slept looks again */
         if (poll) status = ask(r, &watch, error);
         if (watch.stopped && !atomic_load(&r->cancelled)) flm_request_cancel(r);
         if (!status) leave_queue_if_cancelled(r);
@@ -202,6 +204,7 @@ void flm_request_destroy(flm_request *request) {
     if (flm_gate_enter(e->gate, NULL)) return; /* forked in mid-step: see flm_session_destroy */
     request->disowned = 1;
     flm_post_leave(&request->post);
+    if (request->mask) flm_post_leave(&request->mask->post);
     if (request->in_step) { /* the step's end does the rest */
         request->session->leaving = 1;
         flm_request_cancel(request);

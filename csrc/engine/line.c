@@ -4,6 +4,7 @@
 #include "schedule.h"
 
 void flm_schedule_add(flm_engine *e, flm_request *r) {
+    e->queue.stalled = 0;
     r->next = NULL;
     if (e->queue.waiting_last)
         e->queue.waiting_last->next = r;
@@ -33,6 +34,8 @@ void flm_schedule_end(flm_engine *e, flm_request *r, flm_finish finish, flm_stat
     if (r->state == FLM_REQUEST_WAITING) remove_waiting(e, r);
     if (r->state == FLM_REQUEST_ACTIVE) remove_active(e, r);
     r->state = FLM_REQUEST_DONE;
+    e->queue.stalled = 0;
+    if (r->mask) flm_mask_end(r->mask);
     if (r->branches) r->n_written = flm_branches_end(r->branches, finish, status);
     if (r->drafter) flm_drafter_end(r->drafter);
     flm_text_finish(&r->text); /* may find a stop string, with the replacement of a cut code point */

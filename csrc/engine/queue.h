@@ -21,6 +21,7 @@ typedef struct flm_queue {
     unsigned cancels_ended, cancels_checked;   /* how far schedule.c has acted on them, and looked into a step */
     int last_abandoned;                        /* the last step was abandoned, though it had others to serve */
     int must_complete;                         /* the step in flight is not abandoned while it has others to serve */
+    int stalled;                               /* nothing can run until a mask is given, or the queue changes */
     int encoded_last;                          /* the last step was of the encoder */
     flm_sampler_scratch sampling;
 } flm_queue;

@@ -80,6 +80,7 @@ static void take_prompt(flm_request *r, const int32_t *prompt, size_t n_prompt) 
     if (s->n_computed == s->n_tokens) flm_session_forget(s, s->n_tokens - 1); /* the last token's logits are needed */
     r->sampler.source = s->source ? s->source->tokens : s->tokens;
     r->sampler.n_source = s->source ? s->source->n_tokens : s->n_tokens;
+    if (r->mask) r->text.strip_space = 0; /* the text is what the mask's owner was told of, token by token */
     int remembers = r->sampler.counts || r->sampler.ngram_heads;
     for (size_t i = 0; i < s->n_tokens && (remembers || r->text.strip_space); i++) {
         flm_sampler_accept(&r->sampler, s->tokens, i, 0);
@@ -107,6 +108,8 @@ static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_pr
     if (!status)
         status = flm_sampler_create(&r->sampler, &sampling, m->kernels, &m->vocabulary, m->spec.vocab, capacity, error);
     if (!status) status = flm_text_create(&r->text, &m->vocabulary, sampling.stops, sampling.n_stops, error);
+    if (!status && sampling.masked) status = flm_mask_create(m->spec.vocab, &r->mask, error);
+    if (!status && r->mask) r->sampler.mask = r->mask->bits;
     if (!status) status = flm_session_grow(s, capacity, error);
     if (!status) status = flm_drafter_create(&sampling, s, r->positions, &r->drafter, error);
     if (status || !beams) return status;
@@ -117,6 +120,7 @@ static flm_status build_parts(flm_request *r, const int32_t *prompt, size_t n_pr
 static void free_request(flm_request *r) {
     flm_branches_free(r->branches);
     flm_drafter_free(r->drafter);
+    flm_mask_free(r->mask);
     flm_sampler_free(&r->sampler);
     flm_text_free(&r->text);
     flm_series_free(&r->logprobs);

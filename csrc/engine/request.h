@@ -10,7 +10,7 @@
 #include "../text/text.h"
 #include "branches.h"
 #include "drafter.h"
-#include "inbox.h"
+#include "mask.h"
 
 typedef enum flm_request_state { FLM_REQUEST_WAITING, FLM_REQUEST_ACTIVE, FLM_REQUEST_DONE } flm_request_state;
 
@@ -42,6 +42,7 @@ struct flm_request {
 
     flm_branches *branches; /* of a beam search, or NULL */
     flm_drafter *drafter;   /* proposes tokens for it, or NULL */
+    flm_mask *mask;         /* of a masked request, or NULL */
 
     size_t positions; /* that it may fill at most */
     size_t writable;  /* positions that its pages are ready for */

@@ -63,7 +63,8 @@ static size_t logprobs_bytes(const flm_request *r, size_t n_tokens) {
 /* Room for n more tokens, so that choosing them, which happens without the lock, allocates nothing. */
 static flm_status prepare_buffers(flm_request *r, uint32_t n) {
     const size_t logprobs = logprobs_bytes(r, n);
-    if (flm_text_room(&r->text, n) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
+    const int mask = !r->mask || flm_mask_room(r->mask, r->sampler.vocab);
+    if (mask && flm_text_room(&r->text, n) && (!logprobs || flm_series_room(&r->logprobs, logprobs))) return FLM_OK;
     return flm_fail(&r->error, FLM_ERR_MEMORY, "out of memory for the text of a request");
 }
 
@@ -180,7 +181,10 @@ static int write_token(flm_engine *e, flm_request *r, const float *logits, flm_r
     flm_session *s = r->session;
     const size_t n = s->n_tokens + r->step_writes;
     int32_t token;
-    r->step_read++;
+    if (r->mask && r->mask->ends) {
+        r->step_finish = FLM_FINISH_STOP;
+        return 0;
+    }
     r->step_status = flm_sampler_choose(&r->sampler, &e->queue.sampling, logits, max, s->tokens, n, &token, &r->error);
     if (r->step_status) return 0;
     if (flm_sampler_ends(&r->sampler, token)) {
@@ -203,14 +207,22 @@ static int write_token(flm_engine *e, flm_request *r, const float *logits, flm_r
     return proposed && !r->step_finish;
 }
 
+/* The same, unless its mask is still to come: then 0. */
+static int write_row(flm_engine *e, flm_request *r, const float *logits, flm_row_max max) {
+    const int ready = !r->mask || flm_mask_ready(r->mask, logits, max, r->sampler.vocab);
+    return ready && write_token(e, r, logits, max);
+}
+
 /* What the requests of a completed step write, without the lock. */
 static void write_tokens(flm_engine *e, const flm_step *step) {
     for (uint32_t i = 0, row = 0; i < e->queue.n_batch; row += e->queue.batch[i++]->step_rows) {
         flm_request *r = e->queue.batch[i];
         if (r->step_rows > 0 && r->branches)
             r->step_status = flm_branches_choose(r->branches, step, row, &r->step_finish, &r->error);
-        for (uint32_t at = row; r->step_rows > 0 && !r->branches; at++)
-            if (!write_token(e, r, step->logits + at * step->logits_stride, step->row_max[at])) break;
+        for (uint32_t at = row; r->step_rows > 0 && !r->branches; at++) {
+            r->step_read++;
+            if (!write_row(e, r, step->logits + at * step->logits_stride, step->row_max[at])) break;
+        }
     }
 }
 
@@ -237,6 +249,7 @@ static void commit_tokens(flm_request *r, double now) {
         r->logprobs.n_bytes += logprobs_bytes(r, r->step_writes);
         r->text_bytes = r->text.n_released;
         r->decode_seconds = now - r->written_first;
+        if (r->mask && !r->step_finish) flm_mask_want(r->mask);
     }
 }
 
@@ -276,13 +289,31 @@ static void leave_step(flm_engine *e, flm_request *r, flm_status status, const f
     flm_request_drop(r);
 }
 
+/* Choose the tokens whose masks came after the step that found their logits: a step of nothing else. */
+static void write_late(flm_engine *e) {
+    for (uint32_t i = 0; i < e->queue.n_active; i++)
+        if (flm_mask_is_late(e->queue.active[i]->mask)) flm_schedule_enter(e, e->queue.active[i], FLM_PART_TOKENS, 0);
+    if (e->queue.n_batch == 0) return;
+    flm_gate_leave(e->gate);
+    for (uint32_t i = 0; i < e->queue.n_batch; i++) {
+        flm_request *r = e->queue.batch[i];
+        write_token(e, r, r->mask->logits, r->mask->max);
+    }
+    flm_gate_reenter(e->gate);
+    const double now = flm_now();
+    for (uint32_t i = 0; i < e->queue.n_batch; i++) leave_step(e, e->queue.batch[i], FLM_OK, NULL, now);
+    e->queue.n_batch = 0;
+}
+
 void flm_schedule_step(flm_engine *e, flm_watch *watch) {
     flm_step step = {0};
     flm_part parts[FLM_ENCODER_ITEMS];
     flm_error error;
     flm_schedule_end_cancelled(e);
+    write_late(e);
     flm_schedule_admit(e);
     const uint32_t n_sources = fill_turn(e, &step, parts);
+    e->queue.stalled = step.n_items == 0 && e->queue.n_active > 0; /* all of these have computed what they can */
     if (step.n_items == 0) return;
     e->queue.must_complete = must_complete(e, &step);
     flm_status status = flm_engine_reserve(e, step.n_tokens, step.n_logit_rows, &error);

@@ -366,19 +366,20 @@ typedef struct flm_sampling {
     float length_penalty; /* a text's score is its log probability / tokens ^ length_penalty (1) */
     flm_early_stopping early_stopping;
     /* Speculative decoding: tokens are proposed, and verified together by one step. What is written does not depend on
-     * it. At most one of draft and lookup, and no beams. */
+     * it. At most one of draft and lookup, and neither beams nor masks. */
     flm_model *draft; /* proposes tokens: another decoder of the same context, with the same vocabulary; NULL: off. When
                          it is destroyed, the request goes on without proposals */
     uint32_t lookup;  /* propose what followed the last tokens, so many at most, where they stood before in the
                          sequence; 0: off, at most FLM_MAX_LOOKUP */
     uint32_t
         draft_tokens; /* proposed for each step; 0: by what was accepted and what it costs; at most FLM_MAX_DRAFT */
+    uint32_t masked;  /* 1: each token is chosen among those of a mask, which flm_request_mask gives */
 } flm_sampling;
 FLM_API void flm_sampling_defaults(flm_sampling *sampling);
 
 typedef enum flm_finish {
     FLM_FINISH_NONE = 0,
-    FLM_FINISH_STOP = 1, /* an end or stop token (not among the tokens) or a stop string */
+    FLM_FINISH_STOP = 1, /* an end or stop token (not among the tokens), a stop string, or the end by a mask */
     FLM_FINISH_LENGTH = 2,
     FLM_FINISH_CANCELLED = 3
 } flm_finish;
@@ -468,6 +469,21 @@ FLM_API flm_status flm_request_post(flm_request *request, flm_inbox *inbox, uint
 FLM_API flm_status flm_context_drive(flm_context *context, double idle_seconds, flm_error *error);
 /* Have flm_context_drive return at the end of its step; where none runs, the next one returns at once. */
 FLM_API void flm_context_interrupt(flm_context *context);
+
+/* ---- masked requests: tokens by a grammar ---------------------------------------------------------
+ *
+ * The mask of a token is wanted as soon as the token before it is chosen, and can be made while the step that comes
+ * before the choice runs. Where it comes later, its request waits for it, and nothing else does. */
+
+/* Have the inbox told under this id when the request wants a mask; flm_request_mask looks at it. */
+FLM_API flm_status flm_request_tell_masks(flm_request *request, flm_inbox *inbox, uint64_t id, flm_error *error);
+/* 1: it wants the mask of the token after the n_tokens that are written, the last of which is *token (-1: none). */
+FLM_API int flm_request_wants_mask(flm_request *request, size_t *n_tokens, int32_t *token);
+/* That mask: bit i % 32 of bits[i / 32] says whether token i may come next; or NULL: the text is complete. A mask
+ * without tokens ends the request with FLM_ERR_NUMERIC. Nothing for a request that has ended. Never waits for a step.
+ */
+FLM_API flm_status flm_request_mask(flm_request *request, size_t n_tokens, const uint32_t *bits, size_t n_words,
+                                    flm_error *error);
 
 #ifdef __cplusplus
 }

@@ -81,6 +81,7 @@ static flm_status check_beams(const flm_sampling *o, uint32_t vocab, flm_error *
                           : o->n_stops            ? "stops: a beam search ends texts at tokens; give stop_tokens"
                           : o->logprobs >= 0      ? "logprobs: a beam search gives scores of whole texts"
                           : o->draft || o->lookup ? "draft or lookup: a step has all texts of a search already"
+                          : o->masked             ? "masked: there is one mask for one text"
                                                   : NULL;
     return culprit ? flm_fail(error, FLM_ERR_UNSUPPORTED, "num_beams is %u and %s", (unsigned)o->num_beams, culprit)
                    : FLM_OK;
@@ -89,6 +90,8 @@ static flm_status check_beams(const flm_sampling *o, uint32_t vocab, flm_error *
 static flm_status check_draft(const flm_sampling *o, flm_error *error) {
     if (o->draft && o->lookup)
         return flm_fail(error, FLM_ERR_ARGUMENT, "draft and lookup both propose tokens: choose one of them");
+    if (o->masked && (o->draft || o->lookup))
+        return flm_fail(error, FLM_ERR_UNSUPPORTED, "masked: there is a mask for the next token, not for proposals");
     if (o->lookup > FLM_MAX_LOOKUP || o->draft_tokens > FLM_MAX_DRAFT)
         return flm_fail(error, FLM_ERR_ARGUMENT, "lookup is %u and draft_tokens is %u: they can be at most %d and %d",
                         (unsigned)o->lookup, (unsigned)o->draft_tokens, FLM_MAX_LOOKUP, FLM_MAX_DRAFT);
@@ -183,7 +186,7 @@ flm_status flm_sampler_create(flm_sampler *s, const flm_sampling *options, const
     }
     s->edits = options->n_biases || s->counts || s->ngram_heads || options->min_tokens || options->forced_bos >= 0 ||
                options->forced_ends.n || options->suppressed.n || options->begin_suppressed.n || options->n_bad_words ||
-               options->encoder_no_repeat_ngram_size;
+               options->encoder_no_repeat_ngram_size || options->masked;
     return FLM_OK;
 }
 
@@ -227,7 +230,8 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
         best = s->kernels->argmax(scores, s->vocab);
     }
     if (!isfinite(scores[best]))
-        return flm_fail(error, FLM_ERR_NUMERIC, "biases, penalties, bans and min_tokens leave no token to choose");
+        return flm_fail(error, FLM_ERR_NUMERIC, "%sbiases, penalties, bans and min_tokens leave no token to choose",
+                        s->mask ? "the mask, " : "");
     *token = (int32_t)best;
     if (s->inverse_temperature == 0.0f) return FLM_OK;
     /* The caller's logits are never written: scores are scaled in the scratch. */

@@ -11,6 +11,7 @@
  *     │  min_tokens                -inf for end and stop tokens while fewer are written
  *     │  forced_bos, forced_ends   0 for these, at their places, and -inf for all others
  *     │  suppressed, begin_...     -inf for these; for those that may not begin a text
+ *     │  mask                      -inf for all but the mask's; last, for no other edit takes that back
  *     ├─────────> greedy: the maximum, of equals the lowest id
  *     │  / temperature
  *     │  top-k                     the k best; ties with the k-th stay
@@ -60,6 +61,7 @@ typedef struct flm_sampler {
     int32_t *word_ids;     /* of options.bad_words */
     const int32_t *source; /* [n_source] for encoder_no_repeat_ngram_size; not owned */
     size_t n_source;
+    const uint32_t *mask; /* [(vocab + 31) / 32] or NULL; not owned. Bit i % 32 of word i / 32: token i may come next */
 } flm_sampler;
 
 flm_status flm_sampler_scratch_create(flm_sampler_scratch *scratch, uint32_t vocab, flm_error *error);

@@ -103,6 +103,15 @@ static int begins(const flm_sampler *s, size_t n_tokens) {
     return s->n_written == (s->options.forced_bos >= 0 && n_prompt <= 1);
 }
 
+static void apply_mask(const flm_sampler *s, float *scores) {
+    const uint32_t *mask = s->mask;
+    for (uint32_t first = 0; first < s->vocab; first += 32) {
+        const uint32_t word = mask[first / 32], n = s->vocab - first < 32 ? s->vocab - first : 32;
+        if (word == UINT32_MAX) continue;
+        for (uint32_t i = 0; i < n; i++) scores[first + i] = word >> i & 1 ? scores[first + i] : -INFINITY;
+    }
+}
+
 void flm_sampler_edit(const flm_sampler *s, float *scores, const int32_t *tokens, size_t n_tokens) {
     const flm_sampling *o = &s->options;
     for (size_t i = 0; i < o->n_biases; i++) scores[o->biases[i].token] += o->biases[i].value;
@@ -115,4 +124,5 @@ void flm_sampler_edit(const flm_sampler *s, float *scores, const int32_t *tokens
     if (o->forced_ends.n && s->n_written + (size_t)1 == o->max_tokens) force(s, scores, o->forced_ends);
     ban(scores, o->suppressed);
     if (begins(s, n_tokens)) ban(scores, o->begin_suppressed);
+    if (s->mask) apply_mask(s, scores);
 }

@@ -30,7 +30,7 @@ _Static_assert(sizeof(flm_item) == 120, "flm_item");
 _Static_assert(sizeof(flm_adapter_change) == 56, "flm_adapter_change");
 _Static_assert(sizeof(flm_bias) == 8, "flm_bias");
 _Static_assert(sizeof(flm_bytes) == 16, "flm_bytes");
-_Static_assert(sizeof(flm_sampling) == 224, "flm_sampling");
+_Static_assert(sizeof(flm_sampling) == 232, "flm_sampling");
 _Static_assert(sizeof(flm_logprob) == 8, "flm_logprob");
 _Static_assert(sizeof(flm_progress) == 144, "flm_progress");
 _Static_assert(sizeof(flm_ids) == 16, "flm_ids");
