@@ -217,6 +217,7 @@ cdef extern from "fastlm.h" nogil:
         flm_model *draft
         uint32_t lookup
         uint32_t draft_tokens
+        uint32_t masked
 
     ctypedef struct flm_logprob:
         int32_t token
@@ -273,6 +274,7 @@ cdef extern from "fastlm.h" nogil:
     void flm_model_info_get(const flm_model *, flm_model_info *)
     size_t flm_model_plan(const flm_model *, char *, size_t)
     flm_status flm_model_set_vocabulary(flm_model *, const flm_vocabulary *, flm_error *)
+    void flm_model_vocabulary(const flm_model *, flm_vocabulary *)
     flm_status flm_session_create(flm_model *, flm_session **, flm_error *)
     flm_status flm_session_fork(flm_session *, flm_session **, flm_error *)
     flm_status flm_session_rewind(flm_session *, size_t, flm_error *)
@@ -300,6 +302,9 @@ cdef extern from "fastlm.h" nogil:
     flm_status flm_request_post(flm_request *, flm_inbox *, uint64_t, int, flm_error *)
     flm_status flm_context_drive(flm_context *, double, flm_error *)
     void flm_context_interrupt(flm_context *)
+    flm_status flm_request_tell_masks(flm_request *, flm_inbox *, uint64_t, flm_error *)
+    int flm_request_wants_mask(flm_request *, size_t *, int32_t *)
+    flm_status flm_request_mask(flm_request *, size_t, const uint32_t *, size_t, flm_error *)
 
 cdef extern from "format/matrix.h" nogil:
     enum:

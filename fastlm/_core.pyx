@@ -267,6 +267,17 @@ cdef class Model(_Handle):
         self.release()
         _check(status, &error)
 
+    def vocabulary(self):
+        cdef flm_vocabulary v
+        cdef size_t t
+        self.hold()
+        flm_model_vocabulary(self.handle, &v)
+        pieces = [(<const char *>v.bytes)[v.offsets[t]:v.offsets[t + 1]] for t in range(v.n_tokens)]
+        special = [bool(v.special[t]) for t in range(v.n_tokens)]
+        eos = [v.eos[t] for t in range(v.n_eos)]
+        self.release()
+        return pieces, special, eos
+
     def info(self):
         cdef flm_model_info i
         cdef _Poll call = _Poll()
@@ -335,3 +346,4 @@ cdef class _Packed:
 
 
 include "_sequences.pxi"
+include "_inbox.pxi"

@@ -258,6 +258,7 @@ cdef class Request(_Handle):
     cdef flm_request *handle
     cdef Model model
     cdef Model draft  # held: proposes tokens; None: no model does
+    cdef object __weakref__
     cdef size_t n_tokens, text_bytes
 
     def __init__(self, Session session, const int32_t[::1] prompt, dict sampling):
@@ -328,6 +329,35 @@ cdef class Request(_Handle):
         self.release()
         _check(status, &error)
 
+    def tell_masks(self, Inbox inbox, uint64_t id):
+        cdef flm_error error
+        cdef flm_status status
+        self.hold()
+        with nogil: status = flm_request_tell_masks(self.handle, inbox.handle, id, &error)
+        self.release()
+        _check(status, &error)
+
+    def wanted(self):
+        cdef size_t n
+        cdef int32_t token
+        cdef bint wants = False
+        if self.handle is not NULL:  # also of a closed model, whose calls go on to their ends
+            self.holds += 1
+            with nogil: wants = flm_request_wants_mask(self.handle, &n, &token)
+            self.release()
+        return (n, token) if wants else None
+
+    def mask(self, size_t n_tokens, const uint32_t[::1] bits=None):
+        cdef flm_error error
+        cdef flm_status status = FLM_OK
+        cdef const uint32_t *at = NULL if bits is None else &bits[0]
+        cdef size_t n_words = 0 if bits is None else bits.shape[0]
+        if self.handle is not NULL:
+            self.holds += 1
+            with nogil: status = flm_request_mask(self.handle, n_tokens, at, n_words, &error)
+            self.release()
+        _check(status, &error)
+
     def wait(self, bint wait_all=False, cancel=None):
         cdef flm_progress p
         cdef flm_error error
@@ -368,32 +398,3 @@ cdef class Request(_Handle):
             return Best([b.tokens[t] for t in range(b.n_tokens)], text, b.score, _FINISHES[b.finish])
         finally:
             self.release()
-
-
-@cython.final
-@cython.no_gc
-cdef class Inbox:
-    cdef flm_inbox *handle
-    cdef Context context
-
-    def __cinit__(self, Context context, int descriptor):
-        cdef flm_error error
-        self.context = context
-        _check(flm_inbox_create(context.handle, descriptor, &self.handle, &error), &error)
-
-    def __dealloc__(self):
-        self.close()
-
-    def take(self):
-        cdef uint64_t ids[64]
-        cdef size_t n = 64
-        found = []
-        while n == 64:
-            with nogil: n = flm_inbox_take(self.handle, ids, 64)
-            found += [ids[i] for i in range(n)]
-        return found
-
-    def close(self):
-        cdef flm_inbox *handle = self.handle
-        self.handle = NULL
-        with nogil: flm_inbox_destroy(handle)

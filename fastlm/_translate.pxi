@@ -284,6 +284,7 @@ cdef int _set_numbers(flm_sampling *s, dict sampling) except -1:
     s.length_penalty = sampling.get("length_penalty", s.length_penalty)
     s.lookup = sampling.get("lookup", s.lookup)
     s.draft_tokens = sampling.get("draft_tokens", s.draft_tokens)
+    s.masked = sampling.get("masked", 0)
     s.early_stopping = <flm_early_stopping><int>_EARLY[sampling.get("early_stopping", False)]
     return 0
 
