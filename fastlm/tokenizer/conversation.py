@@ -81,7 +81,7 @@ class Plain:
         return number
 
     def _container(self, value: object, path: tuple[Any, ...]) -> Any:
-        fields = _fields(value)
+        fields = fields_of(value)
         if fields is not None:
             wrong = [name for name in fields if not isinstance(name, (str, int, float, type(None)))]
             if wrong:
@@ -98,7 +98,7 @@ def _name(path: tuple[Any, ...]) -> str:
     return str(path[0]) + "".join(f"[{shown(key)}]" for key in path[1:])
 
 
-def _fields(value: object) -> Mapping[Any, Any] | None:
+def fields_of(value: object) -> Mapping[Any, Any] | None:
     """What a mapping, a dataclass or a pydantic model holds by name; None of anything else."""
     if isinstance(value, Mapping):
         return value
@@ -136,7 +136,7 @@ def plain_records(plain: Plain, name: str, values: object) -> list[dict[str, Any
     for i, value in enumerate(values):
         if callable(value):
             raise ParameterError(f"{name}[{i}]: give the JSON schema of the function, not the function itself")
-        if _fields(value) is None:
+        if fields_of(value) is None:
             raise ParameterError(f"{name}[{i}] must be a mapping, not {shown(value)}")
     return [plain.copy(value, f"{name}[{i}]") for i, value in enumerate(values)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastlm.tokenizer.alphabet import bytes_of
 
@@ -109,6 +109,20 @@ class ByteLevel(Stage):
 
     def push(self, pieces: list[str]) -> list[str]:
         return [self._decoder.decode(bytes_of(piece)) for piece in pieces]
+
+    def end(self) -> list[str]:
+        return [self._decoder.decode(b"", True)]
+
+
+class Printed(Stage):
+    """Pieces print these bytes, whatever stands beside them."""
+
+    def __init__(self, table: Mapping[str, bytes]) -> None:
+        self._table = table
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, pieces: list[str]) -> list[str]:
+        return [self._decoder.decode(self._table[piece]) for piece in pieces]
 
     def end(self) -> list[str]:
         return [self._decoder.decode(b"", True)]

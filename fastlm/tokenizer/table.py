@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fastlm.errors import UnsupportedError
 from fastlm.tokenizer.alphabet import bytes_of
 from fastlm.tokenizer.components import Part
 from fastlm.tokenizer.streaming import starts_without_space
@@ -51,7 +52,7 @@ def is_table(parts: Sequence[Part], pieces: Callable[[], Sequence[str]]) -> bool
         return not starts_without_space(last) or not any(p[:1] == " " or space in p[1:] for p in pieces())
     if "S" in kinds and ("J" not in kinds or (last["content"], last["start"], last["stop"]) != (" ", 1, 0)):
         return False
-    return all(part["pattern"].get("String") for part in parts if part["type"] == "Replace")
+    return all(map(_is_plain, parts))
 
 
 def piece_table(parts: Sequence[Part], pieces: Sequence[str], special: list[bool]) -> PieceTable:
@@ -72,3 +73,31 @@ def piece_table(parts: Sequence[Part], pieces: Sequence[str], special: list[bool
             if byte := _BYTE_PIECE.fullmatch(piece):
                 table[i] = bytes([int(byte[1], 16)])
     return PieceTable(table, special, strips)
+
+
+def plain_table(parts: Sequence[Part], pieces: Sequence[str], special: list[bool], name: str) -> PieceTable:
+    """What pieces print wherever they stand: without what decoders do at the beginning and at the end of a text.
+
+    Raises
+    ------
+    UnsupportedError
+        More than a piece decides; `name` is what wants to know.
+    """
+    kinds = [part["type"] for part in parts]
+    if not parts:
+        printed = [" " + piece for piece in pieces]
+    elif kinds == ["WordPiece"]:
+        prefix = parts[0]["prefix"]
+        printed = [piece[len(prefix) :] if piece.startswith(prefix) else " " + piece for piece in pieces]
+    elif kinds == ["BPEDecoder"]:
+        printed = [piece.replace(parts[0]["suffix"], " ") for piece in pieces]
+    elif set(kinds) <= _LETTERS.keys() and all(_is_plain(part) for part in parts):
+        return PieceTable(piece_table(parts, pieces, special).pieces, special, False)
+    else:
+        raise UnsupportedError(f"{name}: this tokenizer's decoder ({', '.join(kinds)}) gives single tokens no text")
+    written = [text.encode("utf-8") if piece else b"" for text, piece in zip(printed, pieces, strict=True)]
+    return PieceTable(written, special, False)
+
+
+def _is_plain(part: Part) -> bool:
+    return part["type"] != "Replace" or bool(part["pattern"].get("String"))

@@ -16,9 +16,9 @@ from fastlm.tokenizer.library import library_errors, make_library
 from fastlm.tokenizer.reading import Reading, read
 from fastlm.tokenizer.segments import Segments
 from fastlm.tokenizer.settings import Settings
-from fastlm.tokenizer.stages import Pipeline
+from fastlm.tokenizer.stages import Pipeline, Printed
 from fastlm.tokenizer.streaming import make_pipeline
-from fastlm.tokenizer.table import PieceTable, is_table, piece_table
+from fastlm.tokenizer.table import PieceTable, is_table, piece_table, plain_table
 
 if TYPE_CHECKING:
     import tokenizers
@@ -112,6 +112,14 @@ class Tokenizer:
     def pipeline(self) -> Pipeline:
         """A decoder in its first state, for tokens as they arrive."""
         return make_pipeline(self._decoder, self._description.replacements, self._description.strips)
+
+    def plain(self, name: str) -> PieceTable:
+        """What ids print wherever they stand. UnsupportedError: nobody can say; `name` is what wants to know."""
+        return plain_table(self._decoder, self._pieces, [piece in self._special for piece in self._pieces], name)
+
+    def plain_pipeline(self) -> Pipeline:
+        """A decoder by `plain`."""
+        return Pipeline([Printed(dict(zip(self._pieces, self.plain("text").pieces, strict=True)))])
 
     def piece_of(self, token: int) -> str | None:
         """What a pipeline takes for a token; None: it prints nothing."""
