@@ -15,6 +15,9 @@ from fastlm.errors import ParameterError, StateError, UnsupportedError
 from fastlm.generation import Parameters, resolve
 from fastlm.results import Trace
 from fastlm.running import Run
+from fastlm.structured.grammar import Grammar
+from fastlm.structured.library import Grammars, Matcher
+from fastlm.structured.masking import Constraint
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
@@ -54,7 +57,10 @@ class Engine:
     salt
         Of this call's sequences: those of another one share no prefixes with them.
     draft
-        What proposes tokens for requests that do not say it themselves, unless they search with beams.
+        What proposes tokens for requests that do not say it themselves, unless they search with beams or write by a
+        grammar.
+    grammars
+        That texts of it were written by.
     rebuild
         Makes the model anew, of what its weights become.
     on_close
@@ -76,6 +82,7 @@ class Engine:
     adapter: _core.Adapter | None = None
     salt: int = 0
     draft: drafts.Draft | drafts.Lookup | None = None
+    grammars: Grammars = field(default_factory=Grammars)
     rebuild: Rebuild | None = None
     on_close: set[Callable[[], None]] = field(default_factory=set, compare=False, repr=False)
 
@@ -171,10 +178,15 @@ class Engine:
         if self.core.closed:
             raise StateError("the model is closed")
         found = resolve(params, self.defaults, self.vocab, self.kind)
-        if self.draft is not None and found.draft is None and found.num_beams == 1:
+        if found.grammar is not None:
+            self._matcher(found.grammar)  # says what is wrong with it
+        elif self.draft is not None and found.draft is None and found.num_beams == 1:
             found = found.drafting(self.draft)
         drafts.check(found.draft, self)
         return found
+
+    def _matcher(self, grammar: Grammar) -> Matcher:
+        return self.grammars.matcher(self.core, self.tokenizer, self.vocab, grammar)
 
     def run(
         self,
@@ -187,5 +199,7 @@ class Engine:
         trace: Callable[[list[int]], Trace] | None = None,
     ) -> Run:
         """Continue a sequence with `ids` and write on; see `Run`."""
-        kind = BeamRun if p.num_beams > 1 else Run
-        return kind(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)
+        if p.num_beams > 1:
+            return BeamRun(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)
+        constraint = None if p.grammar is None else Constraint(self.context, self._matcher(p.grammar))
+        return Run(session, ids, p, self.tokenizer, echo, prompt_tokens, trace, constraint)

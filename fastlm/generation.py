@@ -13,6 +13,7 @@ from fastlm.drafts import Draft, Lookup, draft_of, fields_of
 from fastlm.errors import ParameterError
 from fastlm.generation_config import defaults_of
 from fastlm.parameters import LARGEST, CancelFlag, Reader
+from fastlm.structured.grammar import Grammar, grammar_of
 
 # fmt: off
 ALIASES = {
@@ -24,7 +25,7 @@ NAMES = (
     "frequency_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_beams", "length_penalty",
     "early_stopping", "n", "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos", "forced_bos_token_id",
     "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "logit_bias", "logprobs",
-    "echo", "attentions", "adapter", "draft", "source_lang", "target_lang", "cancel",
+    "echo", "attentions", "adapter", "draft", "source_lang", "target_lang", "json_schema", "regex", "grammar", "cancel",
 )
 REFUSED = {  # what this version does not have
     "num_beam_groups": "this version has no groups of beams; num_beams and n give several texts",
@@ -74,6 +75,7 @@ class Parameters:
     draft: Draft | Lookup | None = None
     source_lang: str | None = None
     target_lang: str | None = None
+    grammar: Grammar | None = None  # what the text must be
     lengths: tuple[int | None, int | None] = (None, None)  # least and most of the sequence that the text ends
 
     @property
@@ -133,6 +135,7 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
         adapter=adapter_name(given.get("adapter")),
         source_lang=p.text("source_lang"),
         target_lang=p.text("target_lang"),
+        grammar=grammar_of(given),
         lengths=(
             None if least else p.integer("min_length", None, 0, UINT32),
             None if most else p.integer("max_length", None, 0, UINT32),
@@ -144,7 +147,22 @@ def resolve(params: Mapping[str, Any], config: Mapping[str, object], vocab: int,
         raise ParameterError("target_lang and forced_bos_token_id both say how the text begins: give one of them")
     _check_greedy(given, found.sampling)
     _check_beams(found)
-    return found
+    return found if found.grammar is None else _by_grammar(found, found.grammar, given)
+
+
+def _by_grammar(p: Parameters, grammar: Grammar, given: Mapping[str, Any]) -> Parameters:
+    """What a text by a grammar cannot honour; an end that the model's own file forces gives way to the grammar's."""
+    reasons = {
+        f"num_beams is {p.num_beams}: give num_beams=1": p.num_beams > 1,
+        "draft: a grammar says which token may come next, not which proposals": p.draft is not None,
+        "ignore_eos: the text ends where the grammar does": p.sampling["ignore_eos"],
+        "forced_bos_token_id: the text begins with a token that stands in no grammar": p.sampling["forced_bos"] >= 0,
+        "forced_eos_token_id: the text ends where the grammar does": "forced_eos_token_id" in given,
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ParameterError(f"{grammar.name} does not go with {reason}")
+    return replace(p, sampling={**p.sampling, "forced_ends": []})
 
 
 def adapter_name(value: object) -> str | None:

@@ -12,6 +12,7 @@ from fastlm.errors import ParameterError
 from fastlm.generation import Parameters
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, Drafted, Timings, TokenLogprob, Trace, Usage
+from fastlm.structured.masking import Constraint
 from fastlm.tokenizer.tokenizer import Tokenizer
 
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -25,16 +26,17 @@ class DecodedText:
     Parameters
     ----------
     before
-        The tokens before the text, which decide on how it begins (often with a space).
+        The tokens before the text, which decide on how it begins (often with a space); None: each token prints the
+        same wherever it stands, as grammars see it.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: Iterable[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: tuple[str, ...], before: Iterable[int] | None) -> None:
         self._tokenizer = tokenizer
-        self._pipeline = tokenizer.pipeline()
+        self._pipeline = tokenizer.plain_pipeline() if before is None else tokenizer.pipeline()
         self._stop = stop
         self._held = ""
         self.stopped = False
-        for token in before:
+        for token in before or ():
             self._decoded(token)
         self._shown = copy.deepcopy(self._pipeline).end()  # of the text before, what the pipeline still holds back
 
@@ -113,6 +115,8 @@ class Run:
         Of the whole prompt, where `ids` are not all of it.
     trace
         Gives what the written tokens looked at, once the request has given its sequence back; None: nobody wants it.
+    constraint
+        What the text must be; None: anything.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Run:
         echo: str = "",
         prompt_tokens: int | None = None,
         trace: Callable[[list[int]], Trace] | None = None,
+        constraint: Constraint | None = None,
     ) -> None:
         table = tokenizer is not None and tokenizer.prints_by_table
         if p.stop and tokenizer is None:
@@ -132,11 +137,15 @@ class Run:
         self._before: list[int] = []  # tokens before the text, where its beginning goes by them
         if tokenizer is not None and not table:
             self._before = [*(session.tokens if session else ()), *ids]
-            self._decoded = DecodedText(tokenizer, p.stop, self._before)
+            self._decoded = DecodedText(tokenizer, p.stop, None if constraint else self._before)
         stops = [s.encode("utf-8") for s in p.stop] if table else []
         ends = [*p.sampling["stop_tokens"], *(tokenizer.stop_tokens(p.stop) if tokenizer else ())]
-        sampling = {**p.sampling, "stops": stops, "stop_tokens": ends, "seed": p.seed}
+        more = {"stops": stops, "stop_tokens": ends, "seed": p.seed, "masked": constraint is not None}
+        sampling = {**p.sampling, **more}
         self._request = None if session is None else _core.Request(session, np.array(ids, np.int32), sampling)
+        self._constraint = constraint
+        if constraint is not None and self._request is not None:
+            constraint.attach(self._request)
         self._tokenizer = tokenizer
         self._p = p
         self._echo = echo
@@ -148,6 +157,8 @@ class Run:
 
     def close(self) -> None:
         """Cancel if it still runs, and give the session back."""
+        if self._constraint is not None:
+            self._constraint.close()
         if self._request is not None:
             self._request.close()
 
@@ -175,6 +186,8 @@ class Run:
         self.flags.is_set()  # a flag that was set before counts, however soon all is written
         flags = self.flags if self.flags.flagged else None  # then a waiting thread need not be asked
         self._last = UNSTARTED if self._request is None else self._request.wait(whole, flags)
+        if self._constraint is not None and self._constraint.error is not None:
+            raise self._constraint.error
         return self._last
 
     def advance(self, wait_all: bool) -> Chunk:
