@@ -47,6 +47,7 @@ class Asynchronous(Encoding):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Completion:
@@ -54,7 +55,7 @@ class Asynchronous(Encoding):
         from fastlm.tasks import posted
 
         variables = variables_of(tools, documents, template_kwargs)
-        return await posted.chat(self.engine, messages, variables, params)
+        return await posted.chat(self.engine, messages, variables, params, tool_choice)
 
     async def abatch(
         self, prompts: Iterable[Prompt | Request], *, progress: Progress | None = None, **params: Any

@@ -93,8 +93,9 @@ class Model(Asynchronous):
             suppress_tokens, begin_suppress_tokens, bad_words_ids, logit_bias ({id: value}), logprobs (k), attentions
             (True: what each written token looked at), echo, adapter (the name of a loaded one), draft
             (`fastlm.Draft(model)` or `fastlm.Lookup()`: the same text, sooner), source_lang and target_lang (of
-            translators of several), cancel (an object with is_set()). None means absent; then generation_config.json
-            counts, then off. Beams and processors are those of transformers.
+            translators of several), json_schema (a dict, JSON, a dataclass or a pydantic model), regex or grammar
+            (Lark): what the whole text must be (docs/structured.md), cancel (an object with is_set()). None means
+            absent; then generation_config.json counts, then off. Beams and processors are those of transformers.
 
         Raises
         ------
@@ -131,6 +132,7 @@ class Model(Asynchronous):
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
         documents: Sequence[Mapping[str, Any]] | None = None,
+        tool_choice: str | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Completion:
@@ -143,6 +145,9 @@ class Model(Asynchronous):
         tools, documents
             JSON schemas of functions that the answer may call, and texts ({"title": ..., "text": ...}) to answer from.
             Where the template does not read them, they are an error.
+        tool_choice
+            "auto" (or None): the model decides whether to call one; "none": it does not hear of them; "required", or
+            the name of one: the answer is a call of any, or of that one, with arguments by its schema (by a grammar).
         template_kwargs
             What else `chat_prompt` takes: continue_final_message, chat_template, or variables of the template.
         **params
@@ -156,7 +161,7 @@ class Model(Asynchronous):
             The template is malformed.
         """
         variables = chat.variables_of(tools, documents, template_kwargs)
-        return chat.chat(self.engine, messages, variables, params)
+        return chat.chat(self.engine, messages, variables, params, tool_choice)
 
     def chat_prompt(self, /, messages: Sequence[Any], **variables: Any) -> list[int]:
         """Token ids of a conversation, ready for the answer; the template writes all special tokens itself.

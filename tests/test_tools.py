@@ -89,6 +89,7 @@ def test_formats_are_told_apart() -> None:
         "hermes": '{% for tool in tools %}...<tool_call>\\n{"name": <function-name>, "arguments": ...}\\n</tool_call>',
         "qwen3_coder": "<tool_call>\\n<function=example_function_name>\\n<parameter=p>...",
         "llama3": '{% if tools is not none %}{"name": function name, "parameters": dictionary}',
+        "mistral_named": '{{ "[AVAILABLE_TOOLS]" }}{{ "[TOOL_CALLS]" }}{{ "[ARGS]" }}',
         "mistral": '{{ "[AVAILABLE_TOOLS]" }}{{ "[TOOL_CALLS]" }}',
         "phi4": "<|tool|>...<|/tool|><|tool_call|>...<|/tool_call|>",
         "granite": "<|tool_call|>",

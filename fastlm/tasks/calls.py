@@ -27,6 +27,11 @@ class Format:
     begin, end
         What a call, or a list of them, stands between; an end of "" is that of the text. begin "": the text is nothing
         but calls if it begins with a brace.
+    style
+        How forcing.py writes one: an "object", with its arguments under `key` and what stands `around` it between the
+        marks; or "named", "tagged", "escaped".
+    inner
+        Other marks, in the midst of calls.
     parse
         The name and the arguments of each call in what stands there; raises ValueError where it is none.
     """
@@ -35,6 +40,10 @@ class Format:
     begin: str
     end: str
     parse: Callable[[str], Iterator[tuple[str, Any]]]
+    style: str = "object"
+    key: str = "arguments"
+    around: tuple[str, str] = ("", "")
+    inner: tuple[str, ...] = ()
 
 
 def calls_of(body: str, form: Format) -> list[ToolCall]:
@@ -108,13 +117,21 @@ def _value(text: str) -> Any:
 
 # The first whose marks a template holds.
 FORMATS = {
-    "functiongemma": Format(("<start_function_call>",), "<start_function_call>", "<end_function_call>", _escaped),
-    "qwen3_coder": Format(("<tool_call>", "<function="), "<tool_call>", "</tool_call>", _tagged),
-    "mistral": Format(("[TOOL_CALLS]",), "[TOOL_CALLS]", "", _named),
-    "phi4": Format(("<|tool_call|>", "<|/tool_call|>"), "<|tool_call|>", "<|/tool_call|>", _objects),
-    "granite": Format(("<|tool_call|>",), "<|tool_call|>", "", _objects),
-    "hermes": Format(("<tool_call>",), "<tool_call>", "</tool_call>", _objects),
-    "llama3": Format(('"parameters"', "tools"), "", "", _objects),
+    "functiongemma": Format(
+        ("<start_function_call>",),
+        "<start_function_call>",
+        "<end_function_call>",
+        _escaped,
+        "escaped",
+        inner=("<escape>",),
+    ),
+    "qwen3_coder": Format(("<tool_call>", "<function="), "<tool_call>", "</tool_call>", _tagged, "tagged"),
+    "mistral_named": Format(("[TOOL_CALLS]", "[ARGS]"), "[TOOL_CALLS]", "", _named, "named", inner=("[ARGS]",)),
+    "mistral": Format(("[TOOL_CALLS]",), "[TOOL_CALLS]", "", _named, around=("[", "]")),
+    "phi4": Format(("<|tool_call|>", "<|/tool_call|>"), "<|tool_call|>", "<|/tool_call|>", _objects, around=("[", "]")),
+    "granite": Format(("<|tool_call|>",), "<|tool_call|>", "", _objects, around=("[", "]")),
+    "hermes": Format(("<tool_call>",), "<tool_call>", "</tool_call>", _objects, around=("\n", "\n")),
+    "llama3": Format(('"parameters"', "tools"), "", "", _objects, key="parameters"),
 }
 
 

@@ -8,9 +8,12 @@ from typing import Any
 from fastlm.arguments import shown
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError, UnsupportedError
+from fastlm.generation import Request
 from fastlm.results import Completion
+from fastlm.structured.grammar import LARK, NAMES, grammar_of
+from fastlm.tasks.forcing import behind_reasoning, call_of, functions_of
 from fastlm.tasks.generate import generate
-from fastlm.tasks.replies import way_of
+from fastlm.tasks.replies import Way, way_of
 
 
 def variables_of(tools: object, documents: object, template_kwargs: Mapping[Any, Any] | None) -> dict[Any, Any]:
@@ -23,12 +26,45 @@ def variables_of(tools: object, documents: object, template_kwargs: Mapping[Any,
 
 
 def chat(
-    engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any], params: Mapping[str, Any]
+    engine: Engine,
+    messages: Sequence[Any],
+    variables: Mapping[Any, Any],
+    params: Mapping[str, Any],
+    tool_choice: str | None = None,
 ) -> Completion:
     """See `Model.chat`."""
-    ids = chat_ids(engine, messages, variables)
-    done, way = generate(engine, ids, params), way_of(engine, ids, variables)
+    request, way = request_of(engine, messages, variables, params, tool_choice)
+    done = generate(engine, request, params)
     return done if way is None else way.apart(done)
+
+
+def request_of(
+    engine: Engine,
+    messages: Sequence[Any],
+    variables: Mapping[Any, Any],
+    params: Mapping[str, Any],
+    tool_choice: str | None = None,
+) -> tuple[Request, Way | None]:
+    """What a conversation asks of `generate` beside `params`, its prompt as ids, and how the answer is taken apart.
+
+    tool_choice: "auto" (or None), "none", "required", or the name of one of variables["tools"].
+    """
+    if tool_choice is not None and not isinstance(tool_choice, str):
+        raise ParameterError(f'tool_choice must be "auto", "none", "required" or a name, not {shown(tool_choice)}')
+    if tool_choice == "none":
+        variables = {name: value for name, value in variables.items() if name != "tools"}
+    ids = chat_ids(engine, messages, variables)
+    way, grammar = way_of(engine, ids, variables), grammar_of(params)
+    if tool_choice not in (None, "auto", "none"):
+        functions = functions_of(variables.get("tools") or (), tool_choice)
+        if grammar is not None:
+            raise ParameterError(f"tool_choice: {grammar.name} says already what the answer must be: give one of them")
+        if way is None or way.form is None:
+            raise UnsupportedError("tool_choice: it is not known how this model writes calls of functions")
+        grammar = call_of(functions, way.form, way.mark)
+    if grammar is None:
+        return Request(ids), way
+    return Request(ids, **{**dict.fromkeys(NAMES), LARK: behind_reasoning(grammar, way)}), way
 
 
 def chat_ids(engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any]) -> list[int]:

@@ -18,9 +18,8 @@ from fastlm.generation import Request
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
-from fastlm.tasks.chat import chat_ids
+from fastlm.tasks.chat import request_of
 from fastlm.tasks.generate import Progress, start
-from fastlm.tasks.replies import way_of
 from fastlm.tokenizer.prompts import Prompt
 
 Of = Callable[[int], AbstractContextManager[None]]  # where an error of the i-th is raised
@@ -53,11 +52,15 @@ async def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, 
 
 
 async def chat(
-    engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any], params: Mapping[str, Any]
+    engine: Engine,
+    messages: Sequence[Any],
+    variables: Mapping[Any, Any],
+    params: Mapping[str, Any],
+    tool_choice: str | None = None,
 ) -> Completion:
     """See `Model.achat`."""
-    ids = await asyncio.to_thread(chat_ids, engine, messages, variables)
-    done, way = await generate(engine, ids, params), way_of(engine, ids, variables)
+    request, way = await asyncio.to_thread(request_of, engine, messages, variables, params, tool_choice)
+    done = await generate(engine, request, params)
     return done if way is None else way.apart(done)
 
 

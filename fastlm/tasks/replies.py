@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,6 +130,11 @@ class Way:
     def reply(self) -> Reply:
         return Reply(self.form, self.thinks, self.begun)
 
+    def mark(self, text: str) -> str:
+        """A mark in a rule of a grammar: the special token that is written so, else the text."""
+        token = next((i for i, mark in self.marks.items() if mark == text), None)
+        return json.dumps(text) if token is None else f"<[{token}]>"
+
     def text_of(self, chunk: Chunk) -> str:
         """The text of a piece, with the marks that print nothing before it."""
         return "".join(self.marks[i] for i in chunk.token_ids if i in self.marks) + chunk.text
@@ -157,7 +163,7 @@ def way_of(engine: Engine, prompt: Sequence[int], variables: Mapping[Any, Any]) 
     if form is None and not thinks:
         return None
     begun = thinks and tokenizer.decode(prompt[-8:], skip_special=False).rstrip().endswith(THINKS)
-    shown = [THINKS, THOUGHT, PYTHON_TAG, *((form.begin, form.end) if form is not None else ())]
+    shown = [THINKS, THOUGHT, PYTHON_TAG, *((form.begin, form.end, *form.inner) if form is not None else ())]
     ids = {mark: tokenizer.id_of(mark) for mark in shown if mark}
     marks = {i: mark for mark, i in ids.items() if i is not None and tokenizer.piece_of(i) is None}
     return Way(form, thinks, begun, tokenizer, marks)
