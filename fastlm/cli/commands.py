@@ -142,6 +142,10 @@ def sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="WHEN",
         help="of beams: true ends when as many texts have, never looks for better ones to the end (false)",
     )
+    shape = group.add_mutually_exclusive_group()
+    shape.add_argument("--json-schema", metavar="FILE", help="write JSON by the schema in this file (any text)")
+    shape.add_argument("--regex", metavar="R", help="write what this regular expression matches as a whole (any)")
+    shape.add_argument("--grammar", metavar="FILE", help="write a text by the Lark grammar in this file (any)")
     group.add_argument("--stop", action="append", metavar="TEXT", help="end before this text; may be repeated")
     group.add_argument("--ignore-eos", action="store_true", default=None, help="write on where the model would end")
 
@@ -152,7 +156,17 @@ def params_of(args: argparse.Namespace) -> dict[str, Any]:
     found = {name: getattr(args, name) for name, _, _ in SAMPLING}
     early = None if args.early_stopping is None else EARLY[args.early_stopping]
     more = {"early_stopping": early, "stop": stop, "ignore_eos": args.ignore_eos, "adapter": adapter_of(args)}
-    return {**found, **more}
+    shape = {
+        "json_schema": _content(args.json_schema),
+        "regex": None if args.regex is None else streams.utf8(args.regex, "--regex"),
+        "grammar": _content(args.grammar),
+    }
+    return {**found, **more, **shape}
+
+
+def _content(path: str | None) -> str | None:
+    """The text of a file that an option names."""
+    return None if path is None else streams.given_text(None, path)
 
 
 # ---- what they do -----------------------------------------------------------------------------------------------

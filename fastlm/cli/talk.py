@@ -13,6 +13,7 @@ from fastlm.cli.screen import Printer
 from fastlm.errors import ContextLengthError, ParameterError, StateError
 from fastlm.model import Model
 from fastlm.results import Completion
+from fastlm.tasks.chat import after_reasoning
 from fastlm.tasks.generate import start
 from fastlm.tasks.replies import way_of
 
@@ -161,7 +162,7 @@ class Talk:
         engine, stop, chunks = self.model.engine, threading.Event(), []
         way = way_of(engine, ids, {})
         reply = None if way is None else way.reply()
-        (run,) = start(engine, ids, self.params, stop, streams=True)
+        (run,) = start(engine, ids, after_reasoning(self.params, way), stop, streams=True)
         try:
             while run.finish is None:
                 try:

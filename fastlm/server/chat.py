@@ -6,9 +6,11 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any
 
 from fastlm.engine import Engine
+from fastlm.generation import Request
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, ToolCall
 from fastlm.server.fields import Fields
+from fastlm.server.formats import answer_format, tool_choice
 from fastlm.server.http import event
 from fastlm.server.limits import Limits
 from fastlm.server.logprobs import of_chat
@@ -19,20 +21,18 @@ from fastlm.server.service import Service
 from fastlm.server.stream_options import OPTIONS, ending, events_of, wants_usage
 from fastlm.server.writing import FINGERPRINT, Job, finish_of, identity, made, usage_of
 from fastlm.tasks.calls import format_of
-from fastlm.tasks.chat import chat_ids
-from fastlm.tasks.replies import Part, Way, way_of
+from fastlm.tasks.chat import request_of
+from fastlm.tasks.replies import Part, Way
 
 LENGTHS = ("max_completion_tokens", "max_tokens")
 OTHERS = ("model", "messages", "stream", "logprobs", "top_logprobs", "tools", "chat_template_kwargs", "documents")
 REFUSED: dict[str, tuple[Any, ...]] = {  # but for these values, which ask for nothing
-    "response_format": ({"type": "text"},),
     "modalities": (["text"],),
     "parallel_tool_calls": (True,),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("auto", "none"),
 }
-FIELDS = (*OTHERS, *LENGTHS, *NAMES, *REFUSED, OPTIONS)
+FIELDS = (*OTHERS, "response_format", "tool_choice", *LENGTHS, *NAMES, *REFUSED, OPTIONS)
 MAX_TOP = 20
 MAX_TOOLS = 128
 
@@ -48,10 +48,12 @@ async def chat(service: Service, body: Any) -> dict[str, Any] | AsyncGenerator[b
     params["max_tokens"] = tokens(fields, LENGTHS, service.limits.default_tokens, service.limits)
     if (top := _top(fields)) is not None:
         params["logprobs"] = top
+    if "response_format" in fields:
+        answer_format(fields.values["response_format"], "response_format", params, nested=True)
     check_logprobs(engine, service.limits, params, params.get("n", 1))
     variables = {**fields.table("chat_template_kwargs"), **fields.given(("documents",)), **_tools(fields, engine)}
     usage = wants_usage(fields)
-    talk = Talk(engine, service.limits, messages, variables)
+    talk = Talk(engine, service.limits, messages, variables, params, tool_choice(fields))
     job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "messages")
     await job.begin()
     if fields.flag("stream"):
@@ -68,18 +70,29 @@ class Talk:
         How answers are taken apart, once the prompt is made; None: they are nothing but text.
     """
 
-    def __init__(self, engine: Engine, limits: Limits, messages: Sequence[Any], variables: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        messages: Sequence[Any],
+        variables: Mapping[str, Any],
+        params: Mapping[str, Any],
+        tool_choice: str | None = None,
+    ) -> None:
         self._engine = engine
+        self._params = params
+        self._choice = tool_choice
         self._limits = limits
         self._messages = messages
         self._variables = variables
         self.way: Way | None = None
 
-    def prompts(self, cancel: CancelFlag) -> list[list[int]]:
-        """The prompt that it becomes, in a list."""
-        ids = self._limits.check_prompt(chat_ids(self._engine, self._messages, self._variables), "messages")
-        self.way = way_of(self._engine, ids, self._variables)
-        return [ids]
+    def prompts(self, cancel: CancelFlag) -> list[Request]:
+        """What it asks of `generate`, in a list."""
+        request, self.way = request_of(self._engine, self._messages, self._variables, self._params, self._choice)
+        assert isinstance(request.prompt, list)
+        self._limits.check_prompt(request.prompt, "messages")
+        return [request]
 
     def apart(self, done: Completion) -> Completion:
         return done if self.way is None else self.way.apart(done)

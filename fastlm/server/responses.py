@@ -6,8 +6,10 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from fastlm.arguments import shown
 from fastlm.server.chat import Talk
 from fastlm.server.fields import Fields
+from fastlm.server.formats import answer_format
 from fastlm.server.http import event
 from fastlm.server.messages import messages_of
 from fastlm.server.refusals import Refusal, wrong
@@ -17,7 +19,7 @@ from fastlm.server.stream_options import events_of
 from fastlm.server.writing import Job, identity, made
 
 SAMPLING = ("temperature", "top_p", *OWN)
-OTHERS = ("model", "input", "instructions", "max_output_tokens", "stream", "chat_template_kwargs")
+OTHERS = ("model", "input", "instructions", "max_output_tokens", "stream", "chat_template_kwargs", "text")
 REFUSED: dict[str, tuple[Any, ...]] = {  # but for these values, which ask for nothing that is not there
     "store": (False,),
     "background": (False,),
@@ -25,7 +27,6 @@ REFUSED: dict[str, tuple[Any, ...]] = {  # but for these values, which ask for n
     "conversation": (),
     "tools": ([],),
     "tool_choice": ("auto", "none"),
-    "text": ({"format": {"type": "text"}}, {}),
     "truncation": ("disabled",),
     "include": ([],),
     "service_tier": ("auto", "default"),
@@ -45,8 +46,8 @@ async def responses(service: Service, body: Any) -> dict[str, Any] | AsyncGenera
         messages.insert(0, {"role": "system", "content": fields.text("instructions")})
     params = sampling(fields, engine, service.limits)
     params["max_tokens"] = tokens(fields, ("max_output_tokens",), service.limits.default_tokens, service.limits)
-    variables = fields.table("chat_template_kwargs")
-    talk = Talk(engine, service.limits, messages, variables)
+    _take_format(fields, params)
+    talk = Talk(engine, service.limits, messages, fields.table("chat_template_kwargs"), params)
     job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "input")
     await job.begin()
     head = _head(fields, params)
@@ -54,6 +55,14 @@ async def responses(service: Service, body: Any) -> dict[str, Any] | AsyncGenera
         return events_of(_stream(job, talk, head))
     done = talk.apart(*await job.completions())
     return _finished(job, head, identity("msg_"), done.text, len(done.token_ids), done.finish_reason)
+
+
+def _take_format(fields: Fields, params: dict[str, Any]) -> None:
+    text = fields.table("text")
+    if (other := next((name for name in text if name != "format"), None)) is not None:
+        raise Refusal(400, f"text has no field {shown(other)} here", param="text", code="unsupported_value")
+    if text.get("format") is not None:
+        answer_format(text["format"], "text", params, nested=False)
 
 
 def _user(text: str) -> dict[str, Any]:
@@ -91,7 +100,7 @@ def _head(fields: Fields, params: dict[str, Any]) -> dict[str, Any]:
         "reasoning": None,
         "store": False,
         "temperature": fields.values.get("temperature"),
-        "text": {"format": {"type": "text"}},
+        "text": {"format": {"type": "text"}, **fields.table("text")},
         "tool_choice": "auto",
         "tools": [],
         "top_p": fields.values.get("top_p"),

@@ -25,6 +25,9 @@ OWN = (
     "source_lang",
     "target_lang",
     *BEAMS,
+    "json_schema",
+    "regex",
+    "grammar",
 )
 NAMES = (*STANDARD, *OWN)
 MAX_STOPS = 64

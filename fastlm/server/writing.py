@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastlm.engine import Engine
+from fastlm.generation import Request
 from fastlm.parameters import CancelFlag
 from fastlm.public import __version__
 from fastlm.results import Chunk, Completion, Usage
 from fastlm.running import Run
 from fastlm.server.metrics import Metrics
 from fastlm.server.refusals import refusing
+from fastlm.structured.grammar import NAMES
 from fastlm.tasks import posted
 from fastlm.tasks.generate import start
 from fastlm.tokenizer.prompts import Prompt
@@ -34,7 +36,8 @@ def _params(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Beams that generation_config.json asks for give way to what a request says that they cannot honour."""
     if "num_beams" in given:
         return given
-    drawn = given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
+    shaped = any(given.get(name) is not None for name in NAMES)
+    drawn = shaped or given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
     return {**given, "num_beams": 1} if drawn or given.get("n", 1) > 1 else given
 
 
@@ -61,7 +64,7 @@ class Job:
 
     model: str
     engine: Engine
-    prompts: Callable[[CancelFlag], Sequence[Prompt]]
+    prompts: Callable[[CancelFlag], Sequence[Prompt | Request]]
     params: Mapping[str, Any]
     metrics: Metrics
     names: Sequence[str] = ()

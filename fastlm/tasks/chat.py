@@ -62,9 +62,15 @@ def request_of(
         if way is None or way.form is None:
             raise UnsupportedError("tool_choice: it is not known how this model writes calls of functions")
         grammar = call_of(functions, way.form, way.mark)
+    return Request(ids, **after_reasoning({} if grammar is None else {LARK: grammar}, way)), way
+
+
+def after_reasoning(params: Mapping[str, Any], way: Way | None) -> dict[str, Any]:
+    """The parameters of an answer, in which what it may think stands before what a grammar asks for."""
+    grammar = grammar_of(params)
     if grammar is None:
-        return Request(ids), way
-    return Request(ids, **{**dict.fromkeys(NAMES), LARK: behind_reasoning(grammar, way)}), way
+        return dict(params)
+    return {**params, **dict.fromkeys(NAMES), LARK: behind_reasoning(grammar, way)}
 
 
 def chat_ids(engine: Engine, messages: Sequence[Any], variables: Mapping[Any, Any]) -> list[int]:

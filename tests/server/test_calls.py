@@ -83,7 +83,7 @@ def test_without_tools_there_are_no_calls(client: openai.OpenAI) -> None:
 
 
 def test_what_is_refused(client: openai.OpenAI) -> None:
-    for more, param in (({"tools": TOOLS}, "tools"), ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice")):
+    for more, param in (({"tools": TOOLS}, "tools"), ({"tools": TOOLS, "tool_choice": "required"}, "tools")):
         with pytest.raises(openai.BadRequestError) as caught:
             client.chat.completions.create(model="none", messages=ASKED, **more)  # type: ignore[call-overload]
         assert caught.value.param == param
