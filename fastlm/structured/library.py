@@ -116,7 +116,8 @@ class _Vocabulary:
         self.tokens = tokens
         self.special_token_ids = special
         self.eos_token_id = end
-        self._ids = {piece: i for i, piece in reversed(list(enumerate(tokens))) if piece and i not in set(special)}
+        quiet = set(special)
+        self._ids = {piece: i for i, piece in reversed(list(enumerate(tokens))) if piece and i not in quiet}
         self._longest = max(map(len, self._ids), default=0)
 
     def __call__(self, text: bytes) -> list[int]:
