@@ -199,13 +199,13 @@ class Terminal:
 
 
 def test_commands(model: Path, tmp_path: Path) -> None:
-    terminal = Terminal(tmp_path / "state", "--model", model, *SHORT)
+    terminal = Terminal(tmp_path / "state", "--model", model, "--draft", "lookup", *SHORT)
     first = terminal.type("Once upon a")
     assert "4 tokens; /params max_tokens=N" in first
     assert "/undo" in (shown := terminal.type("/help")) and "/quit" in shown and '"""' in shown
     assert terminal.type("/again") == first
     assert "written  4 tokens" in (stats := terminal.type("/stats")) and "of 512 tokens, 1 turns" in stats
-    assert "max_tokens = 6" in terminal.type("/params max_tokens=6")
+    assert "max_tokens = 6" in (params := terminal.type("/params max_tokens=6")) and "Lookup(" in params
     assert "6 tokens; /params" in terminal.type("/again")
     assert "did you mean 'max_tokens'" in terminal.type("/params max_token=6")
     assert terminal.type("/params max_tokens=").count("max_tokens") == 0

@@ -159,7 +159,7 @@ class _Commands:
             self._talk.change(given)
         for name, value in self._talk.params.items():
             if value is not None:
-                streams.tell(f"  {name} = {json.dumps(value, ensure_ascii=False)}")
+                streams.tell(f"  {name} = {json.dumps(value, ensure_ascii=False, default=repr)}")
         streams.tell("  what is not here is as the model's generation_config.json says, or off")
 
     def _stats(self, rest: str) -> None:
