@@ -56,3 +56,13 @@ def test_another_salt_in_the_midst(tmp_path: Path) -> None:
         session.close()
         with pytest.raises(StateError, match="closed"):
             session._core.set_salt(1)
+
+
+def test_a_draft_reads_with_the_salt_of_its_target(tmp_path: Path) -> None:
+    folder = save_llama(tmp_path / "model", byte_shape())
+    with fastlm.load(folder, threads=1) as model, fastlm.load(folder, beside=model) as small:
+        with model.session() as session:
+            session._core.set_salt(5)
+            session.generate(IDS.tolist(), max_tokens=8, temperature=0, draft=fastlm.Draft(small, 2))
+        assert read(small, 0)[0] == len(IDS)
+        assert read(small, 5)[0] == len(IDS) - len(IDS) // PAGE * PAGE

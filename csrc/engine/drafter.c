@@ -57,14 +57,16 @@ static flm_status check_vocabulary(const flm_model *target, const flm_model *dra
 
 /* ---- its life ---- */
 
-static flm_status begin_session(flm_drafter *d, flm_model *draft, const flm_model *target, size_t positions,
+static flm_status begin_session(flm_drafter *d, flm_model *draft, const flm_session *of, size_t positions,
                                 flm_error *error) {
+    const flm_model *target = of->model;
     flm_status status = check_models(target, draft, error);
     if (!status) status = check_vocabulary(target, draft, error);
     if (!status) status = flm_session_begin(draft, &d->session, error);
     if (status) return status;
     d->session->busy = 1;
     d->session->drafter = d;
+    d->session->salt = of->salt;
     d->vocab = target->spec.vocab < draft->spec.vocab ? target->spec.vocab : draft->spec.vocab;
     d->positions = positions < draft->max_context ? positions : draft->max_context;
     return flm_session_grow(d->session, d->positions, error);
@@ -78,7 +80,7 @@ flm_status flm_drafter_create(const flm_sampling *options, const flm_session *ta
     if (!d) return flm_fail(error, FLM_ERR_MEMORY, "out of memory for proposals");
     d->fixed = options->draft_tokens;
     const flm_status status = options->lookup ? flm_lookup_create(&d->lookup, options->lookup, positions + 1, error)
-                                              : begin_session(d, options->draft, target->model, positions, error);
+                                              : begin_session(d, options->draft, target, positions, error);
     if (status)
         flm_drafter_free(d);
     else
