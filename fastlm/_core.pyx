@@ -272,11 +272,12 @@ cdef class Model(_Handle):
         cdef size_t t
         self.hold()
         flm_model_vocabulary(self.handle, &v)
-        pieces = [(<const char *>v.bytes)[v.offsets[t]:v.offsets[t + 1]] for t in range(v.n_tokens)]
-        special = [bool(v.special[t]) for t in range(v.n_tokens)]
-        eos = [v.eos[t] for t in range(v.n_eos)]
-        self.release()
-        return pieces, special, eos
+        try:
+            pieces = [(<const char *>v.bytes)[v.offsets[t]:v.offsets[t + 1]] for t in range(v.n_tokens)]
+            special = [bool(v.special[t]) for t in range(v.n_tokens)]
+            return pieces, special, [v.eos[t] for t in range(v.n_eos)]
+        finally:
+            self.release()
 
     def info(self):
         cdef flm_model_info i

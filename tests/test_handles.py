@@ -146,7 +146,7 @@ AT_ONCE = {
     "flm_context_isa",
 }
 AT_ONCE |= {"flm_context_threads", "flm_context_counters", "flm_model_tensor_count", "flm_model_plan", "flm_model_spec"}
-AT_ONCE |= {"flm_sampling_defaults", "flm_request_cancel", "flm_inbox_create"}
+AT_ONCE |= {"flm_sampling_defaults", "flm_request_cancel", "flm_inbox_create", "flm_model_vocabulary"}
 
 
 def calls_with_the_lock(text: str) -> set[str]:
