@@ -221,6 +221,8 @@ def test_commands(model: Path, tmp_path: Path) -> None:
     assert "0 turns are left" in terminal.type("/drop") and "there are not 2 turns" in terminal.type("/drop 2")
     assert "unknown command /hepl; did you mean /help?" in terminal.type("/hepl")
     assert "/stats takes nothing" in terminal.type("/stats now")
+    assert "/drop must be" in terminal.type("/drop " + "1" * 900)
+    assert "stop" in terminal.type("/params stop=" + "[" * 900)
     kept.write_text('[{"role": "user", "content": "a"}]')
     assert "must follow each other" in terminal.type(f"/load {kept}")
     assert "cannot be read" in terminal.type("/load none.json")

@@ -9,6 +9,7 @@ import json
 import re
 import sys
 import threading
+import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -246,6 +247,10 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"json_schema": {"$ref": "#/nope"}}, fastlm.ParameterError, "'/nope' does not exist"),
     ({"json_schema": {"enum": []}}, fastlm.ParameterError, "Unsatisfiable"),
     ({"regex": "a("}, fastlm.ParameterError, "regex: .*unclosed group"),
+    ({"regex": "a\\"}, fastlm.ParameterError, "regex: ends in a backslash"),
+    ({"json_schema": {"multipleOf": 999_999_937}}, fastlm.UnsupportedError, "multipleOf: 999999937 is more than"),
+    ({"json_schema": {"x-guidance": {"lenient": True}}}, fastlm.UnsupportedError, "x-guidance"),
+    ({"grammar": "start: /a/ // " + "x" * 2**20}, fastlm.UnsupportedError, "grammar: is longer than"),
     ({"regex": ""}, fastlm.ParameterError, "regex must be a string that is not empty"),
     ({"regex": "\ud800"}, fastlm.ParameterError, "regex holds a lone surrogate"),
     ({"grammar": "start: foo"}, fastlm.ParameterError, r'grammar: at 1\(8\): unknown name: "foo"'),
@@ -392,6 +397,46 @@ def test_ends_in_the_midst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert re.fullmatch("[a-z]{20}", found[0].text)
     with pytest.raises(fastlm.StateError):
         model.generate("Once", regex="a")
+
+
+@pytest.mark.parametrize("n", [1000, 12_000])
+def test_deep_grammars(model: fastlm.Model, n: int) -> None:
+    """The library recurses over rules, as deep as they are."""
+    rules = "".join(f"r{i}: r{i + 1}\n" for i in range(n))
+    assert model.generate("Once", grammar=f"start: r0\n{rules}r{n}: /[ab]{{3}}/\n").finish_reason == "stop"
+    chain = {f"d{i}": {"properties": {"a": {"$ref": f"#/$defs/d{i + 1}"}}, "type": "object"} for i in range(n)}
+    schema = {"$ref": "#/$defs/d0", "$defs": {**chain, f"d{n}": {"type": "null"}}}
+    try:
+        model.generate("Once", json_schema=schema, max_tokens=5)
+    except fastlm.UnsupportedError:
+        assert n > 1000
+
+
+@dataclasses.dataclass
+class Bare:
+    what: typing.List  # type: ignore[type-arg]  # noqa: UP006
+
+
+def test_types_that_do_not_say_of_what(model: fastlm.Model) -> None:
+    with pytest.raises(fastlm.ParameterError, match=r"json_schema: what: .*does not say of what"):
+        model.generate("Once", json_schema=Bare)
+
+
+def test_no_thread_to_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next request tries again."""
+    start, failed = threading.Thread.start, []
+
+    def fail(thread: threading.Thread) -> None:
+        if not failed and getattr(thread, "_target", None).__name__ == "_run":  # type: ignore[union-attr]
+            failed.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with fastlm.load(save_bytes_model(tmp_path), threads=1) as model:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(fastlm.StateError, match="nothing can make masks"):
+            model.generate("x", regex="[a-z]{3}")
+        assert failed and len(model.generate("x", regex="[a-z]{3}").text) == 3
 
 
 def test_a_thousand(model: fastlm.Model) -> None:

@@ -57,11 +57,13 @@ class Pool:
     adapters: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        bounds = self.actors if isinstance(self.actors, tuple) else (self.actors,)
-        if len(bounds) > 2 or list(bounds) != sorted(whole(n, "actors", 1, MAX_ACTORS) for n in bounds):
+        bounds = self.actors if isinstance(self.actors, tuple) and len(self.actors) == 2 else (self.actors,)
+        if list(bounds) != sorted(whole(n, "actors", 1, MAX_ACTORS) for n in bounds):
             raise ParameterError(f"actors must be a number, or the least and the most, not {shown(self.actors)}")
         whole(self.threads, "threads", 1, 1 << 16)
         whole(self.batch_rows, "batch_rows", 1, 1 << 20)
+        if not isinstance(self.load, Mapping) or not isinstance(self.adapters, Mapping):
+            raise ParameterError("load and adapters must be mappings: options of fastlm.load, and folders by names")
         if "threads" in self.load:
             raise ParameterError("load: threads: say it as Pool(threads=...), so that Ray knows it, too")
 
@@ -159,7 +161,9 @@ def _mapped(dataset: Any, model: Path, pool: Pool | None, work: Work, columns: M
         raise ParameterError(f"dataset must be a ray.data.Dataset, not {shown(dataset)}; lists go to fastlm.batch")
     if not isinstance(model, str | os.PathLike | None):
         raise ParameterError(f"model must be a path, from which each actor loads its own, not {shown(model)}")
-    pool = pool or Pool()
+    pool = Pool() if pool is None else pool
+    if not isinstance(pool, Pool):
+        raise ParameterError(f"pool must be a Pool, not {shown(pool)}")
     least, most = pool.actors if isinstance(pool.actors, tuple) else (pool.actors, pool.actors)
     mapped = dataset.map_batches(
         Actor,

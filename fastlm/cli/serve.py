@@ -148,7 +148,6 @@ def _drafts(args: argparse.Namespace, models: Mapping[str, Model], stack: ExitSt
     for name, model in models.items():
         draft = stack.enter_context(draft_for(args, model))
         if draft is not None and model.engine.writes:
-            model.generate([0], max_tokens=0, draft=draft)  # says what is wrong before any request does
             found[name] = draft
     return found
 

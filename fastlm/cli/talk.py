@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fastlm.arguments import shown
+from fastlm.arguments import has_surrogate, shown
 from fastlm.cli import streams
 from fastlm.cli.screen import Printer
 from fastlm.errors import ContextLengthError, ParameterError, StateError
@@ -141,7 +141,12 @@ class Talk:
             raise ParameterError(f"expected a list of messages, found {shown(given)}")
         for i, one in enumerate(given):
             known = isinstance(one, dict) and set(one) == {"role", "content"} and isinstance(one["content"], str)
-            if not known or one["role"] not in ROLES or (one["role"] == "system" and i > 0):
+            if (
+                not known
+                or has_surrogate(one["content"])
+                or one["role"] not in ROLES
+                or (one["role"] == "system" and i > 0)
+            ):
                 expected = "a role, of which the first one alone may be system, and a content"
                 raise ParameterError(f"message {i + 1}: expected {expected}, found {shown(one)}")
         begins = bool(given) and given[0]["role"] == "system"

@@ -149,7 +149,7 @@ class _Commands:
         self._tell(self._talk.again(self._show))
 
     def _drop(self, rest: str) -> None:
-        n = 1 if not rest else whole(int(rest) if rest.isdecimal() else rest, "/drop", 1, UNBOUNDED)
+        n = 1 if not rest else whole(int(rest) if rest.isdecimal() and len(rest) < 10 else rest, "/drop", 1, UNBOUNDED)
         self._talk.drop(n)
         streams.tell(f"{len(self._talk.messages) // 2} turns are left")
 
@@ -212,7 +212,7 @@ def _setting(word: str) -> tuple[str, Any]:
         raise ParameterError(f"/params: expected NAME=VALUE, found {word}")
     try:
         return name, json.loads(value) if value else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 

@@ -72,4 +72,6 @@ def app(
     served = [host.lower().encode("ascii") for host in hosts]
     if strange := set(drafts or {}) - set(named):
         raise ParameterError(f"drafts: there is no model called {min(strange)!r}; known are: {', '.join(named)}")
+    for name, draft in (drafts or {}).items():
+        named[name].generate([0], max_tokens=0, num_beams=1, draft=draft)  # says what is wrong before a request does
     return build(named, keys, list(cors), served, limits or Limits(), drafts or {})

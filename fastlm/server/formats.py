@@ -61,6 +61,9 @@ def _check_names(given: Mapping[str, Any], known: tuple[str, ...], where: str) -
         raise wrong(where, f"{where}: json_schema is missing")
 
 
+MODES = ("auto", "none", "required")  # of tool_choice, beside names
+
+
 def tool_choice(fields: Fields) -> str | None:
     """As `Model.chat` takes it."""
     given = fields.values.get("tool_choice")
@@ -73,6 +76,8 @@ def tool_choice(fields: Fields) -> str | None:
         if not isinstance(name, str):
             text = f'tool_choice must be "auto", "none", "required" or a function with its name, not {shown(given)}'
             raise wrong("tool_choice", text)
+        if name in MODES:
+            raise wrong("tool_choice", f"tool_choice: a function that is called {name!r} cannot be chosen by its name")
     if "tools" not in fields:
         raise wrong("tool_choice", "tool_choice asks for a call, but there are no tools")
     return str(name)

@@ -69,7 +69,7 @@ class Service:
         """The model that a request names, as who asks may use it."""
         name = fields.text("model")
         model, adapter = self.named(name)
-        base = next(known for known, served in self.models.items() if served is model)
+        base = name if adapter is None else next(own for own, served in self.models.items() if served is model)
         return name, replace(model.engine.adapted(adapter), salt=self.salt, draft=self.drafts.get(base))
 
     def only_engine(self, fields: Fields) -> tuple[str, Engine]:

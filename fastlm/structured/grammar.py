@@ -100,7 +100,10 @@ def _schema(value: object, name: str) -> object:
             raise ParameterError(f"{name}: not JSON: {error}") from error
     if isinstance(value, type):
         if callable(made := getattr(value, "model_json_schema", None)):
-            return made()
+            try:
+                return made()
+            except Exception as error:  # pydantic's, which is not imported here
+                raise ParameterError(f"{name}: {value.__name__} has no schema: {error}") from error
         return schema_of_dataclass(value, name)
     if isinstance(value, (Mapping, bool)):
         return value

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.errors import FastlmError, ParameterError, UnsupportedError
+from fastlm.errors import FastlmError, ModelMemoryError, ParameterError, UnsupportedError
 from fastlm.structured.grammar import JSON_SCHEMA, REGEX, Grammar
 from fastlm.tokenizer.tokenizer import Tokenizer
 
@@ -20,10 +22,25 @@ KEPT = 32  # grammars of a model that need not be made again
 TRIES = 200  # parts of a schema that are looked at to tell where it is wrong
 # Between the parts of JSON; bounded, or a model could write spaces for ever.
 SPACES = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
-BEYOND = ("Unimplemented", "Unknown format", "too large", "too complex", "limit", "not supported", "not present in a")
+BEYOND = (
+    "panic",
+    "Unimplemented",
+    "Unknown format",
+    "too large",
+    "too complex",
+    "limit",
+    "not supported",
+    "not present in a",
+)
 INSIDE = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
 SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
+
+
+MAX_TEXT = 1 << 20  # of a grammar, in characters; it may be as deep as it is long
+STACK_BYTES = 512 << 20  # of the thread that compiles one, reserved only: llguidance recurses
+MAX_MULTIPLE = 100_000  # of multipleOf: its automaton has that many states
+_stack_size = threading.Lock()  # which is one of the whole process
 
 
 def _imported(name: str) -> Any:
@@ -98,7 +115,7 @@ class Grammars:
             if known is not None:
                 self._matchers.move_to_end(grammar)
         if known is None:
-            known = _made(library, tokens, grammar)
+            known = _deeply(partial(_made, library, tokens, grammar), grammar.name)
             with self._lock:
                 self._matchers[grammar] = known
                 while len(self._matchers) > KEPT:
@@ -159,8 +176,48 @@ def _tokens_of(library: Any, model: _core.Model, tokenizer: Tokenizer | None, vo
     return library.LLTokenizer(library.TokenizerWrapper(made), eos_token=list(ends))
 
 
+def _deeply(work: Callable[[], Matcher], name: str) -> Matcher:
+    """What `work` gives, in a thread whose stack is large enough for grammars of any depth."""
+    future: Future[Matcher] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    with _stack_size:
+        before = threading.stack_size(STACK_BYTES)
+        try:
+            threading.Thread(target=run, name="fastlm", daemon=True).start()
+        except (RuntimeError, MemoryError) as error:
+            raise ModelMemoryError(f"{name}: no thread can be started that compiles it ({error})") from error
+        finally:
+            threading.stack_size(before)
+    return future.result()
+
+
+def _check_size(grammar: Grammar) -> None:
+    """Refuse what would take too long to compile, or undo what is promised."""
+    if len(grammar.text) > MAX_TEXT:
+        raise UnsupportedError(f"{grammar.name}: is longer than {MAX_TEXT:,} characters")
+    if grammar.kind == REGEX and (len(grammar.text) - len(grammar.text.rstrip("\\"))) % 2:
+        raise ParameterError(f"{grammar.name}: ends in a backslash, which escapes nothing")
+    schema = json.loads(grammar.text) if grammar.kind == JSON_SCHEMA else None
+    if isinstance(schema, dict) and "x-guidance" in schema:
+        raise UnsupportedError(f"{grammar.name}: x-guidance: options of llguidance are not the schema's to set")
+    parts: list[Any] = [schema]
+    while parts:
+        part = parts.pop()
+        parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        multiple = part.get("multipleOf") if isinstance(part, dict) else None
+        if isinstance(multiple, (int, float)) and multiple > MAX_MULTIPLE:
+            raise UnsupportedError(f"{grammar.name}: multipleOf: {multiple} is more than {MAX_MULTIPLE:,}")
+
+
 def _made(library: Any, tokens: Any, grammar: Grammar) -> Matcher:
     """The beginning of texts by a grammar."""
+    _check_size(grammar)
     try:
         text = _as_llguidance(library, grammar)
     except ValueError as error:

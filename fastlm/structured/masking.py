@@ -47,6 +47,18 @@ class Constraint:
         if self._number is not None and (masker := _maskers.get(self._context)) is not None:
             masker.remove(self._number)
 
+    def end(self, request: _core.Request) -> None:
+        """The interpreter ends: nobody makes the request's masks any more."""
+        with self._using:
+            if not self._closed:
+                self.error = StateError("the interpreter ends: nothing makes masks any more")
+                request.cancel()
+
+    def forget(self) -> None:
+        """In a child process, which has no thread that makes masks."""
+        self._using = threading.RLock()
+        self._closed = True
+
     def serve(self, request: _core.Request) -> None:
         """Give the mask that the request wants, if it wants one."""
         with self._using:
@@ -94,12 +106,16 @@ class _Masker:
         self._served.pop(number, None)
 
     def _open(self, context: _core.Context) -> None:
-        self._pipe = os.pipe()
-        for end in self._pipe:
-            os.set_blocking(end, False)
-        self._inbox = _core.Inbox(context, self._pipe[1])
-        self._thread = threading.Thread(target=self._run, args=(self._inbox, self._pipe[0]), name="fastlm", daemon=True)
-        self._thread.start()
+        try:
+            self._pipe = os.pipe()
+            for end in self._pipe:
+                os.set_blocking(end, False)
+            inbox = self._inbox = _core.Inbox(context, self._pipe[1])
+            self._thread = threading.Thread(target=self._run, args=(inbox, self._pipe[0]), name="fastlm", daemon=True)
+            self._thread.start()
+        except (OSError, RuntimeError) as error:
+            self._close()
+            raise StateError(f"nothing can make masks: no thread or no descriptor is left ({error})") from error
 
     def _run(self, inbox: _core.Inbox, descriptor: int) -> None:
         told = select.poll()
@@ -124,14 +140,18 @@ class _Masker:
             constraint.serve(request)
 
     def _close(self) -> None:
-        assert self._inbox is not None
-        self._inbox.close()
+        if self._inbox is not None:
+            self._inbox.close()
         for end in self._pipe:
-            os.close(end)
+            if end >= 0:
+                os.close(end)
         self._inbox = self._thread = None
+        self._pipe = (-1, -1)
 
     def forget(self) -> None:
-        """In a child process, which has no such thread."""
+        """In a child process, which has no such thread, and where a lock of the parent's may be held for ever."""
+        for _, constraint in tuple(self._served.values()):
+            constraint.forget()
         for end in self._pipe if self._inbox is not None else ():
             os.close(end)
 
@@ -139,11 +159,14 @@ class _Masker:
         """At the interpreter's end: have the thread return, and wait for that."""
         with self._lock:
             self._ending = True
-            thread = self._thread
+            thread, served = self._thread, tuple(self._served.values())
         if thread is not None:
             with suppress(BlockingIOError):
                 os.write(self._pipe[1], bytes(8))
             thread.join()
+        for known, constraint in served:
+            if (request := known()) is not None:
+                constraint.end(request)
 
 
 _lock = threading.Lock()

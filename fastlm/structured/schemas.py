@@ -55,7 +55,10 @@ def _define(kind: type, definitions: dict[type, Schema], name: str) -> str:
     if kind not in definitions:
         schema: Schema = {"type": "object"}
         definitions[kind] = schema
-        hints = typing.get_type_hints(kind)
+        try:
+            hints = typing.get_type_hints(kind)
+        except (NameError, TypeError) as error:
+            raise ParameterError(f"{name}: the types of {kind.__name__} cannot be told: {error}") from error
         fields = [field for field in dataclasses.fields(kind) if field.init]
         schema["properties"] = {f.name: _schema(hints[f.name], definitions, f"{name}: {f.name}") for f in fields}
         schema["required"] = [f.name for f in fields if _is_required(f)]
@@ -71,6 +74,10 @@ def _is_required(field: dataclasses.Field[Any]) -> bool:
 def _schema(hint: Any, definitions: dict[type, Schema], name: str) -> Schema:
     """The schema of a type."""
     origin, of = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (tuple, dict, Mapping, *LISTS) and not of and hint != tuple[()]:
+        raise ParameterError(
+            f"{name}: {shown(hint)} does not say of what: write list[str], dict[str, int], tuple[int, ...]"
+        )
     if origin is typing.Annotated:
         return _schema(of[0], definitions, name)
     if origin is Literal:

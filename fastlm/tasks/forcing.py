@@ -56,7 +56,9 @@ def _function(tool: Any, where: str) -> Function:
     given = None if held is None else fields_of(held.get("function", held))
     if given is None or not isinstance(given.get("name"), str) or not given["name"]:
         raise ParameterError(f"{where} must be a function with a name, not {shown(tool)}")
-    parameters = given.get("parameters") or {"type": "object", "properties": {}}
+    parameters = given.get("parameters")
+    if parameters is None:
+        parameters = {"type": "object", "properties": {}}
     if not isinstance(parameters, Mapping):
         raise ParameterError(f"{where}: parameters must be a JSON schema, not {shown(parameters)}")
     return Function(given["name"], parameters)

@@ -38,3 +38,22 @@ def test_answers_are_the_same(models: dict[str, fastlm.Model], client: Any) -> N
 def test_a_model_that_is_not_there(models: dict[str, fastlm.Model]) -> None:
     with pytest.raises(ParameterError, match="no model called 'other'"):
         app(models, drafts={"other": fastlm.Lookup()})
+
+
+def test_what_cannot_draft_is_told_before_a_request(models: dict[str, fastlm.Model]) -> None:
+    with pytest.raises(ParameterError, match="draft must be"):
+        app(models, drafts={"box": "lookup"})  # type: ignore[dict-item]
+    with fastlm.load() as apart, pytest.raises(ParameterError, match="another context"):
+        app(models, drafts={"box": fastlm.Draft(apart)})
+
+
+def test_one_model_by_two_names(models: dict[str, fastlm.Model]) -> None:
+    """The draft is that of the name."""
+    both = app({"a": models["box"], "b": models["box"]}, drafts={"b": fastlm.Lookup(tokens=3)})
+    with running(both) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        for name in "ab":
+            client.completions.create(model=name, prompt="Once upon a time", max_tokens=60, temperature=0)
+        _, _, text = server.get("/metrics")
+        counts = dict(re.findall(r'fastlm_tokens_total{model="(\w)",kind="proposed"} (\d+)', text.decode()))
+        assert int(counts.get("a", 0)) == 0 < int(counts["b"])
