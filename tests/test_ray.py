@@ -117,7 +117,15 @@ def test_wrong_use(ray: Any) -> None:
 
 
 def test_pools() -> None:
-    for wrong in ({"actors": 0}, {"actors": (3, 2)}, {"threads": 0}, {"batch_rows": 0}, {"load": {"threads": 2}}):
+    strange = ({"actors": ()}, {"actors": (3,)}, {"actors": None}, {"load": 5})
+    for wrong in (
+        *strange,
+        {"actors": 0},
+        {"actors": (3, 2)},
+        {"threads": 0},
+        {"batch_rows": 0},
+        {"load": {"threads": 2}},
+    ):
         with pytest.raises(fastlm.ParameterError, match=next(iter(wrong))):
             Pool(**wrong)  # type: ignore[arg-type]
     with pytest.raises(fastlm.ParameterError, match="brace"):
