@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from contextlib import ExitStack
 
+from . import alternation
 from . import options as shared
 from .entrants import Entrant, fastlm
-from .protocol import Plan, run, say, start
+from .protocol import Plan, say, start
 from .report import markdown, number
 from .works import Work
 
@@ -30,19 +32,11 @@ def options() -> argparse.Namespace:
 
 
 def rates(pair: tuple[Entrant, Entrant], plan: Plan, work: Work) -> tuple[list[float], list[float]]:
-    """Tokens per second of both builds, round by round; who goes first changes, and the first round is warm-up."""
-    found: tuple[list[float], list[float]] = ([], [])
-    workers = [start(entrant, plan)[0] for entrant in pair]
-    try:
-        for turn in range(plan.runs + 1):
-            for i in (0, 1) if turn % 2 else (1, 0):
-                rate = run(workers[i], work)
-                if turn:
-                    found[i].append(rate)
-    finally:
-        for worker in workers:
-            worker.close()
-    return found
+    """Tokens per second of both builds, round by round, in fresh processes."""
+    with ExitStack() as stack:
+        before, after = (stack.enter_context(start(entrant, plan)[0]) for entrant in pair)
+        first, second = alternation.rates([before, after], plan, work).values()
+    return first, second
 
 
 def compare(pair: tuple[Entrant, Entrant], plan: Plan, work: Work, pairs: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastlm.arguments import shown, whole
 from fastlm.batch import rows, texts
-from fastlm.batch.template import Template
+from fastlm.batch.template import Template, template_of
 from fastlm.errors import ParameterError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ def generate(
         The prompt or the pool is wrong. What is wrong with the model or the options is known where it is loaded: then
         reading the dataset raises what the actor raised.
     """
-    template = prompt if isinstance(prompt, Template) else Template(prompt)
-    work = partial(rows.generate, prompt=template, output=output, **options)
+    work = partial(rows.generate, prompt=template_of(prompt), output=output, **options)
     return _mapped(dataset, model, pool, work, {output: _strings, "finish_reason": _strings, "error": _strings})
 
 
@@ -126,8 +125,7 @@ def embed(
 
     The options are those of `fastlm.batch.embed`; all else is as of `generate`.
     """
-    template = text if isinstance(text, Template) else Template(text, "text")
-    work = partial(texts.embed, text=template, output=output, **options)
+    work = partial(texts.embed, text=template_of(text, "text"), output=output, **options)
     return _mapped(dataset, model, pool, work, {output: _vectors, "error": _strings})
 
 
@@ -144,8 +142,7 @@ def classify(
 
     The options are those of `fastlm.batch.classify`; all else is as of `generate`.
     """
-    template = text if isinstance(text, Template) else Template(text, "text")
-    work = partial(texts.classify, text=template, output=output, **options)
+    work = partial(texts.classify, text=template_of(text, "text"), output=output, **options)
     return _mapped(dataset, model, pool, work, {output: _labels, "error": _strings})
 
 

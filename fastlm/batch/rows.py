@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from fastlm.arguments import shown, whole
-from fastlm.batch.template import Template
+from fastlm.batch.template import Row, Template, check_row, template_of
 from fastlm.errors import FastlmError, ParameterError, StateError
 from fastlm.model import Model
 from fastlm.results import Completion
@@ -18,7 +18,6 @@ from fastlm.tasks.chat import chat_ids
 from fastlm.tasks.generate import start
 
 AT_ONCE = 256  # rows that are begun; those that are written at a time are a step's affair
-Row = Mapping[str, Any]
 
 
 def generate(
@@ -62,7 +61,7 @@ def generate(
     StateError
         The model is closed.
     """
-    template = prompt if isinstance(prompt, Template) else Template(prompt)
+    template = template_of(prompt)
     whole(at_once, "at_once", 1, 1 << 20)
     if system is not None and not chat:
         raise ParameterError("system: it is a message of a conversation: give chat too")
@@ -109,8 +108,7 @@ class _Writer:
 
     def begin(self, row: Row) -> Run | FastlmError:
         """The run, or why there is none."""
-        if not isinstance(row, Mapping):
-            raise ParameterError(f"rows must be mappings, not {shown(row)}")
+        check_row(row)
         try:
             text = self._template.fill(row)
             (run,) = start(self._engine, self._ids(text) if self._chat else text, self._params_of(row))

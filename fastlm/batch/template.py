@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from fastlm.arguments import shown
 from fastlm.errors import ParameterError
+
+Row = Mapping[str, Any]
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 
@@ -48,3 +51,14 @@ class Template:
             raise ParameterError(f"{self.name}: the row has no column {part[1]!r} (there is: {known:.200})")
         value = row[part[1]]
         return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def template_of(text: str | Template, name: str = "prompt") -> Template:
+    """A template as it is, or that of a text."""
+    return text if isinstance(text, Template) else Template(text, name)
+
+
+def check_row(row: object) -> None:
+    """Refuse what has no columns."""
+    if not isinstance(row, Mapping):
+        raise ParameterError(f"rows must be mappings, not {shown(row)}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any
 
-from fastlm.arguments import shown, whole
-from fastlm.batch.template import Template
-from fastlm.errors import FastlmError, ParameterError, StateError
+from fastlm.arguments import whole
+from fastlm.batch.template import Row, Template, check_row, template_of
+from fastlm.errors import FastlmError, StateError
 from fastlm.model import Model
 
 AT_ONCE = 1024  # rows whose texts are read together
-Row = Mapping[str, Any]
 Work = Callable[[list[str]], Any]  # what becomes of each text
 
 
@@ -68,7 +67,7 @@ def classify(
 
 
 def _read(rows: Iterable[Row], work: Work, text: str | Template, output: str, at_once: int) -> Iterator[dict[str, Any]]:
-    template = text if isinstance(text, Template) else Template(text, "text")
+    template = template_of(text, "text")
     whole(at_once, "at_once", 1, 1 << 20)
     work([])  # says what is wrong with its options before any row is read
     return _groups(iter(rows), work, template, output, at_once)
@@ -87,8 +86,7 @@ def _groups(rows: Iterator[Row], work: Work, template: Template, output: str, at
 
 
 def _text(template: Template, row: Row) -> str | FastlmError:
-    if not isinstance(row, Mapping):
-        raise ParameterError(f"rows must be mappings, not {shown(row)}")
+    check_row(row)
     try:
         return template.fill(row)
     except FastlmError as error:

@@ -1,33 +1,12 @@
 /* Masked requests around a stand-in step: masks that come early, late and never, beside requests without any. */
 #define _GNU_SOURCE
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 
 #include "engine/drive.h"
-#include "engine/inbox.h"
-#include "stand_in.h"
+#include "letters.h"
 
 enum { WORDS = (VOCAB + 31) / 32, N = 60 };
-
-typedef struct letters { /* of an owner who makes masks */
-    flm_inbox *inbox;
-    int ends[2];
-} letters;
-
-static letters open_letters(flm_context *c) {
-    letters l;
-    CHECK(pipe(l.ends) == 0 && fcntl(l.ends[0], F_SETFL, O_NONBLOCK) == 0 &&
-          fcntl(l.ends[1], F_SETFL, O_NONBLOCK) == 0);
-    CHECK(flm_inbox_create(c, l.ends[1], &l.inbox, NULL) == FLM_OK);
-    return l;
-}
-
-static void close_letters(letters *l) {
-    flm_inbox_destroy(l->inbox);
-    close(l->ends[0]);
-    close(l->ends[1]);
-}
 
 /* A "grammar": the tokens that may follow `last` in place n; about a third of them, and 7 always. 0: the text ends. */
 static int mask_after(size_t n, int32_t last, size_t end, uint32_t *bits) {
