@@ -164,11 +164,8 @@ unsigned flm_team_begin(flm_team *team, int everyone) {
     team->noticed = atomic_load_explicit(&team->long_waits, memory_order_relaxed); /* in walks before */
     const int forget = everyone || team->began - team->idle_since > FORGET_SECONDS;
     for (unsigned t = 1; t < team->n_threads; t++) {
-        atomic_int *tired = &team->members[t].tired;
         takes_part[t] = forget || atomic_load_explicit(&team->members[t].steady, memory_order_relaxed);
-        /* Written only if need be: the worker's line would go from one processor to the other and back. */
-        if (takes_part[t] && atomic_load_explicit(tired, memory_order_relaxed))
-            atomic_store_explicit(tired, 0, memory_order_relaxed);
+        if (takes_part[t]) flm_clear(&team->members[t].tired);
         n += takes_part[t];
     }
     atomic_ullong *seat = &team->seats[0].count;

@@ -40,11 +40,6 @@ static int is_wanted(const flm_member *member) {
 /* The n-th tick after a time. */
 static double tick_after(double time, unsigned n) { return (floor(time / TICK_SECONDS) + n) * TICK_SECONDS; }
 
-/* Written only if need be: the leader may have the line. */
-static void clear(atomic_int *flag) {
-    if (atomic_load_explicit(flag, memory_order_relaxed)) atomic_store_explicit(flag, 0, memory_order_relaxed);
-}
-
 flm_place flm_member_join(flm_member *member) {
     const unsigned slot = atomic_load_explicit(&member->admitted, memory_order_relaxed) & 1;
     const flm_place place = member->place[slot];
@@ -56,7 +51,7 @@ flm_place flm_member_join(flm_member *member) {
         set_steady(member, 1);
     else
         member->ration_ends = tick_after(flm_clock(), 0) + RATION_SECONDS;
-    clear(&member->tired);
+    flm_clear(&member->tired);
     if (atomic_load_explicit(&member->offered, memory_order_relaxed) != FLM_NOT_OFFERED)
         atomic_store_explicit(&member->offered, FLM_NOT_OFFERED, memory_order_relaxed);
     return place;
@@ -103,7 +98,7 @@ static int is_to_leave(flm_member *member, unsigned waits) {
     const int relieved = atomic_load_explicit(&member->relieved, memory_order_relaxed);
     const int waited = waits != member->waits;
     member->waits = waits;
-    if (relieved) atomic_store_explicit(&member->relieved, 0, memory_order_relaxed);
+    flm_clear(&member->relieved);
     return relieved || (waited && is_with_leader(member));
 }
 

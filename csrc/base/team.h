@@ -130,6 +130,11 @@ static inline double flm_seconds(const atomic_ullong *nanoseconds) {
     return 1e-9 * (double)atomic_load_explicit(nanoseconds, memory_order_relaxed);
 }
 
+/* Written only if need be: another thread may have the line. */
+static inline void flm_clear(atomic_int *flag) {
+    if (atomic_load_explicit(flag, memory_order_relaxed)) atomic_store_explicit(flag, 0, memory_order_relaxed);
+}
+
 /* ---- wait.c ---- */
 
 /* Spin until the counter reaches the target; `waited` seconds have passed already. Returns 0 when `most`
