@@ -129,7 +129,7 @@ class Load:
     def _start(self, words: list[str]) -> None:
         command = [sys.executable, str(WORKERS / "load.py"), *words]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, start_new_session=True)
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, process_group=0)
         self._stack.callback(_end, process)
         self.processes.append(process)
 

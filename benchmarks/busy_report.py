@@ -45,9 +45,16 @@ class Found:
         return [setting["name"] for setting in self.settings if setting["engine"] == engine]
 
     def fair(self, condition: Condition) -> float | None:
-        """A fair share of the processors, at the speed that one thread has of one when nothing else runs."""
-        share, one = condition.fair(self.run["processors"]), self.rate("nothing", ONE)
-        return share * one if share and one else None
+        """A fair share of the speed that our best setting has when nothing else runs."""
+        n = self.run["processors"]
+        share, best = condition.fair(n), self.best("nothing", self.of_engine("fastlm"))
+        return best[1] * share / n if share and best else None
+
+    def fair_time(self, condition: Condition, name: str) -> float | None:
+        """The processor time that a setting has used, by what a fair share of the processors is."""
+        share, rate = condition.fair(self.run["processors"]), self.rate(condition, name)
+        seconds = self.all(condition, name, "processor")
+        return rate * statistics.median(seconds) / share if share and rate and seconds else None
 
     def oracle(self, condition: Condition) -> float | None:
         """Of who knows when the loop runs: half of the time our best setting beside it, half the best without it."""
@@ -120,13 +127,16 @@ def _ratios(found: Found) -> list[str]:
         if ours is None:
             continue
         cells = [*_of_best_fixed(found, condition, ours)]
-        cells += [f"{ours / other:.2f}" if other else "" for other in (found.fair(condition), found.oracle(condition))]
+        fair, time, oracle = found.fair(condition), found.fair_time(condition, DEFAULT), found.oracle(condition)
+        cells += [f"{ours / fair:.2f}" if fair else "", f"{time:.2f}" if time else ""]
+        cells += [f"{ours / oracle:.2f}" if oracle else ""]
         for peer in peers:
             best = found.best(condition, found.of_engine(peer))
             cells.append(f"{ours / best[1]:.2f} ({best[0].removeprefix(peer).strip()})" if best else "")
         if any(cells):
             rows.append([condition.words, *cells])
-    head = ["beside", "best fixed team", "of rounds", "fair share", "oracle", *(f"best of {peer}" for peer in peers)]
+    head = ["beside", "best fixed team", "of rounds", "fair share", "of its time", "oracle"]
+    head += [f"best of {peer}" for peer in peers]
     return markdown(head, rows) if rows else []
 
 

@@ -251,12 +251,14 @@ def test_ratios() -> None:
     nothing, one, pulse, together = found.conditions
     assert found.best_fixed(nothing) == ("2 threads before", 101.0)
     assert found.best_fixed(one) == ("1 thread", 48.0)
-    assert [found.fair(c) for c in found.conditions] == [100.0, pytest.approx(200 / 3), None, 100.0]
+    assert [found.fair(c) for c in found.conditions] == [101.0, pytest.approx(202 / 3), None, 101.0]
+    assert found.fair_time(one, "default") == pytest.approx(60 * 0.01 / (4 / 3))
+    assert found.fair_time(pulse, "default") is None
     assert found.oracle(pulse) == (101.0 + 60.0) / 2 and found.oracle(one) is None and found.oracle(together) is None
     text = busy_report.page([a_run()])
-    assert "| 1 busy loop | 1.25 (1 thread) | 0.90 - 1.65 | 0.90 |  | 12.00 (8) |" in text
-    assert "| a loop, 100 ms on, 100 ms off | 1.20 (2 threads before) | 1.20 - 1.20 |  | 0.75 |  |" in text
-    assert "| 2 processes in all | 0.89 (1 thread) | 0.89 - 0.89 | 0.80 |  |  |" in text
+    assert "| 1 busy loop | 1.25 (1 thread) | 0.90 - 1.65 | 0.89 | 0.45 |  | 12.00 (8) |" in text
+    assert "| a loop, 100 ms on, 100 ms off | 1.20 (2 threads before) | 1.20 - 1.20 |  |  | 0.75 |  |" in text
+    assert "| 2 processes in all | 0.89 (1 thread) | 0.89 - 0.89 | 0.79 | 0.40 |  |  |" in text
     assert "- quota:1: no rights" in text
 
 
