@@ -36,7 +36,7 @@ typedef struct flm_member { /* a thread of the pool */
 
     /* Of the worker alone (attendance.c). */
     _Alignas(FLM_TEAM_LINE) unsigned noticed; /* hold-ups that it knows of */
-    unsigned waits;   /* of its seat, that it knows of */
+    unsigned waits;                           /* of its seat, that it knows of */
     flm_losses losses;
     unsigned calm, calm_needed; /* rests in a row without a hold-up; how many make it steady */
     double steady_since;
@@ -144,6 +144,8 @@ int flm_spin_until(const flm_team *team, atomic_ullong *count, uint64_t target, 
 double flm_sleep_until(flm_team *team, atomic_ullong *count, uint64_t target);
 /* Spin, then sleep, until then. Returns for how long it slept. */
 double flm_wait_until(flm_team *team, atomic_ullong *count, uint64_t target);
+/* The same, but sleep much sooner: the wait may be long. */
+void flm_team_await(flm_team *team, atomic_ullong *count, uint64_t target);
 void flm_wake(flm_team *team); /* the threads that sleep, after a counter has changed */
 /* Store a counter's new value and wake the threads that sleep. */
 void flm_publish(flm_team *team, atomic_ullong *count, uint64_t value);

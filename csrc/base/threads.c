@@ -224,9 +224,10 @@ unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, voi
     return team->n_threads;
 }
 
-unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, int is_long) {
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, flm_walk_kind kind) {
     flm_team *team = manned(pool, lead);
-    return !team ? 1 : is_long ? flm_team_begin_long(team) : flm_team_begin(team, 0);
+    if (!team) return 1;
+    return kind == FLM_WALK_LONG ? flm_team_begin_long(team) : flm_team_begin(team, kind == FLM_WALK_FREE);
 }
 
 void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument) {
@@ -276,6 +277,15 @@ void flm_pool_share(flm_pool *pool, flm_unit_fn *fn, void *argument, unsigned n_
         flm_team_share(pool->team, fn, argument, n_units);
     else
         for (unsigned unit = 0; unit < n_units; unit++) fn(argument, unit, n_units, 0);
+}
+
+void flm_pool_await(flm_pool *pool, atomic_ullong *count, uint64_t target) {
+    flm_team_await(pool->team, count, target);
+}
+
+void flm_pool_count(flm_pool *pool, atomic_ullong *count) {
+    atomic_fetch_add(count, 1);
+    flm_wake(pool->team);
 }
 
 void flm_pool_prefault(flm_pool *pool, void *range, size_t n_bytes) {

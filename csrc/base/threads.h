@@ -24,6 +24,7 @@
 #define FLM_THREADS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "clock.h"
 #include "fastlm.h"
@@ -32,6 +33,12 @@
 typedef struct flm_pool flm_pool;
 
 enum { FLM_MOST_UNITS = (1 << 16) - 1 };
+
+typedef enum flm_walk_kind {
+    FLM_WALK_SHORT,
+    FLM_WALK_LONG, /* it is a long way between its barriers */
+    FLM_WALK_FREE  /* a thread that is held up holds up nobody else, or seldom */
+} flm_walk_kind;
 
 /* The right to run a pool. Only the gate (engine/gate.h) grants it, to one thread at a time. flm_pool_run takes it
  * as an argument, so a thread that does not lead cannot call it by mistake. */
@@ -50,10 +57,9 @@ unsigned flm_pool_threads(const flm_pool *pool);
  * child process short of threads), so that a job reads only results that some thread wrote. All threads run with the
  * caller's floating-point environment. */
 unsigned flm_pool_run(flm_pool *pool, const flm_lead *lead, flm_team_fn *fn, void *argument);
-/* The threads that the next walk begins with: all but those that something else holds up. The caller holds the lead.
- * It may be called again before the walk, which begins with what the last call returned. is_long: there is a long way
- * between its barriers. */
-unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, int is_long);
+/* The threads that the next walk begins with: all but those that something else holds up, or, of a free one, all. The
+ * caller holds the lead. It may be called again before the walk, which begins with what the last call returned. */
+unsigned flm_pool_muster(flm_pool *pool, const flm_lead *lead, flm_walk_kind kind);
 /* The same as flm_pool_run for a walk. It begins with the threads that flm_pool_muster has counted. */
 void flm_pool_walk(flm_pool *pool, const flm_lead *lead, flm_walk_fn *fn, void *argument);
 /* Threads that took part in the last walk: the mean over its time. */
@@ -72,6 +78,11 @@ int flm_pool_regroup(flm_pool *pool, flm_place *place, uint32_t at, int is_long)
  * are not in the walk do some of them (help.c). Returns when all are done; what was written in them, the leader sees.
  */
 void flm_pool_share(flm_pool *pool, flm_unit_fn *fn, void *argument, unsigned n_units);
+
+/* Within a walk, by any thread: wait until the counter reaches the target; it sleeps soon. */
+void flm_pool_await(flm_pool *pool, atomic_ullong *count, uint64_t target);
+/* Add 1 to the counter, and wake those who wait for it. */
+void flm_pool_count(flm_pool *pool, atomic_ullong *count);
 
 /* Ask worker 1 to populate memory that coming runs will touch (prefault.h), when it would otherwise sleep. The range
  * must stay mapped until the request is cancelled. */

@@ -78,6 +78,10 @@ void flm_publish(flm_team *team, atomic_ullong *count, uint64_t value) {
     flm_wake(team);
 }
 
+void flm_team_await(flm_team *team, atomic_ullong *count, uint64_t target) {
+    if (!flm_spin_until(team, count, target, 0, SPIN_SECONDS)) flm_sleep_until(team, count, target);
+}
+
 /* `entered`: the count of those who are in this barrier. */
 static void wait_for(flm_team *team, atomic_ullong *count, uint64_t target, unsigned index, uint64_t entered) {
     if (flm_spin_until(team, count, target, 0, SPIN_SECONDS)) return;

@@ -52,8 +52,8 @@ typedef enum flm_op_kind {
 /* What an operation needs of its neighbours. The compiler sets a flag where it emits the operations concerned. There
  * is a barrier after every operation, unless a flag says otherwise. */
 typedef enum flm_op_flag {
-    FLM_FLAG_STORES_KV = 1 << 0, /* stores K/V that other tokens of the sequence read: in slices (slice.h) the only
-                                    operations with a barrier after them */
+    FLM_FLAG_STORES_KV = 1 << 0, /* stores K/V that other tokens of the sequence read: a stage of a slice (slice.h)
+                                    ends with it */
     FLM_FLAG_SAME_OWNER_NEXT =
         1 << 1, /* the attend of the same heads is the next operation: no barrier if one thread owns each head */
     FLM_FLAG_SEVERAL_TOKENS = 1 << 2, /* left out in a step of one token, where it has nothing to do */

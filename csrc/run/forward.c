@@ -1,5 +1,5 @@
-/* Runs a step: a team of threads walks through the plan together. Each takes its share of every operation, or, in
- * slices, all operations on tokens of its own. */
+/* Runs a step: a team of threads walks through the plan together, and each takes its share of every operation. Of a
+ * long step they first take slices, one stage at a time. */
 #include "forward.h"
 
 #include <string.h>
@@ -97,7 +97,7 @@ static void keep_output_rows(const flm_run *run) {
 /* The run after plan->last_kv_op: on the output tokens, with every operation shared by all threads again. */
 static const flm_run *enter_tail(const flm_run *run, unsigned thread, unsigned n_threads) {
     const flm_run *tail = run->output ? run->output : run;
-    if (tail == run && !run->sliced) return run;
+    if (tail == run && !run->slices) return run;
     if (thread == 0) {
         if (run->output) keep_output_rows(run);
         flm_lay_out_rows(tail->step, tail->scratch);
@@ -121,29 +121,23 @@ static void join_row_max(const flm_run *run, unsigned n_threads) {
             *flm_row_max_at(run, row, 0) = flm_row_max_join(*flm_row_max_at(run, row, 0), *flm_row_max_at(run, row, t));
 }
 
-/* What a thread walks through: the whole run; its slice of it; or, after plan->last_kv_op, the output tokens. */
+/* What a thread walks through: the whole run; or, after plan->last_kv_op, the output tokens. */
 typedef struct walk {
     const flm_run *whole, *run;
     flm_share share; /* the thread's, of each operation's work */
     int alone;       /* 1: the pool has no other thread */
-    flm_slice slice;
 } walk;
 
-static int is_in_slice(const walk *w) { return w->run == &w->slice.run; }
-
-/* After each change of the run or of the team. A slice is a run of its own, in which the thread does everything. */
+/* After each change of the run or of the team. */
 static void set_share(walk *w, const flm_place *place) {
-    w->share = is_in_slice(w) ? (flm_share){.of = 1}
-                              : (flm_share){.index = place->index, .of = place->n_threads, .thread = place->index};
+    w->share = (flm_share){.index = place->index, .of = place->n_threads, .thread = place->index};
 }
 
 /* 1: the team may be another one after operation i. There is work that a team divides in one operation and puts
- * together in the next. The few output tokens of a long run are done soon.
- * Slices of a run that is not long are, too, and nobody could join them. */
+ * together in the next. The few output tokens of a long run are done soon. */
 static int may_regroup(const walk *w, uint32_t i) {
     const flm_plan *plan = w->whole->plan;
-    const int is_long = flm_is_long(w->whole);
-    if (is_in_slice(w) ? !is_long : is_long && !flm_is_long(w->run)) return 0;
+    if (w->whole->slices || (flm_is_long(w->whole) && !flm_is_long(w->run))) return 0;
     return !(plan->ops[i].flags & FLM_FLAG_SAME_TEAM_NEXT) && i + 1 < plan->n_ops;
 }
 
@@ -176,17 +170,6 @@ static int go_on(walk *w, uint32_t i, const flm_place *place) {
     return w->run->n_tokens > 0;
 }
 
-/* Take a slice; alone, the whole run. */
-static void take_slice(walk *w, const flm_place *place) {
-    w->run = w->whole;
-    if (place->n_threads == 1) {
-        flm_lay_out_rows(w->whole->step, w->whole->scratch);
-    } else {
-        flm_slice_take(&w->slice, w->whole, place->index, place->n_threads);
-        w->run = &w->slice.run;
-    }
-}
-
 static void run_share(const flm_run *run, const flm_op *op, flm_share share) {
     if (prepares(run, op, share)) {
         functions[op->kind].prepare(run, op, share);
@@ -210,14 +193,31 @@ static int run_op(walk *w, uint32_t i, flm_place *place) {
         run_in_units(w->run, op);
     else
         run_share(w->run, op, w->share);
-    /* In slices a barrier is needed only where other threads read what was stored. */
-    const int has_barrier =
-        is_in_slice(w) ? (op->flags & FLM_FLAG_STORES_KV) != 0 : needs_barrier(w->run, i, n_threads);
-    if (!has_barrier) return 1;
+    if (!needs_barrier(w->run, i, n_threads)) return 1;
     if (!barrier_after(w, i, place)) return 0;
-    if (is_in_slice(w) && place->n_threads != n_threads && i != w->whole->plan->last_kv_op) take_slice(w, place);
     if (!w->alone) set_share(w, place); /* the thread may have another place in the team now */
     return 1;
+}
+
+/* The next stage of a slice. Returns the operation after it. */
+static uint32_t run_stage(const flm_run *slice, uint32_t i) {
+    const flm_share all = {.of = 1};
+    for (;; i++) {
+        const flm_op *op = &slice->plan->ops[i];
+        if (!(op->flags & FLM_FLAG_SEVERAL_TOKENS) || slice->n_tokens > 1) run_share(slice, op, all);
+        if (captures_state(slice, i)) capture_state(slice, op, 0, 1);
+        if (op->flags & FLM_FLAG_STORES_KV) return i + 1;
+    }
+}
+
+/* A thread's part of the slices, and the barrier after plan->last_kv_op. Returns 0 if the step is abandoned. */
+static int run_slices(walk *w, flm_place *place) {
+    const flm_run *whole = w->whole;
+    const uint32_t last = (uint32_t)whole->plan->last_kv_op;
+    flm_slice *slice;
+    while ((slice = flm_slices_take(whole->slices, whole, place->index)))
+        flm_slices_leave(whole->slices, whole, slice, run_stage(&slice->run, slice->at));
+    return barrier_after(w, last, place);
 }
 
 static unsigned threads_of(const flm_step *step) { return step->pool ? flm_pool_threads(step->pool) : 1; }
@@ -235,9 +235,12 @@ static void run_plan(void *argument, flm_place *place) {
         if (atomic_load_explicit(&w.whole->abandon->after, memory_order_relaxed) == i) return;
         if (w.whole->output && i > plan->last_kv_op) w.run = w.whole->output;
     }
-    if (w.whole->sliced && !joins) take_slice(&w, place);
     set_share(&w, place);
-    if (joins && !go_on(&w, i++, place)) return;
+    if (w.whole->slices) {
+        if (!run_slices(&w, place)) return;
+        i = (uint32_t)plan->last_kv_op;
+    }
+    if ((w.whole->slices || joins) && !go_on(&w, i++, place)) return;
     for (; i < plan->n_ops; i++) {
         if (!run_op(&w, i, place)) return;
         if ((captures_state(w.whole, i) || i == plan->last_kv_op) && !go_on(&w, i, place)) return;
@@ -273,6 +276,17 @@ static void count(const flm_run *run, unsigned n_threads, int done) {
     counters->tokens += done ? run->step->n_tokens : 0;
 }
 
+/* Choose the team, and whether the run is cut into slices. */
+static void muster(flm_run *run, flm_slices *slices) {
+    flm_step *step = run->step;
+    if (!step->pool) return;
+    const uint32_t n = flm_slices_pay(run, threads_of(step));
+    const flm_walk_kind kind = n > 0 ? FLM_WALK_FREE : flm_is_long(run) ? FLM_WALK_LONG : FLM_WALK_SHORT;
+    if (flm_pool_muster(step->pool, step->lead, kind) == 1 || n == 0) return;
+    flm_slices_cut(slices, run, n);
+    run->slices = slices;
+}
+
 /* All state of the step is on this stack frame or in the scratch, so nothing is allocated. */
 flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     const flm_plan *plan = encoder ? model->encoder_plan : model->decoder_plan;
@@ -296,8 +310,9 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     output.n_tokens = tail.n_tokens;
     output.single_tokens = has_single_tokens(&tail);
     if (tail.n_tokens < step->n_tokens) run.output = &output;
-    run.sliced = step->pool && flm_slices_pay(&run, flm_pool_muster(step->pool, step->lead, flm_is_long(&run)));
-    if (!run.sliced) flm_lay_out_rows(step, scratch);
+    flm_slices slices;
+    muster(&run, &slices);
+    if (!run.slices) flm_lay_out_rows(step, scratch);
     if (step->pool)
         flm_pool_walk(step->pool, step->lead, run_plan, &run);
     else

@@ -24,7 +24,7 @@ typedef struct flm_run {
     int adapts;                   /* 1: some entry has an adapter */
     const struct flm_run *output; /* the run of the output tokens, after plan->last_kv_op; NULL: all tokens are */
     uint32_t n_skipped;           /* of a slice: tokens at its start that are known not to be output tokens */
-    int sliced;                   /* 1: up to plan->last_kv_op each thread has tokens of its own (slice.h) */
+    struct flm_slices *slices;    /* up to plan->last_kv_op (slice.h); NULL: none */
     const flm_scratch *scratch;
     flm_abandon *abandon;
 } flm_run;

@@ -7,6 +7,7 @@
 #include "../base/memory.h"
 #include "../base/sanitizer.h"
 #include "../base/status.h"
+#include "slice.h"
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -89,6 +90,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     s->row_max = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_row_max));
     s->output_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
+    s->slices = carve(base, &used, &ok, threads * FLM_SLICES_EACH, sizeof(flm_slice));
     /* Bookkeeping of experts. */
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));

@@ -3,7 +3,7 @@
  * All sequences of a model share one scratch, and only one step runs at a time. The contents of a buffer live from the
  * operation that writes them to the last one that reads them, at most a layer later; only the residual stream
  * lives through all layers. Logits and row maxima live until the next step, for the sampler. Where a step runs in
- * slices (slice.h), each thread uses its own tokens' rows of the same buffers.
+ * slices (slice.h), each of them uses its own tokens' rows of the same buffers.
  *
  *     written by              buffer              read by
  *     embed                   TOKENS              the projection that follows
@@ -29,7 +29,7 @@
 #include "step.h"
 
 enum {
-    FLM_LOWS = 3, /* products of one input */
+    FLM_LOWS = 3,                 /* products of one input */
     FLM_PRIVATE_FLOATS = 1 << 14, /* for each thread its own copy of one token's inputs, which needs no barrier */
     FLM_ROW_BLOCK =
         128, /* rows of a matrix that are finished at a time for many tokens: their products stay in the L2 cache */
@@ -48,8 +48,8 @@ struct flm_scratch {
     float *private_rows;                                /* [threads][FLM_PRIVATE_FLOATS] */
     float *private_low;                                 /* [threads][FLM_LOWS * low]: as a row of FLM_BUF_LOW */
     size_t low;               /* floats of A x of one product of an adapter, at most (model/adapter.h) */
-    float *row_blocks;                                  /* [threads][tokens * FLM_ROW_BLOCK_FLOATS] */
-    float *attention_scratch;                           /* [threads][attention_floats] */
+    float *row_blocks;        /* [threads][tokens * FLM_ROW_BLOCK_FLOATS] */
+    float *attention_scratch; /* [threads][attention_floats] */
     size_t attention_floats;
     unsigned char **kv_pages; /* of an encoder: pages of one layer's keys and values, for the entries of a step */
     size_t n_kv_pages;
@@ -58,7 +58,8 @@ struct flm_scratch {
     uint32_t *row_of_logit;       /* [logit rows]: the token of each row of logits */
     flm_row_max *row_max;         /* [threads][logit rows, padded] */
     flm_row_item *output_items;   /* the entries that go on after plan->last_kv_op: at most one for each token */
-    flm_row_item *slice_items;    /* the entries of the threads' slices (slice.h): at most one for each token */
+    flm_row_item *slice_items;    /* the entries of the slices (slice.h): at most one for each token */
+    struct flm_slice *slices;     /* [threads * FLM_SLICES_EACH] */
     uint32_t *expert_of;          /* [tokens * active]: the chosen experts of each token, ascending */
     uint32_t *pair_of;            /* [tokens * active]: the place of each choice among the pairs sorted by expert */
     uint32_t *token_of;           /* [pairs sorted by expert]: the token of each pair */

@@ -1,17 +1,27 @@
-/* Distributes the tokens of a long step among the threads. */
+/* Cuts the tokens of a long step into slices, and deals their stages to the threads. */
 #include "slice.h"
 
+#include "../format/kv_layout.h"
+
+enum { SLICE_TOKENS = 128 }; /* of a slice, where there are enough for all threads */
+enum { AHEAD = 2 };          /* stages that a slice is ahead of the next one, if threads have the choice */
+enum {
+    LAG = 2
+};                           /* the same after a slice that ends within a chunk: it attends to what the next one would
+                                store a stage before */
 enum { ATTENTION_COST = 2 }; /* time of a flop of attention, in flops of products of quantised inputs */
 
 #define LONG_FLOPS 2e8 /* of one product: a fifth of a millisecond of a thread, or more */
 
 int flm_is_long(const flm_run *run) { return run->n_tokens * run->plan->widest_flops > LONG_FLOPS; }
 
-int flm_slices_pay(const flm_run *run, unsigned n_threads) {
+uint32_t flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const flm_plan *plan = run->plan;
     const unsigned least = run->kernels->slice_tokens;
-    return n_threads > 1 && least > 0 && run->n_tokens / n_threads >= least && !plan->bidirectional &&
-           plan->token_parallel && plan->last_kv_op != SIZE_MAX;
+    if (n_threads == 1 || least == 0 || run->n_tokens / n_threads < least) return 0;
+    if (plan->bidirectional || !plan->token_parallel || plan->last_kv_op == SIZE_MAX) return 0;
+    const uint32_t n = run->n_tokens / SLICE_TOKENS;
+    return n < n_threads ? n_threads : n > FLM_SLICES_EACH * n_threads ? FLM_SLICES_EACH * n_threads : n;
 }
 
 /* Flops of the first n tokens of an entry. The token at position p attends to p keys. Windows are ignored: where one
@@ -22,14 +32,14 @@ static double work_of(const flm_run *run, const flm_row_item *item, uint32_t n) 
     return n * (run->plan->layer_flops + key * (item->start + 0.5 * n));
 }
 
-/* The first token of a thread's slice, such that all slices have the same work. */
-static uint32_t equal_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
+/* The first token of slice i of n, such that all have the same work. */
+static uint32_t equal_begin(const flm_run *run, unsigned slice, unsigned n_slices) {
     const flm_step *step = run->step;
     uint32_t token = 0, n = 0;
     double before = 0; /* work of the slices before this one */
     for (uint32_t i = 0; i < step->n_items; i++)
-        before += work_of(run, &step->items[i], step->items[i].n_tokens) * thread / n_threads;
-    for (uint32_t i = 0; i < step->n_items && thread < n_threads; i++, token += n) {
+        before += work_of(run, &step->items[i], step->items[i].n_tokens) * slice / n_slices;
+    for (uint32_t i = 0; i < step->n_items && slice < n_slices; i++, token += n) {
         const flm_row_item *item = &step->items[i];
         for (n = 0; n < item->n_tokens && work_of(run, item, n) < before;) n++;
         if (n < item->n_tokens) return token + n;
@@ -38,14 +48,33 @@ static uint32_t equal_begin(const flm_run *run, unsigned thread, unsigned n_thre
     return step->n_tokens;
 }
 
-/* The same, rounded down to where quantised inputs can be cut. */
-static uint32_t slice_begin(const flm_run *run, unsigned thread, unsigned n_threads) {
-    const uint32_t rows = run->plan->input_rows, begin = equal_begin(run, thread, n_threads);
-    return thread == n_threads || rows <= 1 ? begin : begin / rows * rows;
+/* Whether quantised inputs can be cut before this token. */
+static int can_cut(const flm_run *run, uint32_t token) {
+    return run->plan->input_rows <= 1 || token % run->plan->input_rows == 0;
 }
 
-/* The buffers from a token's row on; of the buffers that each thread has for itself, this thread's. */
-static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thread) {
+/* Whether a chunk of positions, or another sequence, begins with this token. */
+static int begins_chunk(const flm_step *step, uint32_t token) {
+    for (uint32_t i = 0, first = 0; i < step->n_items; first += step->items[i++].n_tokens)
+        if (token < first + step->items[i].n_tokens)
+            return token == first || (step->items[i].start + token - first) % FLM_KV_CHUNK == 0;
+    return 1;
+}
+
+/* The same, rounded down to where quantised inputs can be cut, and chunks of positions, too, if there is such a place
+ * among the last tokens. least: the slice before begins there. */
+static uint32_t slice_begin(const flm_run *run, unsigned slice, unsigned n_slices, uint32_t least) {
+    const uint32_t equal = slice < n_slices ? equal_begin(run, slice, n_slices) : run->n_tokens;
+    uint32_t begin = equal > least ? equal : least;
+    if (slice == n_slices) return begin;
+    for (uint32_t token = begin; token > least && token + FLM_KV_CHUNK > begin; token--)
+        if (can_cut(run, token) && begins_chunk(run->step, token)) return token;
+    while (begin > least && !can_cut(run, begin)) begin--;
+    return begin;
+}
+
+/* The buffers from a token's row on. */
+static flm_scratch scratch_from(const flm_run *run, uint32_t token) {
     flm_scratch s = *run->scratch;
     for (int b = 0; b < FLM_BUF_HEAD; b++) /* the rest has no rows of tokens */
         s.buffer[b] += token * s.stride[b];
@@ -53,14 +82,21 @@ static flm_scratch scratch_from(const flm_run *run, uint32_t token, unsigned thr
         s.cosine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
         s.sine[r] += (size_t)token * run->plan->ropes[r]->n_pairs;
     }
-    s.private_rows += (size_t)thread * FLM_PRIVATE_FLOATS;
-    s.private_low += thread * FLM_LOWS * s.low;
-    s.row_blocks += (size_t)thread * s.max_tokens * FLM_ROW_BLOCK_FLOATS;
-    s.attention_scratch += thread * s.attention_floats;
-    s.tiles += (size_t)thread * FLM_TILE_COUNTERS;
     s.item_of += token;
     s.position += token;
     return s;
+}
+
+/* Of the buffers that each thread has for itself, this thread's. Only thread 0 asks the caller. */
+static void set_thread(flm_slice *slice, const flm_run *whole, unsigned thread) {
+    const flm_scratch *all = whole->scratch;
+    flm_scratch *s = &slice->scratch;
+    s->private_rows = all->private_rows + (size_t)thread * FLM_PRIVATE_FLOATS;
+    s->private_low = all->private_low + thread * FLM_LOWS * s->low;
+    s->row_blocks = all->row_blocks + (size_t)thread * s->max_tokens * FLM_ROW_BLOCK_FLOATS;
+    s->attention_scratch = all->attention_scratch + thread * s->attention_floats;
+    s->tiles = all->tiles + (size_t)thread * FLM_TILE_COUNTERS;
+    slice->step.stop = thread == 0 ? whole->step->stop : NULL;
 }
 
 /* A step of tokens [begin, end) of the whole; its entries are written to `items`. */
@@ -91,15 +127,80 @@ static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t en
     return n == end - begin ? n : rows ? n / rows * rows : 0;
 }
 
-void flm_slice_take(flm_slice *slice, const flm_run *whole, unsigned thread, unsigned n_threads) {
-    const uint32_t begin = slice_begin(whole, thread, n_threads), end = slice_begin(whole, thread + 1, n_threads);
-    slice->scratch = scratch_from(whole, begin, thread);
+static void cut(flm_slice *slice, const flm_run *whole, uint32_t begin, uint32_t end) {
+    slice->begin = begin;
+    slice->end = end;
+    slice->at = 0;
+    slice->lag = begins_chunk(whole->step, begin) ? 0 : LAG;
+    slice->scratch = scratch_from(whole, begin);
     slice->step = step_between(whole, begin, end, whole->scratch->slice_items + begin);
-    if (thread > 0) slice->step.stop = NULL; /* only thread 0 asks the caller */
     slice->run = *whole;
     slice->run.step = &slice->step;
     slice->run.n_tokens = end - begin;
     slice->run.n_skipped = skipped_tokens(whole, begin, end);
     slice->run.scratch = &slice->scratch;
     flm_lay_out_rows(&slice->step, &slice->scratch);
+    atomic_init(&slice->state, 0);
+}
+
+static uint32_t count_stages(const flm_plan *plan) {
+    uint32_t n = 0;
+    for (size_t i = 0; i <= plan->last_kv_op; i++) n += (plan->ops[i].flags & FLM_FLAG_STORES_KV) != 0;
+    return n;
+}
+
+void flm_slices_cut(flm_slices *slices, const flm_run *whole, uint32_t n) {
+    uint32_t begin = 0;
+    *slices = (flm_slices){.of = whole->scratch->slices, .n = n, .n_stages = count_stages(whole->plan)};
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t end = slice_begin(whole, i + 1, n, begin);
+        cut(&slices->of[i], whole, begin, end);
+        begin = end;
+    }
+}
+
+/* The slice that is best run on, if one can be: while the first is not done, each of them is to be AHEAD of the next,
+ * so that there is work beside a thread that has lost its processor; then the last come first. *over: all are done. */
+static flm_slice *best_slice(const flm_slices *slices, unsigned *state, int *over) {
+    flm_slice *best = NULL;
+    uint32_t least = slices->n_stages, first = 0, best_place = UINT32_MAX; /* least: stages done of those before */
+    *over = 1;
+    for (uint32_t i = 0; i < slices->n; i++) {
+        flm_slice *slice = &slices->of[i];
+        const unsigned now = atomic_load_explicit(&slice->state, memory_order_acquire), done = now / 2;
+        if (i == 0) first = done;
+        const uint32_t needed = done + slice->lag < slices->n_stages ? done + slice->lag : slices->n_stages;
+        const uint32_t place = first < slices->n_stages ? done + AHEAD * i : done;
+        if (done < slices->n_stages) *over = 0;
+        if (done < slices->n_stages && now % 2 == 0 && (i == 0 || least >= needed) && place < best_place) {
+            best = slice;
+            best_place = place;
+            *state = now;
+        }
+        if (done < least) least = done;
+    }
+    return best;
+}
+
+flm_slice *flm_slices_take(flm_slices *slices, const flm_run *whole, unsigned thread) {
+    for (;;) {
+        const unsigned long long done = atomic_load_explicit(&slices->done, memory_order_acquire);
+        unsigned state = 0;
+        int over;
+        if (flm_run_stopping(whole, thread)) return NULL;
+        flm_slice *slice = best_slice(slices, &state, &over);
+        if (over) return NULL;
+        if (!slice) {
+            flm_pool_await(whole->step->pool, &slices->done, done + 1);
+        } else if (atomic_compare_exchange_strong(&slice->state, &state, state + 1)) {
+            set_thread(slice, whole, thread);
+            return slice;
+        }
+    }
+}
+
+void flm_slices_leave(flm_slices *slices, const flm_run *whole, flm_slice *slice, uint32_t at) {
+    slice->at = at;
+    atomic_fetch_add_explicit(&slice->state, 1, memory_order_release);
+    flm_pool_count(whole->step->pool, &slices->done);
 }

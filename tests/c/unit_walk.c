@@ -61,11 +61,12 @@ unsigned __wrap_flm_team_help(flm_team *team, unsigned thread, double end) {
 int __wrap_flm_is_long(const flm_run *run);
 int __wrap_flm_is_long(const flm_run *run) { return run->n_tokens >= LONG && run->step->counters->forwards % 3; }
 
-int __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads);
-int __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads) {
+uint32_t __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads);
+uint32_t __wrap_flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const flm_plan *plan = run->plan;
-    return n_threads > 1 && run->n_tokens >= LONG && !plan->bidirectional && plan->token_parallel &&
-           plan->last_kv_op != SIZE_MAX && random_below(4) > 0;
+    const int may = n_threads > 1 && run->n_tokens >= LONG && !plan->bidirectional && plan->token_parallel &&
+                    plan->last_kv_op != SIZE_MAX;
+    return may ? random_below(FLM_SLICES_EACH * n_threads + 1) : 0;
 }
 
 /* They rest for a moment only. */
@@ -129,7 +130,7 @@ static void test_phases(void) {
     for (unsigned w = 0; w < WALKS || (joined <= ENOUGH && w < 100 * WALKS); w++) { /* on a busy machine few join */
         memset(&l, 0, sizeof l);
         l.pool = pool;
-        const unsigned n = flm_pool_muster(pool, &lead, 0);
+        const unsigned n = flm_pool_muster(pool, &lead, FLM_WALK_SHORT);
         CHECK(n >= 1 && n <= THREADS);
         flm_pool_walk(pool, &lead, walk_stages, &l);
         CHECK(l.sharers[0] == n);
@@ -179,7 +180,7 @@ static void test_units(void) {
     CHECK(flm_pool_create(THREADS, &pool, &error) == FLM_OK);
     for (unsigned w = 0; w < WALKS;) {
         static works all;
-        if (flm_pool_muster(pool, &lead, 0) > 1) continue;
+        if (flm_pool_muster(pool, &lead, FLM_WALK_SHORT) > 1) continue;
         memset(&all, 0, sizeof all);
         all.pool = pool;
         flm_pool_walk(pool, &lead, walk_works, &all);
