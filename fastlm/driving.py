@@ -7,6 +7,7 @@ import atexit
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from weakref import WeakKeyDictionary
@@ -17,6 +18,8 @@ from fastlm.errors import FastlmError
 from fastlm.running import Run
 
 LINGER_SECONDS = 1.0  # for which the thread stays when there is nothing to run
+REST = 3.0  # times what a loop spent on what it was told, until it is told again: streams leave time for the rest
+LEAST_REST = 0.001  # seconds; a shorter one is none
 
 
 class Posted:
@@ -83,7 +86,9 @@ class _Mailbox:
         for end in self._pipe:
             os.set_blocking(end, False)
         self._inbox = _core.Inbox(context, self._pipe[1])
-        self._loop.add_reader(self._pipe[0], self._read)
+        self._closed = False
+        self._resting: asyncio.TimerHandle | None = None
+        self._listen()
 
     def add(self, posted: Posted, run: Run, whole: bool) -> int:
         number = next(self._ids)
@@ -97,12 +102,25 @@ class _Mailbox:
         self._driver.leave(self)
         self.close_if_empty()
 
+    def _listen(self) -> None:
+        self._resting = None
+        self._loop.add_reader(self._pipe[0], self._read)
+
     def _read(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._pipe[0], 1 << 12)
+        begun = time.thread_time()
         for number in self._inbox.take():
             if number in self._posted:
                 self._posted[number].tell()
+        self._loop.call_soon(self._rest, begun)  # after all who were told
+
+    def _rest(self, begun: float) -> None:
+        """Have what comes meanwhile come together: with many streams the loop has less to do, the engine more time."""
+        seconds = REST * (time.thread_time() - begun)
+        if seconds > LEAST_REST and not self._closed and self._resting is None:
+            self._loop.remove_reader(self._pipe[0])
+            self._resting = self._loop.call_later(seconds, self._listen)
 
     def call(self, tell: Callable[..., None], *args: object) -> None:
         """From another thread: have the loop call something."""
@@ -118,7 +136,10 @@ class _Mailbox:
             return
         self._driver.mailboxes.pop(self._loop, None)
         self._inbox.close()
-        if not self._loop.is_closed():
+        self._closed = True
+        if self._resting is not None:
+            self._resting.cancel()
+        elif not self._loop.is_closed():
             self._loop.remove_reader(self._pipe[0])
         for end in self._pipe:
             os.close(end)

@@ -6,20 +6,15 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 
 from fastlm.drafts import Draft, Lookup
 from fastlm.model import Model
 from fastlm.server.chat import chat
 from fastlm.server.completions import completions
-from fastlm.server.endpoints import Door, Handler, Post
-from fastlm.server.http import Receive, Scope, Send, reply, reply_text
+from fastlm.server.endpoints import Application, Door, Handler, Paths, Post
+from fastlm.server.http import Receive, Scope, Send, inner_path, reply, reply_text
 from fastlm.server.limits import Limits
-from fastlm.server.refusals import Refusal
 from fastlm.server.responses import responses
 from fastlm.server.service import Service
 from fastlm.server.tokens import detokenize, tokenize
@@ -36,6 +31,9 @@ POSTS: dict[str, Handler] = {
 }
 
 
+METHODS = ("GET", "POST")  # that pages of other origins may use
+
+
 def build(
     models: Mapping[str, Model],
     keys: Sequence[bytes],
@@ -43,25 +41,15 @@ def build(
     hosts: Sequence[bytes],
     limits: Limits,
     drafts: Mapping[str, Draft | Lookup],
-) -> Starlette:
+) -> Application:
     """See `fastlm.server.app`."""
     service = Service(models, limits, keys, hosts, drafts=drafts)
-    routes = [Route(path, Post(path, service, handler), methods=["POST"]) for path, handler in POSTS.items()]
-    routes += [Route(path, Get(path, service, show), methods=["GET"]) for path, show in GETS.items()]
-    middleware = [Middleware(Door, service=service)]
+    posts = {path: Post(path, service, handler) for path, handler in POSTS.items()}
+    gets = {path: Get(path, service, show) for path, show in GETS.items()}
+    application: Application = Door(Paths(posts, gets), service)
     if cors:
-        options = {"allow_origins": list(cors), "allow_methods": ["GET", "POST"], "allow_headers": ["*"]}
-        middleware.insert(0, Middleware(CORSMiddleware, **options))
-    application = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refuse})
-    application.router.redirect_slashes = False  # to where the header Host says
+        application = CORSMiddleware(application, allow_origins=list(cors), allow_methods=METHODS, allow_headers=["*"])
     return application
-
-
-async def _refuse(request: Any, error: Exception) -> Any:
-    """What Starlette refuses by itself, as all refusals look: the door answers."""
-    assert isinstance(error, HTTPException)
-    texts = {404: "there is nothing at this path", 405: "this path does not take this method"}
-    raise Refusal(error.status_code, texts.get(error.status_code, error.detail), headers=error.headers)
 
 
 class Get:
@@ -94,7 +82,7 @@ def _models(service: Service, scope: Scope) -> dict[str, Any]:
 
 
 def _model(service: Service, scope: Scope) -> dict[str, Any]:
-    return _card(service, scope["path_params"]["name"])
+    return _card(service, inner_path(scope).removeprefix(MODEL))
 
 
 def _card(service: Service, name: str) -> dict[str, Any]:
@@ -123,10 +111,11 @@ def _page(service: Service, scope: Scope) -> tuple[str, str]:
     return "text/html; charset=utf-8", files("fastlm.server").joinpath("page.html").read_text("utf-8")
 
 
-GETS = {
+MODEL = "/v1/models/"
+GETS = {  # a path that ends in a stroke goes for all below it
     "/": _page,
     "/health": _health,
     "/metrics": _metrics,
     "/v1/models": _models,
-    "/v1/models/{name:path}": _model,
+    MODEL: _model,
 }

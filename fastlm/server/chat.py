@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fastlm.engine import Engine
@@ -11,7 +12,7 @@ from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, ToolCall
 from fastlm.server.fields import Fields
 from fastlm.server.formats import answer_format, tool_choice
-from fastlm.server.http import event
+from fastlm.server.http import event, framed
 from fastlm.server.limits import Limits
 from fastlm.server.logprobs import of_chat
 from fastlm.server.messages import messages_of
@@ -54,7 +55,7 @@ async def chat(service: Service, body: Any) -> dict[str, Any] | AsyncGenerator[b
     variables = {**fields.table("chat_template_kwargs"), **fields.given(("documents",)), **_tools(fields, engine)}
     usage = wants_usage(fields)
     talk = Talk(engine, service.limits, messages, variables, params, tool_choice(fields))
-    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "messages")
+    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "messages", talk.size)
     await job.begin()
     if fields.flag("stream"):
         return events_of(_stream(job, talk, usage))
@@ -86,6 +87,11 @@ class Talk:
         self._messages = messages
         self._variables = variables
         self.way: Way | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Of the messages; see `Job`."""
+        return None if self._variables else sum(len(str(message["content"])) for message in self._messages)
 
     def prompts(self, cancel: CancelFlag) -> list[Request]:
         """What it asks of `generate`, in a list."""
@@ -169,18 +175,28 @@ async def _stream(job: Job, talk: Talk, usage: bool) -> AsyncGenerator[bytes, No
         choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
         return event({**head, "choices": [choice], **extra})
 
-    for index in range(len(job.runs)):
-        yield chunk(index, {"role": "assistant", "content": "", "refusal": None})
-    async for index, piece in job.pieces(whole=False):
+    def told(index: int, piece: Chunk) -> Iterator[bytes]:
         written[index] += len(piece.token_ids)
         *deltas, last = tellers[index].deltas(piece) or [{}]
         for delta in deltas:
             yield chunk(index, delta)
-        if last or piece.logprobs:
+        if piece.logprobs is None and last.keys() == {"content"}:
+            yield plain[index](last["content"])
+        elif last or piece.logprobs:
             yield chunk(index, last, piece)
         if piece.finish_reason is not None:
             called = tellers[index].calls > 0
             yield chunk(index, {}, finish="tool_calls" if called else finish_of(piece.finish_reason))
+
+    def content(index: int, text: str) -> bytes:
+        return chunk(index, {"content": text})
+
+    plain = [framed(partial(content, index)) for index in range(len(job.runs))]
+    begins: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+    yield b"".join(chunk(index, begins) for index in range(len(job.runs)))
+    async for turn in job.turns(whole=False):
+        if data := b"".join(data for index, piece in turn for data in told(index, piece)):
+            yield data
     total = usage_of(job.usage(written))
     for data in ending(head, total, usage):
         yield data

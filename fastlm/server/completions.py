@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from typing import Any
 
 from fastlm.arguments import shown
@@ -10,7 +11,7 @@ from fastlm.engine import Engine
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, TokenLogprob
 from fastlm.server.fields import Fields
-from fastlm.server.http import event
+from fastlm.server.http import event, framed
 from fastlm.server.limits import Limits
 from fastlm.server.logprobs import of_text
 from fastlm.server.refusals import Refusal, wrong
@@ -46,7 +47,7 @@ async def completions(service: Service, body: Any) -> dict[str, Any] | AsyncGene
     check_logprobs(engine, service.limits, params, n * len(given), params["echo"])
     usage = wants_usage(fields)
     prompts = _Prompts(engine, service.limits, given, params.get("logprobs") if params["echo"] else None)
-    job = Job(name, engine, prompts.read, params, service.metrics, fields.names, "prompt")
+    job = Job(name, engine, prompts.read, params, service.metrics, fields.names, "prompt", prompts.size)
     await job.begin()
     if fields.flag("stream"):
         return events_of(_stream(job, usage))
@@ -74,6 +75,11 @@ class _Prompts:
         self._given = given
         self._top = top
         self.told: list[tuple[str, list[TokenLogprob]]] = []
+
+    @property
+    def size(self) -> int | None:
+        """Of all; see `Job`."""
+        return sum(len(one) for one in self._given if isinstance(one, (str, list))) if self._top is None else None
 
     def read(self, cancel: CancelFlag) -> Sequence[Prompt]:
         for prompt in self._given if self._top is not None or self._limits.prompt_tokens is not None else ():
@@ -129,13 +135,24 @@ async def _stream(job: Job, usage: bool) -> AsyncGenerator[bytes, None]:
     head, top = _head(job), bool(job.params.get("logprobs"))
     extra: dict[str, Any] = {"usage": None} if usage else {}
     written, offsets = [0] * len(job.runs), [0] * len(job.runs)
-    async for index, piece in job.pieces(whole=False):
+
+    def chunk(index: int, piece: Chunk, logprobs: Any = None) -> bytes:
+        return event({**head, "choices": [_choice(index, piece, logprobs)], **extra})
+
+    def content(index: int, text: str) -> bytes:
+        return chunk(index, Chunk(text, [], None, None))
+
+    def told(index: int, piece: Chunk) -> bytes:
         written[index] += len(piece.token_ids)
-        if piece.text or piece.logprobs or piece.finish_reason:
-            yield event(
-                {**head, "choices": [_choice(index, piece, of_text(piece.logprobs, offsets[index], top))], **extra}
-            )
-            offsets[index] += len(piece.text)
+        if piece.logprobs or piece.finish_reason:
+            offset, offsets[index] = offsets[index], offsets[index] + len(piece.text)
+            return chunk(index, piece, of_text(piece.logprobs, offset, top))
+        return plain[index](piece.text) if piece.text else b""
+
+    plain = [framed(partial(content, index)) for index in range(len(job.runs))]
+    async for turn in job.turns(whole=False):
+        if data := b"".join(told(index, piece) for index, piece in turn):
+            yield data
     total = usage_of(job.usage(written))
     for data in ending(head, total, usage):
         yield data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 T = TypeVar("T")
+JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 FAR = 8  # times too large
 
 
@@ -25,6 +27,12 @@ class Gone(Exception):
 def header(scope: Scope, name: bytes) -> bytes:
     """The value of a header, b"" without it."""
     return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def inner_path(scope: Scope) -> str:
+    """The path of a request below that at which the application is mounted."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
 
 
 async def read_json(scope: Scope, receive: Receive, limits: Limits) -> Any:
@@ -96,7 +104,7 @@ async def _disconnected(receive: Receive) -> None:
 
 async def reply(send: Send, value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
     """Answer with a value as JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+    body = JSON.encode(value).encode("utf-8", "backslashreplace")
     await reply_text(send, body, "application/json", status, headers)
 
 
@@ -111,9 +119,16 @@ async def reply_text(
 
 def event(value: object, name: str | None = None) -> bytes:
     """One event of a stream."""
-    data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    data = value if isinstance(value, str) else JSON.encode(value)
     lines = f"event: {name}\n" if name else ""
     return f"{lines}data: {data}\n\n".encode("utf-8", "backslashreplace")
+
+
+def framed(made: Callable[[str], bytes]) -> Callable[[str], bytes]:
+    """As `made`, which gives an event for a text: what stands around the text is written once."""
+    hole = secrets.token_hex(16)
+    before, after = made(hole).split(f'"{hole}"'.encode())
+    return lambda text: before + JSON.encode(text).encode("utf-8", "backslashreplace") + after
 
 
 async def send_events(send: Send, events: AsyncGenerator[bytes, None], seconds: float, stall_seconds: float) -> None:
@@ -126,38 +141,67 @@ async def send_events(send: Send, events: AsyncGenerator[bytes, None], seconds: 
         "cache-control": "no-cache",
         "x-accel-buffering": "no",
     }
-    task, late = asyncio.current_task(), False
-
-    def end() -> None:
-        nonlocal late
-        late = True
-        assert task is not None
-        task.cancel()
-
-    await send({"type": "http.response.start", "status": 200, "headers": _raw(fields)})
-    limit = asyncio.get_running_loop().call_later(seconds, end)
-    try:
-        async for data in events:
-            await _send_part(send, data, stall_seconds)
-    except asyncio.CancelledError:
-        if not late:
-            raise
-        await _send_part(send, event(too_slow(seconds).body()), stall_seconds)
-    finally:
-        limit.cancel()
+    with Watch(seconds, stall_seconds) as watch:
+        await send({"type": "http.response.start", "status": 200, "headers": _raw(fields)})
+        try:
+            async for data in events:
+                await watch.send(send, data)
+        except asyncio.CancelledError:
+            if not watch.late:
+                raise
+            await watch.send(send, event(too_slow(seconds).body()))
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def _send_part(send: Send, data: bytes, stall_seconds: float) -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    stalled = asyncio.get_running_loop().call_later(stall_seconds, task.cancel)
-    try:
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    except OSError:
-        raise Gone from None
-    finally:
-        stalled.cancel()
+class Watch:
+    """Cancels the task that answers when it takes too long, or when its client does not read what is sent.
+
+    Attributes
+    ----------
+    late
+        Whether it took too long.
+    """
+
+    def __init__(self, seconds: float, stall_seconds: float) -> None:
+        self.late = False
+        self._stall_seconds = stall_seconds
+        self._sending: float | None = None  # since when
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._limit = self._loop.call_later(seconds, self._end)
+        self._look = self._loop.call_later(stall_seconds, self._check)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._limit.cancel()
+        self._look.cancel()
+
+    async def send(self, send: Send, data: bytes) -> None:
+        """Send a part of the body."""
+        self._sending = self._loop.time()
+        try:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        except OSError:
+            raise Gone from None
+        finally:
+            self._sending = None
+
+    def _end(self) -> None:
+        self.late = True
+        self._cancel()
+
+    def _check(self) -> None:
+        waited = 0.0 if self._sending is None else self._loop.time() - self._sending
+        if waited >= self._stall_seconds:
+            self._cancel()
+        else:
+            self._look = self._loop.call_later(self._stall_seconds - waited, self._check)
+
+    def _cancel(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
 
 
 def too_slow(seconds: float) -> Refusal:

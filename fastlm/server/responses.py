@@ -48,7 +48,7 @@ async def responses(service: Service, body: Any) -> dict[str, Any] | AsyncGenera
     params["max_tokens"] = tokens(fields, ("max_output_tokens",), service.limits.default_tokens, service.limits)
     _take_format(fields, params)
     talk = Talk(engine, service.limits, messages, fields.table("chat_template_kwargs"), params)
-    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "input")
+    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "input", talk.size)
     await job.begin()
     head = _head(fields, params)
     if fields.flag("stream"):
@@ -155,7 +155,7 @@ async def _stream(job: Job, talk: Talk, head: dict[str, Any]) -> AsyncGenerator[
     yield said("output_item.added", output_index=0, item=_message(name, "in_progress"))
     yield said("content_part.added", **place, part=_part(""))
     try:
-        async for _, piece in job.pieces(whole=False):
+        async for ((_, piece),) in job.turns(whole=False):
             written += len(piece.token_ids)
             reason = piece.finish_reason or reason
             if delta := said_in(piece):

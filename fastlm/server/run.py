@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -67,4 +68,6 @@ def serve(application: Any, host: str, port: int, begun: Callable[[str], None]) 
     with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         shown = f"[{host}]" if ":" in host else host
         begun(f"http://{shown}:{listening.getsockname()[1]}")
+        gc.collect()
+        gc.freeze()  # models and modules stay: collections need not look at them
         server_of(application).run(sockets=[listening])

@@ -13,7 +13,7 @@ from fastlm.drafts import Draft, Lookup
 from fastlm.engine import Engine
 from fastlm.model import Model
 from fastlm.server.fields import Fields
-from fastlm.server.http import Scope, header
+from fastlm.server.http import Scope, header, inner_path
 from fastlm.server.limits import Limits
 from fastlm.server.metrics import Metrics
 from fastlm.server.refusals import Refusal, busy
@@ -92,7 +92,7 @@ class Service:
         name = host.partition(b"]")[0] + b"]" if host.startswith(b"[") else host.partition(b":")[0]
         if self.hosts and name not in self.hosts:
             raise Refusal(403, "this server does not go by the name in the header Host", code="wrong_host")
-        if not self.keys or scope["path"].removeprefix(scope.get("root_path", "")) in OPEN:
+        if not self.keys or inner_path(scope) in OPEN:
             return
         given = _key(scope)
         if not any(self._matches(given)):

@@ -22,6 +22,7 @@ from fastlm.tasks.generate import start
 from fastlm.tokenizer.prompts import Prompt
 
 FINGERPRINT = f"fastlm-{__version__}"
+QUICK_SIZE = 4096  # of prompts that are read at once
 
 
 def made() -> int:
@@ -60,6 +61,8 @@ class Job:
         Of `generate`; the n texts of the i-th prompt are choices i * n and those after it.
     names
         Of the fields that an error may be about; param: that which it is about where it names none.
+    size
+        How many characters or tokens the prompts have; None: they take more than to be read.
     """
 
     model: str
@@ -69,13 +72,20 @@ class Job:
     metrics: Metrics
     names: Sequence[str] = ()
     param: str | None = None
+    size: int | None = None
     begun: float = field(default_factory=time.monotonic)
     runs: list[Run] = field(default_factory=list)
 
     async def begin(self) -> None:
         """Start the texts, or refuse the request."""
         with refusing(self.names, self.param):
-            self.runs = await posted.begin(self._start)
+            self.runs = await posted.begin(self._start, self._is_quick())
+
+    def _is_quick(self) -> bool:
+        """Whether a thread would only make it later: a short prompt, and nothing to be compiled or computed before."""
+        shaped = any(self.params.get(name) is not None for name in NAMES)
+        plain = self.engine.kind == "decoder" and self.engine.draft is None and self.params.get("n", 1) == 1
+        return self.size is not None and self.size <= QUICK_SIZE and plain and not shaped
 
     def _start(self, cancel: CancelFlag) -> list[Run]:
         runs: list[Run] = []
@@ -89,25 +99,26 @@ class Job:
             raise
         return runs
 
-    async def pieces(self, whole: bool) -> AsyncGenerator[tuple[int, Chunk], None]:
-        """What is written, by the number of the choice."""
+    async def turns(self, whole: bool) -> AsyncGenerator[list[tuple[int, Chunk]], None]:
+        """What is written, by the number of the choice; all that is new at a time."""
         first = not whole
         with refusing(self.names, self.param):
-            texts = posted.pieces(self.engine, self.runs, whole)
+            texts = posted.turns(self.engine, self.runs, whole)
             try:
-                async for index, chunk in texts:
+                async for turn in texts:
                     if first:
                         self.metrics.first_token(self.model, time.monotonic() - self.begun)
                         first = False
-                    yield index, chunk
+                    yield turn
             finally:
                 await texts.aclose()
 
     async def completions(self) -> list[Completion]:
         """All of them, whole."""
         chunks: list[list[Chunk]] = [[] for _ in self.runs]
-        async for index, chunk in self.pieces(whole=True):
-            chunks[index].append(chunk)
+        async for turn in self.turns(whole=True):
+            for index, chunk in turn:
+                chunks[index].append(chunk)
         return [run.result(own) for run, own in zip(self.runs, chunks, strict=True)]
 
     def usage(self, written: Sequence[int]) -> Usage:

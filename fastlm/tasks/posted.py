@@ -43,10 +43,11 @@ async def batch(
 async def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
     """See `Model.astream`."""
     runs = await begin(lambda cancel: start(engine, prompt, params, cancel, streams=True))
-    texts = pieces(engine, runs, whole=False)
+    texts = turns(engine, runs, whole=False)
     try:
-        async for _, chunk in texts:
-            yield chunk
+        async for turn in texts:
+            for _, chunk in turn:
+                yield chunk
     finally:
         await texts.aclose()
 
@@ -64,9 +65,14 @@ async def chat(
     return done if way is None else way.apart(done)
 
 
-async def begin(started: Callable[[CancelFlag], list[Run]]) -> list[Run]:
-    """Runs that are started in a thread, since reading prompts takes time; it is asked to end if the task is."""
+async def begin(started: Callable[[CancelFlag], list[Run]], quick: bool = False) -> list[Run]:
+    """Runs that are started in a thread, since reading prompts takes time; it is asked to end if the task is.
+
+    quick: start them here, which takes less time than to have a thread do it.
+    """
     cancel = threading.Event()
+    if quick:
+        return started(cancel)
     try:
         return await asyncio.to_thread(started, cancel)
     except asyncio.CancelledError:
@@ -74,10 +80,10 @@ async def begin(started: Callable[[CancelFlag], list[Run]]) -> list[Run]:
         raise
 
 
-async def pieces(
+async def turns(
     engine: Engine, runs: Sequence[Run], whole: bool, of: Of = lambda index: nullcontext()
-) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """What runs write, with their places in the list, as it comes; each at its end if `whole`.
+) -> AsyncGenerator[list[tuple[int, Chunk]], None]:
+    """What runs write, with their places in the list, all that is new at a time; each at its end if `whole`.
 
     The runs are closed at the end, also at an early one.
     """
@@ -90,6 +96,7 @@ async def pieces(
         while posted:
             await event.wait()
             event.clear()
+            found = []
             for index in [i for i, one in posted.items() if one.fresh]:
                 with of(index):
                     posted[index].look()
@@ -97,7 +104,8 @@ async def pieces(
                 if runs[index].finish is not None:
                     posted.pop(index).close()
                     runs[index].close()
-                yield index, chunk
+                found.append((index, chunk))
+            yield found
     finally:
         for one in posted.values():
             one.close()
@@ -135,12 +143,13 @@ async def _together(
     runs = await begin(started)
     chunks: list[list[Chunk]] = [[] for _ in runs]
     left = Counter(owners)  # runs of each prompt
-    async for at, chunk in pieces(engine, runs, True, lambda at: of(owners[at])):
-        chunks[at].append(chunk)
-        if runs[at].finish is not None:
-            left[owners[at]] -= 1
-            if progress is not None and not left[owners[at]]:
-                progress(sum(not count for count in left.values()), len(prompts))
+    async for turn in turns(engine, runs, True, lambda at: of(owners[at])):
+        for at, chunk in turn:
+            chunks[at].append(chunk)
+            if runs[at].finish is not None:
+                left[owners[at]] -= 1
+                if progress is not None and not left[owners[at]]:
+                    progress(sum(not count for count in left.values()), len(prompts))
     found: list[list[Completion]] = [[] for _ in prompts]
     for at, run in enumerate(runs):
         with of(owners[at]):

@@ -38,17 +38,17 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture(autouse=True)
 def writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def pieces(engine: Any, runs: Any, whole: bool) -> AsyncIterator[tuple[int, Chunk]]:
+    async def turns(engine: Any, runs: Any, whole: bool) -> AsyncIterator[list[tuple[int, Chunk]]]:
         size = len(WRITTEN) if whole else 5
         for at in range(0, len(WRITTEN), size):
-            for index in range(len(runs)):
-                last = at + size >= len(WRITTEN)
-                runs[index].finish = "stop" if last else None
-                yield index, Chunk(WRITTEN[at : at + size], [1], runs[index].finish)
+            finish = "stop" if at + size >= len(WRITTEN) else None
+            for run in runs:
+                run.finish = finish
+            yield [(index, Chunk(WRITTEN[at : at + size], [1], finish)) for index in range(len(runs))]
         for run in runs:
             run.close()
 
-    monkeypatch.setattr(writing.posted, "pieces", pieces)
+    monkeypatch.setattr(writing.posted, "turns", turns)
 
 
 def test_calls(client: openai.OpenAI) -> None:
