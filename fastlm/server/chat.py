@@ -55,7 +55,8 @@ async def chat(service: Service, body: Any) -> dict[str, Any] | AsyncGenerator[b
     variables = {**fields.table("chat_template_kwargs"), **fields.given(("documents",)), **_tools(fields, engine)}
     usage = wants_usage(fields)
     talk = Talk(engine, service.limits, messages, variables, params, tool_choice(fields))
-    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "messages", talk.size)
+    forced = tool_choice(fields) not in (None, "auto", "none")
+    job = Job(name, engine, talk.prompts, params, service.metrics, fields.names, "messages", talk.size, forced)
     await job.begin()
     if fields.flag("stream"):
         return events_of(_stream(job, talk, usage))

@@ -63,6 +63,8 @@ class Job:
         Of the fields that an error may be about; param: that which it is about where it names none.
     size
         How many characters or tokens the prompts have; None: they take more than to be read.
+    forced
+        Whether the answer must be a call.
     """
 
     model: str
@@ -73,19 +75,21 @@ class Job:
     names: Sequence[str] = ()
     param: str | None = None
     size: int | None = None
+    forced: bool = False
     begun: float = field(default_factory=time.monotonic)
     runs: list[Run] = field(default_factory=list)
 
     async def begin(self) -> None:
         """Start the texts, or refuse the request."""
         with refusing(self.names, self.param):
-            self.runs = await posted.begin(self._start, self._is_quick())
+            compiles = self.forced or any(self.params.get(name) is not None for name in NAMES)
+            quick = not compiles and self._is_quick()
+            self.runs = await posted.begin(self._start, quick=quick, compiles=compiles)
 
     def _is_quick(self) -> bool:
-        """Whether a thread would only make it later: a short prompt, and nothing to be compiled or computed before."""
-        shaped = any(self.params.get(name) is not None for name in NAMES)
+        """Whether a thread would only make it later: a short prompt, and nothing that is computed before."""
         plain = self.engine.kind == "decoder" and self.engine.draft is None and self.params.get("n", 1) == 1
-        return self.size is not None and self.size <= QUICK_SIZE and plain and not shaped
+        return self.size is not None and self.size <= QUICK_SIZE and plain
 
     def _start(self, cancel: CancelFlag) -> list[Run]:
         runs: list[Run] = []

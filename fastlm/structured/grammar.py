@@ -29,16 +29,23 @@ class Grammar:
         What asks for it, in error texts.
     before
         Rules of Lark, the first of which, `before`, is what stands before that text; "": nothing.
+    instead
+        A grammar of Lark, of which the text may be instead; "": it may not.
     """
 
     kind: str
     text: str
     name: str
     before: str = ""
+    instead: str = ""
 
     def after(self, rules: str) -> Grammar:
         """The same behind something else."""
         return replace(self, before=rules)
+
+    def or_else(self, other: Grammar) -> Grammar:
+        """The same, or the other, which is of Lark."""
+        return replace(self, instead=other.text)
 
 
 def grammar_of(given: Mapping[str, Any]) -> Grammar | None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from functools import partial
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.errors import FastlmError, ModelMemoryError, ParameterError, UnsupportedError
-from fastlm.structured.grammar import JSON_SCHEMA, REGEX, Grammar
+from fastlm.errors import FastlmError, ModelMemoryError, ParameterError, StateError, UnsupportedError
+from fastlm.structured.grammar import JSON_SCHEMA, LARK, REGEX, Grammar
 from fastlm.tokenizer.tokenizer import Tokenizer
 
 KEPT = 32  # grammars of a model that need not be made again
@@ -40,7 +43,12 @@ SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contain
 MAX_TEXT = 1 << 20  # of a grammar, in characters; it may be as deep as it is long
 STACK_BYTES = 512 << 20  # of the thread that compiles one, reserved only: llguidance recurses
 MAX_MULTIPLE = 100_000  # of multipleOf: its automaton has that many states
+COMPILING = 4  # grammars at a time: llguidance cannot be stopped, and one that takes too long goes on
+COMPILE_SECONDS = 20.0  # after which it is given up
+TEMPERATURE = re.compile(r"^[ \t]*[\w?!]+\s*\[[^\]]*\btemperature\s*=", re.MULTILINE)
 _stack_size = threading.Lock()  # which is one of the whole process
+_places = threading.BoundedSemaphore(COMPILING)
+_known: WeakSet[Grammars] = WeakSet()
 
 
 def _imported(name: str) -> Any:
@@ -95,6 +103,11 @@ class Grammars:
         self._lock = threading.Lock()
         self._tokens: Any = None
         self._matchers: OrderedDict[Grammar, Matcher] = OrderedDict()
+        _known.add(self)
+
+    def forget(self) -> None:
+        """In a child process, where nobody gives the lock back."""
+        self._lock = threading.Lock()
 
     def matcher(self, model: _core.Model, tokenizer: Tokenizer | None, vocab: int, grammar: Grammar) -> Matcher:
         """A new text's.
@@ -106,6 +119,8 @@ class Grammars:
             model's tokenizer cannot be told token by token.
         ParameterError
             The grammar is malformed; the text names the place.
+        StateError
+            As many grammars as may are compiled already, and none of them ends.
         """
         library = _imported(grammar.name)
         with self._lock:
@@ -179,30 +194,42 @@ def _tokens_of(library: Any, model: _core.Model, tokenizer: Tokenizer | None, vo
 def _deeply(work: Callable[[], Matcher], name: str) -> Matcher:
     """What `work` gives, in a thread whose stack is large enough for grammars of any depth."""
     future: Future[Matcher] = Future()
+    places = _places
+    if not places.acquire(timeout=COMPILE_SECONDS):
+        raise StateError(f"{name}: {COMPILING} grammars are compiled already: try again later")
 
     def run() -> None:
         try:
             future.set_result(work())
         except BaseException as error:
             future.set_exception(error)
+        finally:
+            places.release()
 
     with _stack_size:
         before = threading.stack_size(STACK_BYTES)
         try:
             threading.Thread(target=run, name="fastlm", daemon=True).start()
         except (RuntimeError, MemoryError) as error:
+            places.release()
             raise ModelMemoryError(f"{name}: no thread can be started that compiles it ({error})") from error
         finally:
             threading.stack_size(before)
-    return future.result()
+    try:
+        return future.result(COMPILE_SECONDS)
+    except TimeoutError as error:
+        text = f"{name}: takes longer than {COMPILE_SECONDS:g} s to compile"
+        raise UnsupportedError(text) from error
 
 
-def _check_size(grammar: Grammar) -> None:
-    """Refuse what would take too long to compile, or undo what is promised."""
+def _check(grammar: Grammar) -> Any:
+    """Refuse what would take too long to compile, undo what is promised, or count for nothing; gives the schema."""
     if len(grammar.text) > MAX_TEXT:
         raise UnsupportedError(f"{grammar.name}: is longer than {MAX_TEXT:,} characters")
     if grammar.kind == REGEX and (len(grammar.text) - len(grammar.text.rstrip("\\"))) % 2:
         raise ParameterError(f"{grammar.name}: ends in a backslash, which escapes nothing")
+    if grammar.kind == LARK and TEMPERATURE.search(grammar.text):
+        raise UnsupportedError(f"{grammar.name}: temperature of a rule counts for nothing here: it is the request's")
     schema = json.loads(grammar.text) if grammar.kind == JSON_SCHEMA else None
     if isinstance(schema, dict) and "x-guidance" in schema:
         raise UnsupportedError(f"{grammar.name}: x-guidance: options of llguidance are not the schema's to set")
@@ -213,33 +240,38 @@ def _check_size(grammar: Grammar) -> None:
         multiple = part.get("multipleOf") if isinstance(part, dict) else None
         if isinstance(multiple, (int, float)) and multiple > MAX_MULTIPLE:
             raise UnsupportedError(f"{grammar.name}: multipleOf: {multiple} is more than {MAX_MULTIPLE:,}")
+    return schema
 
 
 def _made(library: Any, tokens: Any, grammar: Grammar) -> Matcher:
     """The beginning of texts by a grammar."""
-    _check_size(grammar)
+    schema = _check(grammar)
     try:
-        text = _as_llguidance(library, grammar)
+        text = _as_llguidance(library, grammar, schema)
     except ValueError as error:
         raise ParameterError(f"{grammar.name}: {_one_line(str(error))}") from error
     made = library.LLMatcher(tokens, text, log_level=0)
     if made.is_error():
-        raise _refusal(library, tokens, grammar, _one_line(made.get_error()))
+        raise _refusal(library, tokens, grammar, schema, _one_line(made.get_error()))
     return Matcher(made, grammar.name, (tokens.vocab_size + 31) // 32)
 
 
-def _as_llguidance(library: Any, grammar: Grammar) -> str:
+def _as_llguidance(library: Any, grammar: Grammar, schema: Any) -> str:
     """The grammar as llguidance writes them."""
+    answer: dict[str, Any]
     if grammar.kind == JSON_SCHEMA:
-        (answer,) = json.loads(library.LLMatcher.grammar_from_json_schema(grammar.text, defaults=SPACES))["grammars"]
+        answer = {"json_schema": {**schema, "x-guidance": SPACES}}
     elif grammar.kind == REGEX:
         answer = {"lark_grammar": f"start: /{library.regex_to_lark(grammar.text, 'dws')}/"}
     else:
         answer = {"lark_grammar": grammar.text}
-    if not grammar.before:
+    if not grammar.before and not grammar.instead:
         return json.dumps({"grammars": [answer]})
-    whole = {"name": "whole", "lark_grammar": f"start: before @answer\n{grammar.before}"}
-    return json.dumps({"grammars": [whole, {**answer, "name": "answer"}]})
+    start = f"{'before ' if grammar.before else ''}{'(@answer | @instead)' if grammar.instead else '@answer'}"
+    parts = [{"name": "whole", "lark_grammar": f"start: {start}\n{grammar.before}"}, {**answer, "name": "answer"}]
+    if grammar.instead:
+        parts.append({"name": "instead", "lark_grammar": grammar.instead})
+    return json.dumps({"grammars": parts})
 
 
 def _one_line(text: str) -> str:
@@ -247,17 +279,15 @@ def _one_line(text: str) -> str:
     return " ".join(text.partition("\n<state>")[0].split())[:400]
 
 
-def _refusal(library: Any, tokens: Any, grammar: Grammar, text: str) -> FastlmError:
-    where = ""
-    if grammar.kind == JSON_SCHEMA:
-        where = _place(library, tokens, grammar, text)
+def _refusal(library: Any, tokens: Any, grammar: Grammar, schema: Any, text: str) -> FastlmError:
+    where = "" if schema is None else _place(library, tokens, schema, text)
     kind = UnsupportedError if any(word in text for word in BEYOND) else ParameterError
     return kind(f"{grammar.name}: {where}{text}")
 
 
-def _place(library: Any, tokens: Any, grammar: Grammar, text: str) -> str:
+def _place(library: Any, tokens: Any, schema: Any, text: str) -> str:
     """Where in a schema an error is: its smallest part that has the same."""
-    schema, place, tries = json.loads(grammar.text), "#", iter(range(TRIES))
+    place, tries = "#", iter(range(TRIES))
     shared = {name: schema[name] for name in ("$defs", "definitions") if isinstance(schema, dict) and name in schema}
 
     def fails(part: Any) -> bool:
@@ -284,3 +314,15 @@ def _parts(schema: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(schema.get(name), list):
             yield from ((f"/{name}/{i}", part) for i, part in enumerate(schema[name]))
     yield from ((f"/{name}", schema[name]) for name in SINGLE if isinstance(schema.get(name), Mapping))
+
+
+def _forget() -> None:
+    """In a child process: what was compiled stayed with the parent, and with it who held a lock."""
+    global _stack_size, _places
+    _stack_size, _places = threading.Lock(), threading.BoundedSemaphore(COMPILING)
+    for grammars in tuple(_known):
+        grammars.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

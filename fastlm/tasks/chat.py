@@ -55,13 +55,15 @@ def request_of(
         variables = {name: value for name, value in variables.items() if name != "tools"}
     ids = chat_ids(engine, messages, variables)
     way, grammar = way_of(engine, ids, variables), grammar_of(params)
-    if tool_choice not in (None, "auto", "none"):
-        functions = functions_of(variables.get("tools") or (), tool_choice)
-        if grammar is not None:
+    forced = tool_choice not in (None, "auto", "none")
+    if forced or (grammar is not None and way is not None and way.form is not None and variables.get("tools")):
+        functions = functions_of(variables.get("tools") or (), tool_choice if forced and tool_choice else "required")
+        if forced and grammar is not None:
             raise ParameterError(f"tool_choice: {grammar.name} says already what the answer must be: give one of them")
         if way is None or way.form is None:
             raise UnsupportedError("tool_choice: it is not known how this model writes calls of functions")
-        grammar = call_of(functions, way.form, way.mark)
+        call = call_of(functions, way.form, way.mark)
+        grammar = call if grammar is None else grammar.or_else(call)
     return Request(ids, **after_reasoning({} if grammar is None else {LARK: grammar}, way)), way
 
 

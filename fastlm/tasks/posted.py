@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
@@ -18,6 +20,8 @@ from fastlm.generation import Request
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
+from fastlm.structured.grammar import NAMES
+from fastlm.structured.library import COMPILING
 from fastlm.tasks.chat import request_of
 from fastlm.tasks.generate import Progress, start
 from fastlm.tokenizer.prompts import Prompt
@@ -42,7 +46,8 @@ async def batch(
 
 async def stream(engine: Engine, prompt: Prompt | Request, params: Mapping[str, Any]) -> AsyncGenerator[Chunk, None]:
     """See `Model.astream`."""
-    runs = await begin(lambda cancel: start(engine, prompt, params, cancel, streams=True))
+    compiles = _compiles([prompt], params)
+    runs = await begin(lambda cancel: start(engine, prompt, params, cancel, streams=True), compiles=compiles)
     texts = turns(engine, runs, whole=False)
     try:
         async for turn in texts:
@@ -65,19 +70,45 @@ async def chat(
     return done if way is None else way.apart(done)
 
 
-async def begin(started: Callable[[CancelFlag], list[Run]], quick: bool = False) -> list[Run]:
+class Compilers:
+    """The threads that wait for grammars, which can take seconds: others' threads are not held meanwhile."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """In a child process, too, which has none of them."""
+        self.threads = ThreadPoolExecutor(COMPILING, "fastlm")
+
+
+_compilers = Compilers()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_compilers.forget)
+
+
+async def begin(
+    started: Callable[[CancelFlag], list[Run]], *, quick: bool = False, compiles: bool = False
+) -> list[Run]:
     """Runs that are started in a thread, since reading prompts takes time; it is asked to end if the task is.
 
-    quick: start them here, which takes less time than to have a thread do it.
+    quick: start them here, which takes less time than to have a thread do it; compiles: there is a grammar.
     """
     cancel = threading.Event()
     if quick:
         return started(cancel)
     try:
-        return await asyncio.to_thread(started, cancel)
+        return await asyncio.get_running_loop().run_in_executor(
+            _compilers.threads if compiles else None, started, cancel
+        )
     except asyncio.CancelledError:
         cancel.set()
         raise
+
+
+def _compiles(prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> bool:
+    """Whether there is a grammar to be compiled."""
+    given = [params, *(one.params for one in prompts if isinstance(one, Request))]
+    return any(each.get(name) is not None for each in given for name in NAMES)
 
 
 async def turns(
@@ -140,7 +171,7 @@ async def _together(
             raise
         return runs
 
-    runs = await begin(started)
+    runs = await begin(started, compiles=_compiles(prompts, params))
     chunks: list[list[Chunk]] = [[] for _ in runs]
     left = Counter(owners)  # runs of each prompt
     async for turn in turns(engine, runs, True, lambda at: of(owners[at])):
