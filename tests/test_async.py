@@ -223,6 +223,23 @@ def test_closing_a_merged_model_leaves_the_requests_of_the_old_one(tmp_path: Pat
     assert seconds < 0.5 and len(done.token_ids) == 400
 
 
+def test_a_loop_that_rests(model: fastlm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes meanwhile comes together, and nothing is lost."""
+    monkeypatch.setattr(driving, "REST", 500.0)
+
+    async def ask(prompt: str) -> list[fastlm.Chunk]:
+        return [chunk async for chunk in model.astream(prompt, max_tokens=100, temperature=0, ignore_eos=True)]
+
+    async def ask_all() -> list[list[fastlm.Chunk]]:
+        return await asyncio.gather(*map(ask, prompts))
+
+    prompts = ["Once upon", "Lily saw", "Tom and"]
+    for prompt, chunks in zip(prompts, asyncio.run(ask_all()), strict=True):
+        alone = model.generate(prompt, max_tokens=100, temperature=0, ignore_eos=True)
+        assert "".join(chunk.text for chunk in chunks) == alone.text
+        assert sum(len(chunk.token_ids) for chunk in chunks) == 100 > len(chunks)
+
+
 def test_nothing_stays_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither threads nor descriptors nor the context."""
     monkeypatch.setattr(driving, "LINGER_SECONDS", 0.05)

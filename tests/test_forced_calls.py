@@ -113,6 +113,21 @@ def test_what_models_write_is_taken(model: fastlm.Model, form: str) -> None:
         accepted(model, grammar, other)
 
 
+def test_an_answer_or_a_call(model: fastlm.Model) -> None:
+    """What may be either is one of them, and nothing else."""
+    call = call_of(functions_of(TOOLS[:1], "required"), FORMATS["hermes"], json.dumps)
+    either = Grammar("json_schema", json.dumps(FLAT), "json_schema").or_else(call)
+    for text in (WRITTEN["hermes"], '{"n": 5, "s": "a"}'):
+        ids = model.engine.prompts.ids(text)
+        assert accepted(model, either, ids) and not accepted(model, either, ids[:-1])
+        assert accepted(model, either.after('before: "so"\n'), model.engine.prompts.ids(f"so{text}"))
+    with pytest.raises(fastlm.UnsupportedError):
+        accepted(model, either, model.engine.prompts.ids('{"n": true}'))
+    wrong = Grammar("json_schema", '{"properties": {"a": {"type": "foo"}}}', "json_schema").or_else(call)
+    with pytest.raises(fastlm.ParameterError, match="json_schema: #/properties/a: Invalid type: foo"):
+        accepted(model, wrong, [])
+
+
 def accepted(model: fastlm.Model, grammar: Grammar, ids: list[int]) -> bool:
     """Whether a whole text is."""
     matcher = Grammars().matcher(model.engine.core, model.engine.tokenizer, model.engine.vocab, grammar)

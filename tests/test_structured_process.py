@@ -43,6 +43,17 @@ PROGRAM = """
 import asyncio, os, sys, threading, time, fastlm
 model = fastlm.load(sys.argv[1], threads=1)
 text = model.generate("Once", regex="[a-z]{5}", seed=1).text
+async def ask():
+    return (await model.agenerate("Once", regex="[a-z]{5}", seed=1)).text
+assert asyncio.run(ask()) == text
+held = model.engine.grammars._lock  # as where another thread makes tables meanwhile
+held.acquire()
+child = os.fork()
+if child == 0:
+    assert asyncio.run(ask()) == text
+    sys.exit(0)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+held.release()
 if os.fork() == 0:  # the thread stays with the parent
     assert model.generate("Once", regex="[a-z]{5}", seed=1).text == text
     sys.exit(0)

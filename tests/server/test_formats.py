@@ -66,6 +66,23 @@ def test_response_format(client: openai.OpenAI, options: dict[str, Any]) -> None
     assert client.chat.completions.create(messages=ASKED, response_format={"type": "text"}, **options).choices
 
 
+def test_response_format_beside_tools(client: openai.OpenAI, model: fastlm.Model, options: dict[str, Any]) -> None:
+    """The answer is one of both, as the model begins it."""
+    begins = {"{": None, "<": "weather"}
+    schema = {"type": "json_schema", "json_schema": NAMED}
+    for letter, name in begins.items():
+        other = next(one for one in begins if one != letter)
+        bias = {**options["logit_bias"], str(model.tokenizer.encode(other)[0]): -100.0}
+        done = client.chat.completions.create(
+            messages=ASKED, response_format=schema, tools=TOOLS[:1], **{**options, "logit_bias": bias}
+        )
+        message = done.choices[0].message
+        if name is None:
+            assert json.loads(message.content or "")["n"] in (1, 2) and not message.tool_calls
+        else:
+            assert message.tool_calls is not None and message.tool_calls[0].function.name == name  # type: ignore[union-attr]
+
+
 def test_formats_of_responses(client: openai.OpenAI, options: dict[str, Any]) -> None:
     own = {"model": "m", "input": "Hi", "max_output_tokens": 200}
     text: Any = {"format": {"type": "json_schema", **NAMED}}

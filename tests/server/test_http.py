@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from served import Running, received
 
-from fastlm.server import run
-from fastlm.server.http import Gone, send_events, unless_gone
+import fastlm
+from fastlm.server import app, run
+from fastlm.server.http import Gone, event, framed, send_events, unless_gone
 
 
 async def never() -> Any:
@@ -81,3 +82,39 @@ def test_many_connections_at_a_time(server: Running) -> None:
     assert server.get("/health")[0] == 200
     for connection in connections:
         connection.close()
+
+
+@pytest.mark.parametrize("text", ["", "plain", 'a "quoted"\\ line\n', "\x00\x1f\u2028\U0001f600", "\ud800"])
+def test_what_stands_around_a_text_is_written_once(text: str) -> None:
+    def made(content: str) -> bytes:
+        return event({"id": "x", "choices": [{"delta": {"content": content}, "logprobs": None}], "usage": None})
+
+    assert framed(made)(text) == made(text)
+
+
+def test_as_part_of_another_application(models: dict[str, fastlm.Model]) -> None:
+    """Below a path of its own; what is no request is answered as far as there is an answer."""
+    application = app(models)
+
+    def said(scope: dict[str, Any], *messages: dict[str, Any]) -> list[Any]:
+        given, sent = list(messages), []
+
+        async def receive() -> Any:
+            return given.pop(0) if given else await never()
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        asyncio.run(application(scope, receive, send))
+        return sent
+
+    scope = {"type": "http", "method": "GET", "headers": [], "root_path": "/inner"}
+    for path, status in (("/inner/health", 200), ("/inner/v1/models/box", 200), ("/inner/v1/models", 200)):
+        assert said({**scope, "path": path})[0]["status"] == status
+    for path, status in (("/inner/x", 404), ("/inner/health/", 404), ("/inner/v1/models/", 404), ("/inner", 404)):
+        assert said({**scope, "path": path})[0]["status"] == status
+    refused = said({**scope, "path": "/inner/health", "method": "DELETE"})[0]
+    assert refused["status"] == 405 and (b"allow", b"GET, HEAD") in refused["headers"]
+    lifespan = said({"type": "lifespan"}, {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    assert [message["type"] for message in lifespan] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert said({"type": "websocket"}, {"type": "websocket.connect"})[0]["type"] == "websocket.close"
