@@ -11,7 +11,6 @@ import sys
 import threading
 import typing
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +21,6 @@ from grammar_models import closing_bias, save_bytes_model, save_with_tokenizer
 
 import fastlm
 from fastlm.cli import main
-from fastlm.structured import library
 from fastlm.structured.grammar import Grammar
 from fastlm.structured.library import Grammars, Matcher
 
@@ -440,44 +438,6 @@ def test_no_thread_to_make_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(fastlm.StateError, match="nothing can make masks"):
             model.generate("x", regex="[a-z]{3}")
         assert failed and len(model.generate("x", regex="[a-z]{3}").text) == 3
-
-
-def test_compiling_has_bounds(model: fastlm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes too long is given up, and goes on; as many as may do so are all there are, until they end."""
-    made, end = library._made, threading.Event()
-
-    def slow(*args: Any) -> library.Matcher:
-        end.wait(60)
-        return made(*args)
-
-    monkeypatch.setattr(library, "_made", slow)
-    monkeypatch.setattr(library, "COMPILE_SECONDS", 0.02)
-    for i in range(library.COMPILING):
-        with pytest.raises(fastlm.UnsupportedError, match=r"regex: takes longer than 0\.02 s to compile"):
-            model.generate("Once", regex=f"slow{i}")
-    with pytest.raises(fastlm.StateError, match="regex: 4 grammars are compiled already"):
-        model.generate("Once", regex="slow")
-    end.set()
-    monkeypatch.setattr(library, "COMPILE_SECONDS", 60.0)
-    assert model.generate("Once", regex="slow").text == "slow"
-
-
-def test_compiling_holds_no_thread_of_a_loop(model: fastlm.Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, end = library._made, threading.Event()
-
-    def slow(*args: Any) -> library.Matcher:
-        assert end.wait(60)
-        return made(*args)
-
-    async def ask() -> str:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-        asked = asyncio.create_task(model.agenerate("Once", regex="held"))
-        await asyncio.sleep(0.02)
-        await asyncio.to_thread(end.set)
-        return (await asked).text
-
-    monkeypatch.setattr(library, "_made", slow)
-    assert asyncio.run(ask()) == "held"
 
 
 def test_a_thousand(model: fastlm.Model) -> None:

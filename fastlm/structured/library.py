@@ -7,8 +7,7 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, TimeoutError
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -17,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastlm import _core
-from fastlm.errors import FastlmError, ModelMemoryError, ParameterError, StateError, UnsupportedError
+from fastlm.errors import FastlmError, ParameterError, UnsupportedError
+from fastlm.structured.compiling import compiled
 from fastlm.structured.grammar import JSON_SCHEMA, LARK, REGEX, Grammar
 from fastlm.tokenizer.tokenizer import Tokenizer
 
@@ -41,13 +41,8 @@ SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contain
 
 
 MAX_TEXT = 1 << 20  # of a grammar, in characters; it may be as deep as it is long
-STACK_BYTES = 512 << 20  # of the thread that compiles one, reserved only: llguidance recurses
 MAX_MULTIPLE = 100_000  # of multipleOf: its automaton has that many states
-COMPILING = 4  # grammars at a time: llguidance cannot be stopped, and one that takes too long goes on
-COMPILE_SECONDS = 20.0  # after which it is given up
 TEMPERATURE = re.compile(r"^[ \t]*[\w?!]+\s*\[[^\]]*\btemperature\s*=", re.MULTILINE)
-_stack_size = threading.Lock()  # which is one of the whole process
-_places = threading.BoundedSemaphore(COMPILING)
 _known: WeakSet[Grammars] = WeakSet()
 
 
@@ -130,7 +125,7 @@ class Grammars:
             if known is not None:
                 self._matchers.move_to_end(grammar)
         if known is None:
-            known = _deeply(partial(_made, library, tokens, grammar), grammar.name)
+            known = compiled(partial(_made, library, tokens, grammar), grammar.name)
             with self._lock:
                 self._matchers[grammar] = known
                 while len(self._matchers) > KEPT:
@@ -189,37 +184,6 @@ def _tokens_of(library: Any, model: _core.Model, tokenizer: Tokenizer | None, vo
         tokens.append(b"<end>")
     made = _Vocabulary(tokenizer, tokens, sorted(quiet), ends[0])
     return library.LLTokenizer(library.TokenizerWrapper(made), eos_token=list(ends))
-
-
-def _deeply(work: Callable[[], Matcher], name: str) -> Matcher:
-    """What `work` gives, in a thread whose stack is large enough for grammars of any depth."""
-    future: Future[Matcher] = Future()
-    places = _places
-    if not places.acquire(timeout=COMPILE_SECONDS):
-        raise StateError(f"{name}: {COMPILING} grammars are compiled already: try again later")
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-        finally:
-            places.release()
-
-    with _stack_size:
-        before = threading.stack_size(STACK_BYTES)
-        try:
-            threading.Thread(target=run, name="fastlm", daemon=True).start()
-        except (RuntimeError, MemoryError) as error:
-            places.release()
-            raise ModelMemoryError(f"{name}: no thread can be started that compiles it ({error})") from error
-        finally:
-            threading.stack_size(before)
-    try:
-        return future.result(COMPILE_SECONDS)
-    except TimeoutError as error:
-        text = f"{name}: takes longer than {COMPILE_SECONDS:g} s to compile"
-        raise UnsupportedError(text) from error
 
 
 def _check(grammar: Grammar) -> Any:
@@ -317,9 +281,7 @@ def _parts(schema: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _forget() -> None:
-    """In a child process: what was compiled stayed with the parent, and with it who held a lock."""
-    global _stack_size, _places
-    _stack_size, _places = threading.Lock(), threading.BoundedSemaphore(COMPILING)
+    """In a child process."""
     for grammars in tuple(_known):
         grammars.forget()
 

@@ -20,8 +20,8 @@ from fastlm.generation import Request
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
+from fastlm.structured.compiling import AT_A_TIME
 from fastlm.structured.grammar import NAMES
-from fastlm.structured.library import COMPILING
 from fastlm.tasks.chat import request_of
 from fastlm.tasks.generate import Progress, start
 from fastlm.tokenizer.prompts import Prompt
@@ -78,7 +78,7 @@ class Compilers:
 
     def forget(self) -> None:
         """In a child process, too, which has none of them."""
-        self.threads = ThreadPoolExecutor(COMPILING, "fastlm")
+        self.threads = ThreadPoolExecutor(AT_A_TIME, "fastlm")
 
 
 _compilers = Compilers()
