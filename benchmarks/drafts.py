@@ -9,26 +9,34 @@ Targets of one shape with random weights, whose speed is that of any weights, in
 - wrong: the same target, and two layers of other weights, which hardly ever agree with it.
 - lookup: the same target, whose greedy texts come to repeat themselves, as those of random weights do.
 - copy: all layers say nothing, so each token follows from the one before it, and the text comes to repeat the prompt.
+
+python -m benchmarks.drafts --shape A --teacher FOLDER --student FOLDER --texts FILE
+
+A trained model in the clothes of the shape (padded.py: it writes its own texts, and each token costs what the shape's
+does), and its student in those of a draft that reads as large a part of the shape's weights as the student does of the
+teacher's, as near as whole layers come to it. They go on with the beginnings of texts that were held out in training.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import fastlm
+from fastlm.train.corpus import split_documents
 
+from .padded import Folder, write_padded
 from .shapes import SHAPES, Shape, write_checkpoint
+from .stored import bfloat16, float32, tensors
 
 Json = dict[str, Any]
 KEPT = 2  # layers of a draft
@@ -60,23 +68,6 @@ def first_layers(folder: Path, target: Path, shape: Shape) -> Path:
     return folder
 
 
-def tensors(path: Path) -> Iterator[tuple[str, NDArray[np.uint16]]]:
-    """Names and values, as they lie in the file: writing changes it."""
-    data = np.memmap(path, np.uint8, "r+")
-    length = int.from_bytes(data[:8].tobytes(), "little")
-    for name, entry in json.loads(data[8 : 8 + length].tobytes()).items():
-        begin, end = (8 + length + at for at in entry["data_offsets"])
-        yield name, data[begin:end].view(np.uint16)
-
-
-def float32(values: NDArray[np.uint16]) -> NDArray[np.float32]:
-    return (values.astype(np.uint32) << 16).view(np.float32)
-
-
-def bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
-    return (values.view(np.uint32) >> 16).astype(np.uint16)
-
-
 def turn(
     model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: Any
 ) -> tuple[float, list[fastlm.Completion]]:
@@ -103,10 +94,55 @@ def compare(model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: A
     return {"rates": kept, "ratio": ratio, "accepted": accepted, "proposed": proposed}
 
 
+def weights(shape: Shape) -> int:
+    """That a token reads."""
+    return sum(math.prod(size) for name, size in shape.tensors() if shape.tied or name != "model.embed_tokens.weight")
+
+
+def draft_shape(shape: Shape, share: float) -> Shape:
+    """Half as wide, with as many layers as make it that share of the weights that the shape reads."""
+    half = replace(shape, hidden=shape.hidden // 2, heads=shape.heads // 2, ffn=shape.ffn // 2, tied=True)
+    sizes = [weights(replace(half, layers=n)) for n in range(1, shape.layers)]
+    return replace(half, layers=1 + min(range(len(sizes)), key=lambda i: abs(sizes[i] - share * weights(shape))))
+
+
+def beginnings(texts: Path, student: Path, sequences: int, length: int) -> list[list[int]]:
+    """Of the documents that training holds out."""
+    documents = split_documents(texts.read_text(encoding="utf-8"))
+    held_out = documents[-math.ceil(len(documents) / 20) :]
+    with fastlm.load(student) as model:
+        assert model.tokenizer is not None
+        return [model.tokenizer.encode(text)[:length] for text in held_out[:sequences]]
+
+
+def trained(args: argparse.Namespace, shape: Shape) -> None:
+    """The table's rows of a teacher, its student, a draft that is always wrong, and lookups."""
+    sizes = [sum(math.prod(e["shape"]) for e in Folder(f).header.values() if "shape" in e)
+             for f in (args.student, args.teacher)]  # fmt: skip
+    small = draft_shape(shape, sizes[0] / sizes[1])
+    print(f"student: 1 / {sizes[1] / sizes[0]:.1f}; draft, 1 / {weights(shape) / weights(small):.1f}: {small}")
+    cache, options = args.cache, {"dtype": FORMATS[args.bits], "context": 2048}
+    target = write_padded(cache / f"{args.shape}-teacher", args.teacher, shape)
+    own = write_padded(cache / f"{args.shape}-student", args.student, small)
+    other = write_checkpoint(cache / f"{args.shape}-strange", small, seed=5)
+    with ExitStack() as stack:
+        model = stack.enter_context(fastlm.load(target, threads=args.threads, **options))
+        opened = [stack.enter_context(fastlm.load(f, beside=model, **options)) for f in (own, other)]
+        drafts = {"distilled": fastlm.Draft(opened[0]), "wrong": fastlm.Draft(opened[1]), "lookup": fastlm.Lookup()}
+        for sequences in args.sequences:
+            prompts = beginnings(args.texts, args.student, sequences, args.prompt)
+            for which in args.drafts or drafts:
+                print(
+                    line(which, sequences, compare(model, prompts, args.tokens, drafts[which], args.runs)), flush=True
+                )
+
+
 def line(name: str, sequences: int, found: Json) -> str:
     plain, drafted = (statistics.median(found["rates"][which]) for which in ("without", "with"))
+    parts = [b / a for a, b in zip(found["rates"]["without"], found["rates"]["with"], strict=True)]
+    won = f"{found['ratio']:.2f} ({min(parts):.2f} - {max(parts):.2f})"
     share = f"{found['accepted']} of {found['proposed']}"
-    return f"| {name} | {sequences} | {plain:.1f} | {drafted:.1f} | {found['ratio']:.2f} | {share} |"
+    return f"| {name} | {sequences} | {plain:.1f} | {drafted:.1f} | {won} | {share} |"
 
 
 def prompts_of(shape: Shape, sequences: int, length: int) -> list[list[int]]:
@@ -126,9 +162,16 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.1, help="of the honest target's later layers")
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks"))
     parser.add_argument("--out", type=Path, help="a JSON file for the figures of all runs")
+    parser.add_argument("--teacher", type=Path, help="a trained Llama, to be measured in the shape's clothes")
+    parser.add_argument("--student", type=Path, help="one that was distilled from it")
+    parser.add_argument("--texts", type=Path, help="that held documents out")
+    parser.add_argument("--drafts", nargs="+", help="of a teacher: distilled, wrong, lookup (all)")
     args = parser.parse_args()
     shape, found = SHAPES[args.shape], {}
     print("| draft | sequences | tokens/s without | with | ratio | accepted |\n|---|---|---|---|---|---|")
+    if args.teacher:
+        trained(args, shape)
+        return
     for name, share, first in (("honest", args.share, KEPT), ("copy", 0.0, 0)):
         target = scaled(args.cache / f"{args.shape}-{name}", shape, share, first)
         with ExitStack() as stack:

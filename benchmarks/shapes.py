@@ -90,27 +90,36 @@ def _values(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDA
     return x if dtype == "float32" else (x.view(np.uint32) >> 16).astype("<u2")
 
 
-def write_checkpoint(folder: Path, shape: AnyShape, dtype: str = "bfloat16", seed: int = 0) -> Path:
-    """Write config.json and model.safetensors of `shape` into `folder` (kept if they are there already)."""
+def write_checkpoint(folder: Path, shape: AnyShape, dtype: str = "bfloat16", seed: int | None = 0) -> Path:
+    """Write config.json and model.safetensors of `shape` into `folder` (kept if they are there already).
+
+    seed: of the values; None: they are zero.
+    """
     path = folder / "model.safetensors"
     if path.exists():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(shape.config(dtype), indent=2))
+    write_tensors(path, list(shape.tensors()), dtype, seed)
+    return folder
+
+
+def write_tensors(path: Path, tensors: list[tuple[str, tuple[int, ...]]], dtype: str, seed: int | None) -> None:
+    """Random values of these names and shapes, or zeros, as safetensors."""
     header: dict[str, object] = {}
     offset = 0
-    for name, size in shape.tensors():
+    for name, size in tensors:
         end = offset + int(np.prod(size)) * (4 if dtype == "float32" else 2)
         code = "F32" if dtype == "float32" else "BF16"
         header[name] = {"dtype": code, "shape": list(size), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    rng = np.random.default_rng(seed)
+    rng = None if seed is None else np.random.default_rng(seed)
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for _, size in shape.tensors():
+        for _, size in tensors if rng is not None else ():
             file.write(_values(rng, size, dtype).data)
-    (folder / "config.json").write_text(json.dumps(shape.config(dtype), indent=2))
+        file.truncate(8 + len(text) + offset)
     part.replace(path)
-    return folder

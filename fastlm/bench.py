@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -39,11 +39,13 @@ def bench(
     tokens: int = TOKENS,
     runs: int = RUNS,
     draft: Drafts = lambda model: nullcontext(),
+    adapter: str | None = None,
 ) -> dict[str, Any]:
     """Load a decoder and time it: `runs` times (after a warm-up) a prompt of other tokens, then `tokens` written ones.
 
     draft: gives what proposes tokens for the model, or None; then each run writes its tokens once more with it, whose
-    rates are `drafted`, and `draft` tells how many it proposed in all, and how many were accepted.
+    rates are `drafted`, and `draft` tells how many it proposed in all, and how many were accepted. adapter: of the
+    model; then each run writes its tokens once more with it, and these rates are `adapted`.
 
     Rates are tokens per second of each run; bytes per second for `read`, taken after each run. `cpu_seconds_per_token`
     has the runs of which the system told the processor time, `threads_present` how many threads took part in each, on
@@ -67,15 +69,16 @@ def bench(
         facts = describe(model)
         weights = weights_per_token(model)
         read = partial(read_bandwidth, weights or facts["memory"]["weight_bytes"], facts["threads"])
-        _runs(model, length, tokens, drafts, seed=0)
+        ways = [None if drafts is None else {"draft": drafts}, None if adapter is None else {"adapter": adapter}]
+        _runs(model, length, tokens, ways, seed=0)
         peak = peak_bytes()  # before the measuring of reads adds to it
         read()
-        done = [(*_runs(model, length, tokens, drafts, seed=run), read()) for run in range(1, runs + 1)]
+        done = [(*_runs(model, length, tokens, ways, seed=run), read()) for run in range(1, runs + 1)]
         while (after := sample()).wall - before.wall < LEAST_SECONDS:
             read()
     others = between(before, after)
     timed = [run for run, *_ in done]
-    drafted = [run for _, run, _ in done if run is not None]
+    drafted, adapted = ([run for run in each if run is not None] for each in list(zip(*done, strict=True))[1:3])
     return {
         **{name: facts[name] for name in ("model_type", "parameters", "dtype", "kv_dtype", "threads", "isa")},
         "prompt_tokens": length,
@@ -87,7 +90,11 @@ def bench(
         "rates": {
             "prompt": [run.prompt_tokens / run.timings.prompt_seconds for run in timed],
             "decode": [tokens / run.timings.decode_seconds for run in timed],
-            **({"drafted": [tokens / run.timings.decode_seconds for run in drafted]} if drafted else {}),
+            **{
+                name: [tokens / run.timings.decode_seconds for run in found]
+                for name, found in (("drafted", drafted), ("adapted", adapted))
+                if found
+            },
             "read": [rate for *_, rate in done],
         },
         "draft": _sum(run.draft for run in drafted if run.draft is not None) if drafted else None,
@@ -125,19 +132,19 @@ class _Run(NamedTuple):
 
 
 def _runs(
-    model: Model, length: int, tokens: int, draft: Draft | Lookup | None, *, seed: int
-) -> tuple[_Run, _Run | None]:
+    model: Model, length: int, tokens: int, ways: Sequence[Mapping[str, Any] | None], *, seed: int
+) -> tuple[_Run | None, ...]:
     """Read a prompt and write so many tokens after the first one; another seed makes a prompt that no cache knows.
 
-    Twice: without the draft, and with it, if there is one.
+    As the model is, and in each of the ways, if there is one.
     """
     ids = [(7 * i + 5 * seed) % model.vocab for i in range(length)]
 
-    def run(proposes: Draft | Lookup | None) -> _Run:
-        done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True, draft=proposes)
+    def run(way: Mapping[str, Any]) -> _Run:
+        done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True, **way)
         return _Run(length - done.usage.cached_tokens, done.timings, done.draft)
 
-    return run(None), None if draft is None else run(draft)
+    return run({}), *(None if way is None else run(way) for way in ways)
 
 
 def step_tensors(model: Model) -> list[Any] | None:
@@ -195,15 +202,17 @@ def disturbance_of(found: dict[str, Any]) -> Disturbance:
     return Disturbance(found["others_share"], found["involuntary_switches"])
 
 
-def _drafted(found: dict[str, Any]) -> list[str]:
-    """What drafting won."""
-    if "drafted" not in found["rates"]:
-        return []
-    rates = found["rates"]["drafted"]
-    won = statistics.median(rates) / statistics.median(found["rates"]["decode"])
-    share = f"{found['draft']['accepted']} of {found['draft']['proposed']} proposals accepted"
-    what = f"  {'drafted':<26}{statistics.median(rates):>10,.1f} tokens/s   ({min(rates):,.1f} - {max(rates):,.1f})"
-    return [f"{what}   {won:.2f} times, {share}"]
+def _ways(found: dict[str, Any]) -> list[str]:
+    """What drafting won, and what an adapter costs."""
+    lines = []
+    for name in ("drafted", "adapted"):
+        if rates := found["rates"].get(name):
+            times = statistics.median(rates) / statistics.median(found["rates"]["decode"])
+            spread = f"({min(rates):,.1f} - {max(rates):,.1f})"
+            lines.append(f"  {name:<26}{statistics.median(rates):>10,.1f} tokens/s   {spread}   {times:.2f} times")
+    if found["draft"] is not None:
+        lines[0] += f", {found['draft']['accepted']} of {found['draft']['proposed']} proposals accepted"
+    return lines
 
 
 def summary(found: dict[str, Any]) -> str:
@@ -221,7 +230,7 @@ def summary(found: dict[str, Any]) -> str:
         f"{found['kv_dtype']}, {found['threads']} thread(s), {found['isa']}",
         line("prompt", f"prompt of {found['prompt_tokens']}"),
         line("decode", f"{found['written_tokens']} tokens after it"),
-        *_drafted(found),
+        *_ways(found),
         f"  {'threads':<26}{statistics.mean(found['threads_present']):>10.1f} of {found['threads']}",
         f"  {'load':<26}{found['load_seconds']:>10.2f} s",
         f"  {'weights':<26}{found['weight_bytes'] / 1e6:>10,.0f} MB",

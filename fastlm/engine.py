@@ -183,6 +183,7 @@ class Engine:
         elif self.draft is not None and found.draft is None and found.num_beams == 1:
             found = found.drafting(self.draft)
         drafts.check(found.draft, self)
+        self.adapters.find(found.adapter)
         return found
 
     def _matcher(self, grammar: Grammar) -> Matcher:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 import numpy as np
 
 from fastlm import _core
-from fastlm.errors import ParameterError
+from fastlm.errors import ParameterError, StateError
 from fastlm.generation import Parameters
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, Drafted, Timings, TokenLogprob, Trace, Usage
@@ -142,6 +143,9 @@ class Run:
         ends = [*p.sampling["stop_tokens"], *(tokenizer.stop_tokens(p.stop) if tokenizer else ())]
         more = {"stops": stops, "stop_tokens": ends, "seed": p.seed, "masked": constraint is not None}
         sampling = {**p.sampling, **more}
+        self._session = session
+        self._taken = 0  # written tokens that are of the text
+        self._length: int | None = None  # that the sequence is to have where more was written
         self._request = None if session is None else _core.Request(session, np.array(ids, np.int32), sampling)
         self._constraint = constraint
         if constraint is not None and self._request is not None:
@@ -161,6 +165,10 @@ class Run:
             self._constraint.close()
         if self._request is not None:
             self._request.close()
+        if self._length is not None and self._session is not None:
+            with suppress(StateError):  # it is closed: nobody goes on with it
+                self._session.rewind(self._session.length - self._length)
+        self._length = None
 
     @property
     def started(self) -> bool:
@@ -198,9 +206,11 @@ class Run:
         if self._decoded is not None:
             text, taken = self._decoded.push(tokens, progress.finish is not None)
             tokens = tokens[:taken]
+            self._taken += taken
             if self._decoded.stopped and self._request is not None:
                 self._request.cancel()
                 self.finish = "stop"
+                self._length = len(self._before) + self._taken
         text, self._echo = self._echo + text, ""
         return Chunk(text, tokens, self.finish, self._logprobs(progress, len(tokens)))
 

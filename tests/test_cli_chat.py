@@ -209,6 +209,7 @@ def test_commands(model: Path, tmp_path: Path) -> None:
     assert "6 tokens; /params" in terminal.type("/again")
     assert "did you mean 'max_tokens'" in terminal.type("/params max_token=6")
     assert terminal.type("/params max_tokens=").count("max_tokens") == 0
+    assert "there is none called 'zzz'" in terminal.type("/params adapter=zzz")  # and the conversation goes on
     terminal.type("/params max_tokens=4")
     kept = tmp_path / "talk.json"
     terminal.type("/system Be kind")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from adapter_folders import low_rank, save_adapter
 from models import add_byte_tokenizer, byte_shape, save_llama
 
 from fastlm.cli import main
@@ -50,6 +51,16 @@ def test_bench(folders: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> 
     assert len(found["rates"]["drafted"]) == 2 and min(found["rates"]["drafted"]) > 0
     assert 0 <= found["draft"]["accepted"] <= found["draft"]["proposed"] and found["draft"]["proposed"] > 0
     assert "proposals accepted" in told([*command, "--draft", "lookup"], capsys)
+
+
+def test_bench_of_an_adapter(folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter = str(save_adapter(tmp_path / "a", low_rank(byte_shape())))
+    command = ["bench", folders[0], "--prompt", "20", "--tokens", "9", "--runs", "2", "--adapter", adapter]
+    found = json.loads(told([*command, "--json"], capsys))
+    assert len(found["rates"]["adapted"]) == 2 and min(found["rates"]["adapted"]) > 0
+    assert found["draft"] is None and "drafted" not in found["rates"]
+    both = told([*command, "--draft", "lookup"], capsys)
+    assert both.index("drafted") < both.index("proposals accepted") < both.index("adapted")
 
 
 def test_what_is_wrong(folders: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -447,3 +447,33 @@ def test_a_draft_that_is_closed_meanwhile(cast: Cast) -> None:
         PROMPTS[4], max_tokens=400, ignore_eos=True, draft=fastlm.Draft(models[0], 2), cancel=Later(10**9, leave)
     )
     assert kept(done) == kept(expected)
+
+
+def test_a_session_ends_where_its_text_does(tmp_path: Path) -> None:
+    """Its tokens after a stop string are those of the text, whatever was written past it, so that it goes on alike."""
+    folder = add_byte_tokenizer(save_llama(tmp_path / "one", SHAPE), end=True)
+    path = folder / "tokenizer.json"
+    pattern = {"type": "Replace", "pattern": {"Regex": "qq"}, "content": "q"}
+    described = json.loads(path.read_text())
+    described["decoder"] = {"type": "Sequence", "decoders": [described["decoder"], pattern]}
+    path.write_text(json.dumps(described))
+    stopped = 0
+    with fastlm.load(folder, threads=2) as model, fastlm.load(folder, beside=model) as same:
+        assert model.tokenizer is not None and not model.tokenizer.prints_by_table
+        for seed in range(8):
+            how: dict[str, Any] = {"max_tokens": 60, "temperature": 1.0, "seed": seed, "stop": ["e", "a", "\x85"]}
+            found = []
+            for draft in (None, fastlm.Draft(same, 6), fastlm.Lookup(1, 8)):
+                for streams in (False, True):
+                    with model.session() as session:
+                        if streams:
+                            chunks = list(session.stream(PROMPTS[4], draft=draft, **how))
+                            ids, reason = [t for c in chunks for t in c.token_ids], chunks[-1].finish_reason
+                        else:
+                            done = session.generate(PROMPTS[4], draft=draft, **how)
+                            ids, reason = done.token_ids, str(done.finish_reason)
+                        assert session.tokens == PROMPTS[4] + ids
+                        found.append((ids, reason, session.generate(PROMPTS[0], max_tokens=9).token_ids))
+            assert all(each == found[0] for each in found)
+            stopped += found[0][1] == "stop"
+    assert stopped > 0

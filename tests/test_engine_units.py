@@ -71,7 +71,7 @@ CASES = {
     "unit_meter": ["alone", "together", "others", "bounded", "between", "unread", "meanwhile"],
     "unit_branches": ["alone", "crowd", "cancelled", "threads", "refused"],
     "unit_schedule": ["threads", "turns", "cancel", "progress", "fork"],
-    "unit_drafts": ["lookup", "pace", "texts", "together", "leaves", "refused", "allocations"],
+    "unit_drafts": ["lookup", "pace", "texts", "together", "leaves", "gives_way", "refused", "allocations"],
     "unit_masks": ["alone", "crowd", "driven", "both", "late", "ended"],
     "unit_drive": ["posts", "beside", "idle", "leave", "forks"],
     "unit_faults": [

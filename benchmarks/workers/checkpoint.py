@@ -12,18 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+GGUF_PARTS = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
 
 
 class Folder:
     """A folder with one model.safetensors, read as float32 arrays; a Llama's, for the files of peers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, config: str = "config.json", weights: str = "model.safetensors") -> None:
         self.path = path
-        self.config: dict[str, Any] = json.loads((path / "config.json").read_text())
-        with (path / "model.safetensors").open("rb") as file:
+        self.config: dict[str, Any] = json.loads((path / config).read_text())
+        with (path / weights).open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
             self.header: dict[str, Any] = json.loads(file.read(size))
-        self.bytes = np.memmap(path / "model.safetensors", np.uint8, "r", offset=8 + size)
+        self.bytes = np.memmap(path / weights, np.uint8, "r", offset=8 + size)
         self.tied = bool(self.config.get("tie_word_embeddings"))
 
     @property
@@ -33,6 +42,11 @@ class Folder:
     @property
     def kv_heads(self) -> int:
         return int(self.config.get("num_key_value_heads", self.heads))
+
+    @property
+    def turned(self) -> dict[str, int]:
+        """Parts whose outputs are in another order for peers: how many heads they have."""
+        return {"self_attn.q_proj": self.heads, "self_attn.k_proj": self.kv_heads}
 
     @property
     def layers(self) -> range:
@@ -55,10 +69,13 @@ class Folder:
     def layer(self, i: int, part: str, heads: int = 0) -> Array:
         """A layer's weight; with heads, rows in the interleaved rope order that both peers use."""
         w = self.read(f"model.layers.{i}.{part}.weight")
-        if heads:
-            rows, cols = w.shape
-            w = w.reshape(heads, 2, rows // heads // 2, cols).swapaxes(1, 2).reshape(rows, cols)
-        return w
+        return interleaved(w, heads) if heads else w
+
+
+def interleaved(w: Array, heads: int) -> Array:
+    """Rows of queries or keys in the rope order that both peers use."""
+    rows, cols = w.shape
+    return w.reshape(heads, 2, rows // heads // 2, cols).swapaxes(1, 2).reshape(rows, cols)
 
 
 def to_gguf(folder: Path, out: Path, kind: str) -> Path:
@@ -90,17 +107,34 @@ def to_gguf(folder: Path, out: Path, kind: str) -> Path:
     put("token_embd.weight", m.read("model.embed_tokens.weight"))
     for i in m.layers:
         put(f"blk.{i}.attn_norm.weight", m.layer(i, "input_layernorm"))
-        put(f"blk.{i}.attn_q.weight", m.layer(i, "self_attn.q_proj", m.heads))
-        put(f"blk.{i}.attn_k.weight", m.layer(i, "self_attn.k_proj", m.kv_heads))
-        put(f"blk.{i}.attn_v.weight", m.layer(i, "self_attn.v_proj"))
-        put(f"blk.{i}.attn_output.weight", m.layer(i, "self_attn.o_proj"))
         put(f"blk.{i}.ffn_norm.weight", m.layer(i, "post_attention_layernorm"))
-        put(f"blk.{i}.ffn_gate.weight", m.layer(i, "mlp.gate_proj"))
-        put(f"blk.{i}.ffn_up.weight", m.layer(i, "mlp.up_proj"))
-        put(f"blk.{i}.ffn_down.weight", m.layer(i, "mlp.down_proj"))
+        for name, part in GGUF_PARTS.items():
+            put(f"blk.{i}.{name}.weight", m.layer(i, part, m.turned.get(part, 0)))
     put("output_norm.weight", m.read("model.norm.weight"))
     if not m.tied:
         put("output.weight", m.read("lm_head.weight"))
+    return _written(writer, out)
+
+
+def adapter_to_gguf(folder: Path, adapter: Path, out: Path) -> Path:
+    """Write a PEFT folder's LoRA of all linear layers of the checkpoint in `folder`."""
+    import gguf
+
+    m, lora = Folder(folder), Folder(adapter, "adapter_config.json", "adapter_model.safetensors")
+    writer = gguf.GGUFWriter(str(out), "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", lora.config["lora_alpha"])
+    for i in m.layers:
+        for name, part in GGUF_PARTS.items():
+            a, b = (lora.read(f"base_model.model.model.layers.{i}.{part}.lora_{x}.weight") for x in "AB")
+            heads = m.turned.get(part, 0)
+            writer.add_tensor(f"blk.{i}.{name}.weight.lora_a", a)
+            writer.add_tensor(f"blk.{i}.{name}.weight.lora_b", interleaved(b, heads) if heads else b)
+    return _written(writer, out)
+
+
+def _written(writer: Any, out: Path) -> Path:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

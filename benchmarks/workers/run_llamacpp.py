@@ -5,6 +5,7 @@ Logits are computed, but the next token is always the same: its speed here is wi
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import Any
 
 import llama_cpp as lib
 import numpy as np
-from checkpoint import to_gguf
+from checkpoint import adapter_to_gguf, to_gguf
 from serve import NotAvailable, serve, token_ids
 
 FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7, "Q4_0": 2, "Q4_K_M": 15}  # enum llama_ftype
@@ -40,6 +41,8 @@ class LlamaCpp:
         lib.llama_backend_init()
         self.depth = -1  # tokens in the single sequence's memory
         self.many: Any = None
+        self.adapters: Any = None
+        self.adapted = False  # the tokens in the single sequence's memory
 
     def about(self) -> dict[str, str]:
         details = lib.llama_print_system_info().decode()
@@ -71,6 +74,23 @@ class LlamaCpp:
         self.threads, self.flash = threads or default_threads(), FLASH[settings.get("flash", "auto")]
         self.one = self._context(context, 1)
         return {"seconds": time.perf_counter() - start, "threads": self.threads}
+
+    def adapt(self, folder: str, adapters: list[str], cache: str) -> dict[str, int]:
+        """The first one: its contexts have one adapter for all sequences."""
+        path = Path(cache) / "adapter.gguf"
+        if not path.exists():
+            part = adapter_to_gguf(Path(folder), Path(adapters[0]), path.with_suffix(".part"))
+            part.replace(path)
+        adapter = lib.llama_adapter_lora_init(self.model, str(path).encode())
+        if not adapter:
+            raise NotAvailable("llama.cpp cannot load the adapter")
+        self.adapters = (lib.llama_adapter_lora_p_ctypes * 1)(adapter)
+        return {"adapters": 1}
+
+    def _switch(self, context: Any, adapted: bool) -> None:
+        scales = (ctypes.c_float * 1)(1.0)
+        if lib.llama_set_adapters_lora(context, self.adapters, int(adapted), scales):
+            raise NotAvailable("llama.cpp refuses the adapter")
 
     def _context(self, tokens: int, sequences: int) -> Any:
         options = lib.llama_context_default_params()
@@ -105,7 +125,10 @@ class LlamaCpp:
         lib.llama_get_logits_ith(self.one, -1)
         return {"seconds": time.perf_counter() - start, "tokens": tokens}
 
-    def decode(self, depth: int, tokens: int) -> dict[str, float]:
+    def decode(self, depth: int, tokens: int, adapted: bool = False) -> dict[str, float]:
+        if self.adapted != adapted:
+            self._switch(self.one, adapted)
+            self.adapted, self.depth = adapted, -1
         if self.depth == depth:
             lib.llama_memory_seq_rm(lib.llama_get_memory(self.one), 0, depth, -1)
         else:
@@ -130,9 +153,12 @@ class LlamaCpp:
             at.append(time.perf_counter())
         return {"seconds": at[-1] - at[0], "tokens": tokens, "gaps": [b - a for a, b in pairwise(at)]}
 
-    def batch(self, lengths: list[int], tokens: int) -> dict[str, float]:
+    def batch(self, lengths: list[int], tokens: int, adapted: bool = False) -> dict[str, float]:
+        """adapted: all with the same adapter."""
         if self.many is None:
             self.many = self._context(SEQUENCES * SEQUENCE_CONTEXT, SEQUENCES)
+        if self.adapters is not None:
+            self._switch(self.many, adapted)
         context, n = self.many, len(lengths)
         lib.llama_memory_clear(lib.llama_get_memory(context), False)
         for sequence, length in enumerate(lengths):

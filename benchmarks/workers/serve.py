@@ -6,6 +6,7 @@ their engine, NumPy and their neighbours in this folder. Requests and answers:
     {"do": "prepare", "folder", "format", "cache", "threads"} -> {"path": ...}
     {"do": "load", "path", "format", "threads", "context", "settings"} -> {"seconds": ...}
     {"do": "about"}                                        -> {"version": ..., "details": ...}
+    {"do": "adapt", "folder", "adapters": folders, "cache"} -> {"adapters": ...}   how many it can have in one step
     {"do": "decode", "depth", "tokens"}                    -> {"seconds": ..., "tokens": ...}   written tokens
     {"do": "prompt", "tokens"}                             -> {"seconds": ..., "tokens": ...}   read tokens
     {"do": "batch", "lengths", "tokens"}                   -> {"seconds": ..., "tokens": ...}   written, all sequences
@@ -15,7 +16,7 @@ their engine, NumPy and their neighbours in this folder. Requests and answers:
     {"do": "turn", "work": a request, "at", "seconds"}     -> {"runs": [...], "gaps": [...]}   see take_turn
     {"do": "memory"}                                       -> {"peak": bytes}
 
-threads is 0 for as many as the engine takes by default.
+threads is 0 for as many as the engine takes by default. decode and batch also take "adapted": with what adapt loaded.
 """
 
 from __future__ import annotations

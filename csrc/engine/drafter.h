@@ -4,7 +4,8 @@
  *
  * A model that drafts has a session of its own, which follows the request's tokens: its positions from n_computed on
  * count as never written, so that what was not accepted is forgotten by not being counted. It is admitted with the
- * request; where there is no room for it, the request goes on without proposals. */
+ * request; where there is no room for it, or its model's own requests need it, the request goes on without
+ * proposals. */
 #ifndef FLM_DRAFTER_H
 #define FLM_DRAFTER_H
 

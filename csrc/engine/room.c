@@ -98,6 +98,13 @@ static size_t find_prefix(flm_session *session, size_t n) {
     return session->n_computed;
 }
 
+/* Sessions that draft for requests of other models give their promises up, and may be evicted: those texts go on without
+ * proposals. */
+static void end_drafting(const flm_engine *engine) {
+    for (flm_session *s = engine->sessions; s; s = s->after)
+        if (s->drafter) flm_session_release(s);
+}
+
 /* Not admitted any more, or after all. */
 static void leave(flm_session *session) {
     session->admitted = 0;
@@ -115,6 +122,7 @@ int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t 
     if (source) source->admitted++;
     const size_t missing =
         pool ? flm_page_table_missing(pool, &session->self, session->n_computed, wanted->end) + wanted->branches : 0;
+    if (!session->drafter && !can_have(engine, OWN, missing)) end_drafting(engine);
     if (!can_have(engine, OWN, missing) || (source && !flm_session_room_for(engine, source))) {
         leave(session);
         if (*hits) flm_session_forget(session, 0);

@@ -21,7 +21,7 @@ from fastlm.cli.options import (
     loading_options,
     model_options,
 )
-from fastlm.cli.outputs import bar
+from fastlm.cli.outputs import bar, record
 from fastlm.cli.parser import command
 from fastlm.errors import ParameterError
 
@@ -106,6 +106,7 @@ def register(commands: Any) -> None:
     bench.add_argument("--tokens", type=int, default=64, metavar="N", help="tokens to write after it (64)")
     bench.add_argument("--runs", type=int, default=5, metavar="N", help="that count, after one that does not (5)")
     draft_option(bench)
+    adapter_option(bench)
     bench.add_argument("--json", action="store_true", help="print the figures of all runs as JSON")
 
     convert = command(
@@ -191,12 +192,7 @@ def _generate(args: argparse.Namespace) -> None:
         prompt = _beginning(model) if text is None else text
         params = {**params_of(args), "draft": draft}
         if args.json:
-            from dataclasses import asdict
-
-            done = model.generate(prompt, **params)
-            found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
-            drafted = None if done.draft is None else done.draft._asdict()
-            streams.write_json({"prompt": prompt, **found, "draft": drafted})
+            streams.write_json({"prompt": prompt, **record(model.generate(prompt, **params))})
             return
         beams = model.engine.parameters(params).num_beams > 1  # they say nothing before the end
         chunks = [model.generate(prompt, **params)] if beams else model.stream(prompt, **params)  # before the text
@@ -245,6 +241,7 @@ def _bench(args: argparse.Namespace) -> None:
         tokens=args.tokens,
         runs=args.runs,
         draft=partial(draft_for, args),
+        adapter=adapter_of(args),
     )
     streams.write((json.dumps(found, indent=2) if args.json else summary(found)) + "\n")
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from fastlm.cli import streams
 from fastlm.errors import ParameterError
+from fastlm.results import Completion
 from fastlm.weights.paths import replacing
 
 BAR = 30  # characters of a full bar
@@ -32,6 +34,13 @@ def output_options(parser: argparse.ArgumentParser, vectors: bool = False) -> No
     where.add_argument("--json", action="store_true", help="print a line of JSON for each result")
     where.add_argument("--out", metavar="PATH", help=f"write {kinds}; default: to standard output")
     parser.set_defaults(suffixes=(".npy", ".jsonl") if vectors else (".jsonl",))
+
+
+def record(done: Completion) -> dict[str, Any]:
+    """A completion for JSON, without what it looked at."""
+    found = {name: value for name, value in asdict(done).items() if not name.endswith("attentions")}
+    drafted = None if done.draft is None else done.draft._asdict()
+    return {**found, "draft": drafted, "alternatives": [record(other) for other in done.alternatives]}
 
 
 def check_output(args: argparse.Namespace) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastlm.arguments import has_surrogate, shown
 from fastlm.cli import streams
+from fastlm.cli.outputs import record
 from fastlm.cli.screen import Printer
 from fastlm.errors import ContextLengthError, ParameterError, StateError
 from fastlm.model import Model
@@ -41,8 +42,7 @@ class Answer:
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
-        found = {name: value for name, value in asdict(self.done).items() if not name.endswith("attentions")}
-        return {"question": self.question, **found}
+        return {"question": self.question, **record(self.done)}
 
 
 @dataclass(slots=True)

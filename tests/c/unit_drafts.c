@@ -279,6 +279,33 @@ static void leaves(void) {
     }
 }
 
+/* ---- a draft whose own requests need its pages ---- */
+
+/* A text that nobody reads on keeps no page of the model that drafts for it from that model's own requests. */
+static void gives_way(void) {
+    enum { PAGES = 4, LENGTH = PAGES * FLM_PAGE - 20 };
+    int32_t tokens[CONTEXT], expected[CONTEXT];
+    uint32_t random = 4;
+    random_tokens(&random, tokens, 20);
+    memcpy(expected, tokens, sizeof expected);
+    cast a = new_cast(PAGES);
+    flm_session *s, *own;
+    flm_request *r;
+    flm_progress p;
+    const flm_sampling how = drafted(&a, 1, 3, LENGTH, 1);
+    truth(expected, 20, LENGTH, 1);
+    CHECK(flm_session_create(a.m, &s, NULL) == FLM_OK && flm_session_create(a.twin, &own, NULL) == FLM_OK);
+    CHECK(flm_request_create(s, tokens, 20, &how, &r, NULL) == FLM_OK);
+    while (flm_request_wait(r, 0, NULL, &p, NULL) == FLM_OK && p.draft_proposed == 0) {}
+    generate_and_check(own, tokens, 20, LENGTH, 1, 0);
+    CHECK(flm_request_wait(r, 1, NULL, &p, NULL) == FLM_OK && p.finish == FLM_FINISH_LENGTH);
+    CHECK(p.draft_proposed > 0 && same(p.tokens, expected + 20, LENGTH));
+    flm_request_destroy(r);
+    flm_session_destroy(s);
+    flm_session_destroy(own);
+    free_cast(a);
+}
+
 /* ---- errors ---- */
 
 static void check_refused(flm_session *s, const flm_sampling *how, flm_status expected, const char *word) {
@@ -359,7 +386,7 @@ int main(int argc, char **argv) {
     static const check_case cases[] = {
         {"lookup", lookup},           {"pace", pace},     {"texts", texts},
         {"together", together},       {"leaves", leaves}, {"refused", refused},
-        {"allocations", allocations},
+        {"allocations", allocations}, {"gives_way", gives_way},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
 }
