@@ -69,20 +69,21 @@ def first_layers(folder: Path, target: Path, shape: Shape) -> Path:
 
 
 def turn(
-    model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: Any
+    model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: Any, temperature: float = 0.0
 ) -> tuple[float, list[fastlm.Completion]]:
     """Tokens per second of all texts, after their first tokens."""
-    done = model.batch(prompts, max_tokens=tokens, temperature=0, ignore_eos=True, draft=draft)
+    how = {"temperature": temperature, "seed": 1, "ignore_eos": True}
+    done = model.batch(prompts, max_tokens=tokens, draft=draft, **how)
     return len(prompts) * (tokens - 1) / max(d.timings.decode_seconds for d in done), done
 
 
-def compare(model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: Any, runs: int) -> Json:
+def compare(model: fastlm.Model, prompts: list[list[int]], draft: Any, args: argparse.Namespace) -> Json:
     """Without and with the draft, in turns; the first ones warm up. Texts are the same, or this is an error."""
     rates: dict[str, list[float]] = {"without": [], "with": []}
     accepted = proposed = 0
-    for _ in range(runs + 1):
-        plain, expected = turn(model, prompts, tokens, None)
-        drafted, found = turn(model, prompts, tokens, draft)
+    for _ in range(args.runs + 1):
+        plain, expected = turn(model, prompts, args.tokens, None, args.temperature)
+        drafted, found = turn(model, prompts, args.tokens, draft, args.temperature)
         rates["without"].append(plain)
         rates["with"].append(drafted)
         if [d.token_ids for d in found] != [d.token_ids for d in expected]:
@@ -97,6 +98,11 @@ def compare(model: fastlm.Model, prompts: list[list[int]], tokens: int, draft: A
 def weights(shape: Shape) -> int:
     """That a token reads."""
     return sum(math.prod(size) for name, size in shape.tensors() if shape.tied or name != "model.embed_tokens.weight")
+
+
+def parameters(folder: Path) -> int:
+    """Of a checkpoint; of one whose head is tied to its embedding, what a token reads."""
+    return sum(math.prod(entry["shape"]) for entry in Folder(folder).header.values() if "shape" in entry)
 
 
 def draft_shape(shape: Shape, share: float) -> Shape:
@@ -117,10 +123,9 @@ def beginnings(texts: Path, student: Path, sequences: int, length: int) -> list[
 
 def trained(args: argparse.Namespace, shape: Shape) -> None:
     """The table's rows of a teacher, its student, a draft that is always wrong, and lookups."""
-    sizes = [sum(math.prod(e["shape"]) for e in Folder(f).header.values() if "shape" in e)
-             for f in (args.student, args.teacher)]  # fmt: skip
-    small = draft_shape(shape, sizes[0] / sizes[1])
-    print(f"student: 1 / {sizes[1] / sizes[0]:.1f}; draft, 1 / {weights(shape) / weights(small):.1f}: {small}")
+    share = parameters(args.student) / parameters(args.teacher)
+    small = draft_shape(shape, share)
+    print(f"student: 1 / {1 / share:.1f} of it; draft, 1 / {weights(shape) / weights(small):.1f}: {small}")
     cache, options = args.cache, {"dtype": FORMATS[args.bits], "context": 2048}
     target = write_padded(cache / f"{args.shape}-teacher", args.teacher, shape)
     own = write_padded(cache / f"{args.shape}-student", args.student, small)
@@ -132,9 +137,7 @@ def trained(args: argparse.Namespace, shape: Shape) -> None:
         for sequences in args.sequences:
             prompts = beginnings(args.texts, args.student, sequences, args.prompt)
             for which in args.drafts or drafts:
-                print(
-                    line(which, sequences, compare(model, prompts, args.tokens, drafts[which], args.runs)), flush=True
-                )
+                print(line(which, sequences, compare(model, prompts, drafts[which], args)), flush=True)
 
 
 def line(name: str, sequences: int, found: Json) -> str:
@@ -159,13 +162,14 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=1000, help="tokens of the prompts that are copied")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--temperature", type=float, default=0.0, help="texts that are drawn repeat nothing (0)")
     parser.add_argument("--share", type=float, default=0.1, help="of the honest target's later layers")
     parser.add_argument("--cache", type=Path, default=Path(".benchmarks"))
     parser.add_argument("--out", type=Path, help="a JSON file for the figures of all runs")
     parser.add_argument("--teacher", type=Path, help="a trained Llama, to be measured in the shape's clothes")
     parser.add_argument("--student", type=Path, help="one that was distilled from it")
     parser.add_argument("--texts", type=Path, help="that held documents out")
-    parser.add_argument("--drafts", nargs="+", help="of a teacher: distilled, wrong, lookup (all)")
+    parser.add_argument("--drafts", nargs="+", help="only these (all)")
     args = parser.parse_args()
     shape, found = SHAPES[args.shape], {}
     print("| draft | sequences | tokens/s without | with | ratio | accepted |\n|---|---|---|---|---|---|")
@@ -188,11 +192,13 @@ def main() -> None:
                     "lookup": fastlm.Lookup(),
                 }
             for which, draft in drafts.items():
+                if args.drafts and which not in args.drafts:
+                    continue
                 for sequences in args.sequences:
                     prompts = prompts_of(shape, sequences, 16)
                     if name == "copy":
                         prompts = [done.token_ids for done in turn(model, prompts, args.prompt, None)[1]]
-                    result = compare(model, prompts, args.tokens, draft, args.runs)
+                    result = compare(model, prompts, draft, args)
                     found[f"{which} {sequences}"] = result
                     print(line(which, sequences, result), flush=True)
     if args.out:

@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -69,16 +69,18 @@ def bench(
         facts = describe(model)
         weights = weights_per_token(model)
         read = partial(read_bandwidth, weights or facts["memory"]["weight_bytes"], facts["threads"])
-        ways = [None if drafts is None else {"draft": drafts}, None if adapter is None else {"adapter": adapter}]
+        ways: dict[str, dict[str, Any]] = {"decode": {}}
+        ways |= {} if drafts is None else {"drafted": {"draft": drafts}}
+        ways |= {} if adapter is None else {"adapted": {"adapter": adapter}}
         _runs(model, length, tokens, ways, seed=0)
         peak = peak_bytes()  # before the measuring of reads adds to it
         read()
-        done = [(*_runs(model, length, tokens, ways, seed=run), read()) for run in range(1, runs + 1)]
+        done = [(_runs(model, length, tokens, ways, seed=run), read()) for run in range(1, runs + 1)]
         while (after := sample()).wall - before.wall < LEAST_SECONDS:
             read()
     others = between(before, after)
-    timed = [run for run, *_ in done]
-    drafted, adapted = ([run for run in each if run is not None] for each in list(zip(*done, strict=True))[1:3])
+    timed = [found["decode"] for found, _ in done]
+    drafted = [found["drafted"].draft for found, _ in done] if "drafted" in ways else []
     return {
         **{name: facts[name] for name in ("model_type", "parameters", "dtype", "kv_dtype", "threads", "isa")},
         "prompt_tokens": length,
@@ -89,15 +91,10 @@ def bench(
         "peak_bytes": peak,
         "rates": {
             "prompt": [run.prompt_tokens / run.timings.prompt_seconds for run in timed],
-            "decode": [tokens / run.timings.decode_seconds for run in timed],
-            **{
-                name: [tokens / run.timings.decode_seconds for run in found]
-                for name, found in (("drafted", drafted), ("adapted", adapted))
-                if found
-            },
-            "read": [rate for *_, rate in done],
+            **{way: [tokens / found[way].timings.decode_seconds for found, _ in done] for way in ways},
+            "read": [rate for _, rate in done],
         },
-        "draft": _sum(run.draft for run in drafted if run.draft is not None) if drafted else None,
+        "draft": _sum(each for each in drafted if each is not None) if drafted else None,
         "cpu_seconds_per_token": {
             "prompt": _known(run.timings.prompt_cpu_seconds / run.prompt_tokens for run in timed),
             "decode": _known((run.timings.cpu_seconds - run.timings.prompt_cpu_seconds) / tokens for run in timed),
@@ -132,11 +129,11 @@ class _Run(NamedTuple):
 
 
 def _runs(
-    model: Model, length: int, tokens: int, ways: Sequence[Mapping[str, Any] | None], *, seed: int
-) -> tuple[_Run | None, ...]:
+    model: Model, length: int, tokens: int, ways: Mapping[str, Mapping[str, Any]], *, seed: int
+) -> dict[str, _Run]:
     """Read a prompt and write so many tokens after the first one; another seed makes a prompt that no cache knows.
 
-    As the model is, and in each of the ways, if there is one.
+    Once for each of the ways, which are parameters of the call.
     """
     ids = [(7 * i + 5 * seed) % model.vocab for i in range(length)]
 
@@ -144,7 +141,7 @@ def _runs(
         done = model.generate(ids, max_tokens=tokens + 1, temperature=0, ignore_eos=True, **way)
         return _Run(length - done.usage.cached_tokens, done.timings, done.draft)
 
-    return run({}), *(None if way is None else run(way) for way in ways)
+    return {name: run(way) for name, way in ways.items()}
 
 
 def step_tensors(model: Model) -> list[Any] | None:

@@ -1,5 +1,5 @@
 /* Threads that do everything at once: create, wait for, cancel and destroy requests, fork and rewind sessions, run
- * forward and encode, open models with verify, on two contexts with three models each. Whatever the others do, greedy
+ * forward and encode, open models with verify, run with adapters of their own, on two contexts with three models each. Whatever the others do, greedy
  * results must be those of a single thread.
  *
  * usage: hammer THREADS OPERATIONS SEED A.flm B.flm C.flm
@@ -29,7 +29,7 @@ typedef struct subject {
     flm_model_info info;
     size_t length[N_PROMPTS]; /* of the prompts: cut to the context */
     int32_t prompt[N_PROMPTS][LONGEST];
-    int32_t expected[N_PROMPTS][WRITTEN];
+    int32_t expected[N_PROMPTS][WRITTEN], adapted[N_PROMPTS][WRITTEN]; /* adapted: with new_adapter's */
 } subject;
 
 typedef struct place {
@@ -74,6 +74,7 @@ typedef struct setting {
     const subject *subject;
     flm_model *model;
     size_t prompt;
+    int adapts;
 } setting;
 
 /* Whether the call worked; a lack of memory is no fault where there is little. */
@@ -94,11 +95,34 @@ static flm_model *open_model(flm_context *context, const char *path, uint64_t kv
     return model;
 }
 
+/* Of the model's first queries; the same each time. */
+static flm_adapter *new_adapter(const setting *s) {
+    flm_tensor t;
+    flm_adapter *adapter = NULL;
+    flm_error error;
+    size_t i = 0;
+    do CHECK(flm_model_tensor(s->model, i++, &t, &error) == FLM_OK);
+    while (!t.is_matrix || !strstr(t.name, ".0.0.q"));
+    float *numbers = malloc((t.rows + t.cols) * sizeof *numbers);
+    CHECK(numbers);
+    for (size_t k = 0; k < t.rows + t.cols; k++) numbers[k] = (float)(k * 7919 % 1009) / 1009.0f - 0.5f;
+    const flm_adapter_change change = {.site = t.name, .rank = 1, .scale = 4, .a = numbers, .b = numbers + t.cols};
+    CHECK(flm_adapter_create(s->model, &change, 1, &adapter, &error) == FLM_OK);
+    free(numbers);
+    return adapter;
+}
+
+/* With an adapter, if the setting has one, which is unloaded at once: the session keeps it. */
 static flm_session *new_session(const setting *s) {
     int32_t source[SOURCE];
     flm_session *session = NULL;
     flm_error error;
     CHECK(flm_session_create(s->model, &session, &error) == FLM_OK);
+    if (s->adapts) {
+        flm_adapter *adapter = new_adapter(s);
+        CHECK(flm_session_set_adapter(session, adapter, &error) == FLM_OK);
+        flm_adapter_destroy(adapter);
+    }
     if (s->subject->info.kind != FLM_KIND_ENCODER_DECODER) return session;
     for (int i = 0; i < SOURCE; i++) source[i] = 2 + i;
     if (worked(s, flm_session_encode(session, source, SOURCE, NULL, NULL, &error), &error)) return session;
@@ -122,12 +146,13 @@ static flm_request *prompted(const setting *s, flm_session *session, uint32_t mo
 
 /* Whether the request ended as it should, having written what a single thread writes after `skipped` tokens of it. */
 static int wait_for(const setting *s, flm_request *request, int wait_all, size_t skipped, flm_finish finish) {
+    const int32_t *expected = (s->adapts ? s->subject->adapted : s->subject->expected)[s->prompt] + skipped;
     flm_progress progress = {.finish = FLM_FINISH_NONE};
     flm_error error;
     do {
         if (!worked(s, flm_request_wait(request, wait_all, NULL, &progress, &error), &error)) return 0;
         size_t n = progress.n_tokens < WRITTEN - skipped ? progress.n_tokens : WRITTEN - skipped;
-        CHECK(memcmp(progress.tokens, s->subject->expected[s->prompt] + skipped, n * sizeof(int32_t)) == 0);
+        CHECK(memcmp(progress.tokens, expected, n * sizeof(int32_t)) == 0);
     } while (progress.finish == FLM_FINISH_NONE);
     CHECK(progress.finish == finish || progress.finish == FLM_FINISH_LENGTH);
     return 1;
@@ -145,6 +170,12 @@ static void generate(worker *w, const setting *s) {
     }
     flm_request_destroy(request);
     flm_session_destroy(session);
+}
+
+static void generate_adapted(worker *w, const setting *s) {
+    setting other = *s;
+    other.adapts = 1;
+    generate(w, &other);
 }
 
 static int ask_some_times(void *user) { return --*(int *)user <= 0; }
@@ -305,11 +336,17 @@ static const struct operation {
     unsigned weight;
     void (*run)(worker *w, const setting *s);
 } operations[] = {
-    {"generate", 6, generate},         {"cancel by poll", 4, cancel_by_poll},
-    {"be cancelled", 4, be_cancelled}, {"cancel", 8, cancel_another},
-    {"abandon", 3, abandon},           {"destroy in poll", 2, destroy_in_poll},
-    {"fork", 4, fork_and_rewind},      {"forward", 6, forward},
-    {"open", 1, open_and_verify},      {"look", 2, look},
+    {"generate", 6, generate},
+    {"adapted", 4, generate_adapted},
+    {"cancel by poll", 4, cancel_by_poll},
+    {"be cancelled", 4, be_cancelled},
+    {"cancel", 8, cancel_another},
+    {"abandon", 3, abandon},
+    {"destroy in poll", 2, destroy_in_poll},
+    {"fork", 4, fork_and_rewind},
+    {"forward", 6, forward},
+    {"open", 1, open_and_verify},
+    {"look", 2, look},
 };
 enum { N_OPERATIONS = sizeof operations / sizeof *operations };
 
@@ -318,7 +355,7 @@ static void *work(void *argument) {
     while (atomic_fetch_sub(&operations_left, 1) > 0) {
         place *p = &places[below(w, N_CONTEXTS)];
         size_t model = below(w, N_MODELS), kind = 0, pick = 0;
-        const setting s = {p, &subjects[model], p->model[model], below(w, N_PROMPTS)};
+        const setting s = {p, &subjects[model], p->model[model], below(w, N_PROMPTS), 0};
         for (size_t i = 0; i < N_OPERATIONS; i++) pick += operations[i].weight;
         for (pick = below(w, pick); pick >= operations[kind].weight; kind++) pick -= operations[kind].weight;
         operations[kind].run(w, &s);
@@ -334,25 +371,30 @@ static void write_alone(subject *subject, uint64_t *random) {
     const flm_context_options options = {.size_bytes = sizeof options, .threads = 1};
     place alone = {0};
     int32_t common[LONGEST];
+    size_t n_changed = 0;
     CHECK(flm_context_create(&options, &alone.context, NULL) == FLM_OK);
     flm_model *model = open_model(alone.context, subject->path, 0, 0);
     flm_model_info_get(model, &subject->info);
     CHECK(subject->info.kind != FLM_KIND_ENCODER && subject->info.context > 3 * WRITTEN);
     for (int i = 0; i < LONGEST; i++) common[i] = (int32_t)(2 + draw(random) % (subject->info.vocab - 2));
     for (size_t p = 0; p < N_PROMPTS; p++) {
-        const setting s = {&alone, subject, model, p};
         const size_t room = subject->info.context - 2 * WRITTEN, n = prompt_lengths[p];
         flm_progress progress;
         subject->length[p] = n < room ? n : room;
         memcpy(subject->prompt[p], common, sizeof common); /* they begin alike and end in a token of their own */
         subject->prompt[p][subject->length[p] - 1] = (int32_t)(2 + p);
-        flm_session *session = new_session(&s);
-        flm_request *request = prompted(&s, session, WRITTEN);
-        CHECK(flm_request_wait(request, 1, NULL, &progress, NULL) == FLM_OK && progress.n_tokens == WRITTEN);
-        memcpy(subject->expected[p], progress.tokens, sizeof subject->expected[p]);
-        flm_request_destroy(request);
-        flm_session_destroy(session);
+        for (int adapts = 0; adapts < 2; adapts++) {
+            const setting s = {&alone, subject, model, p, adapts};
+            flm_session *session = new_session(&s);
+            flm_request *request = prompted(&s, session, WRITTEN);
+            CHECK(flm_request_wait(request, 1, NULL, &progress, NULL) == FLM_OK && progress.n_tokens == WRITTEN);
+            memcpy((adapts ? subject->adapted : subject->expected)[p], progress.tokens, sizeof subject->expected[p]);
+            flm_request_destroy(request);
+            flm_session_destroy(session);
+        }
+        n_changed += memcmp(subject->adapted[p], subject->expected[p], sizeof subject->expected[p]) != 0;
     }
+    CHECK(n_changed > 0);
     flm_model_destroy(model);
     flm_context_destroy(alone.context);
 }
@@ -363,7 +405,7 @@ static void write_again(const place *p) {
     for (size_t m = 0; m < N_MODELS; m++)
         for (size_t prompt = 0; prompt < N_PROMPTS; prompt++) {
             place plenty = {p->context, {0}, 0}; /* an error is a fault now */
-            generate(&w, &(setting){&plenty, &subjects[m], p->model[m], prompt});
+            generate(&w, &(setting){&plenty, &subjects[m], p->model[m], prompt, 0});
         }
 }
 
