@@ -98,8 +98,8 @@ static size_t find_prefix(flm_session *session, size_t n) {
     return session->n_computed;
 }
 
-/* Sessions that draft for requests of other models give their promises up, and may be evicted: those texts go on without
- * proposals. */
+/* Sessions that draft for requests of other models give their promises up, and may be evicted: those texts go on
+ * without proposals. */
 static void end_drafting(const flm_engine *engine) {
     for (flm_session *s = engine->sessions; s; s = s->after)
         if (s->drafter) flm_session_release(s);

@@ -66,9 +66,10 @@ typedef struct flm_admission {
 } flm_admission;
 
 /* Promise the session the pages that it needs, those of its prefix that the index has among them, and have its source
- * take its own, if need be at the cost of sessions that draft for other models' requests, which end their admission, and
- * of sessions that are not admitted, least recently used first: those compute theirs again when they go on. 1: done, and *hits positions came from the index. 0: there is no room now; the
- * session's tokens are as before, and nothing of its own is taken or evicted. */
+ * take its own, if need be at the cost of sessions that draft for other models' requests, which end their admission,
+ * and of sessions that are not admitted, least recently used first: those compute theirs again when they go on. 1:
+ * done, and *hits positions came from the index. 0: there is no room now; the session's tokens are as before, and
+ * nothing of its own is taken or evicted. */
 int flm_session_admit(flm_session *session, const flm_admission *wanted, size_t *hits);
 /* The end of an admission: give back what was promised but not taken. Nothing if it was not admitted. */
 void flm_session_release(flm_session *session);

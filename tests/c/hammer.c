@@ -1,6 +1,6 @@
 /* Threads that do everything at once: create, wait for, cancel and destroy requests, fork and rewind sessions, run
- * forward and encode, open models with verify, run with adapters of their own, on two contexts with three models each. Whatever the others do, greedy
- * results must be those of a single thread.
+ * forward and encode, open models with verify, run with adapters of their own, on two contexts with three models each.
+ * Whatever the others do, greedy results must be those of a single thread.
  *
  * usage: hammer THREADS OPERATIONS SEED A.flm B.flm C.flm
  * Models: decoders and encoder-decoders without end tokens that matter (they are ignored). The models of the second

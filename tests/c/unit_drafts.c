@@ -296,7 +296,8 @@ static void gives_way(void) {
     truth(expected, 20, LENGTH, 1);
     CHECK(flm_session_create(a.m, &s, NULL) == FLM_OK && flm_session_create(a.twin, &own, NULL) == FLM_OK);
     CHECK(flm_request_create(s, tokens, 20, &how, &r, NULL) == FLM_OK);
-    while (flm_request_wait(r, 0, NULL, &p, NULL) == FLM_OK && p.draft_proposed == 0) {}
+    while (flm_request_wait(r, 0, NULL, &p, NULL) == FLM_OK && p.draft_proposed == 0) {
+    }
     generate_and_check(own, tokens, 20, LENGTH, 1, 0);
     CHECK(flm_request_wait(r, 1, NULL, &p, NULL) == FLM_OK && p.finish == FLM_FINISH_LENGTH);
     CHECK(p.draft_proposed > 0 && same(p.tokens, expected + 20, LENGTH));
@@ -384,8 +385,8 @@ static void allocations(void) {
 
 int main(int argc, char **argv) {
     static const check_case cases[] = {
-        {"lookup", lookup},           {"pace", pace},     {"texts", texts},
-        {"together", together},       {"leaves", leaves}, {"refused", refused},
+        {"lookup", lookup},           {"pace", pace},           {"texts", texts},
+        {"together", together},       {"leaves", leaves},       {"refused", refused},
         {"allocations", allocations}, {"gives_way", gives_way},
     };
     return check_main(argc, argv, cases, sizeof cases / sizeof *cases);
