@@ -207,8 +207,8 @@ def _ways(found: dict[str, Any]) -> list[str]:
             times = statistics.median(rates) / statistics.median(found["rates"]["decode"])
             spread = f"({min(rates):,.1f} - {max(rates):,.1f})"
             lines.append(f"  {name:<26}{statistics.median(rates):>10,.1f} tokens/s   {spread}   {times:.2f} times")
-    if found["draft"] is not None:
-        lines[0] += f", {found['draft']['accepted']} of {found['draft']['proposed']} proposals accepted"
+    if drafted := found.get("draft"):
+        lines[0] += f", {drafted['accepted']} of {drafted['proposed']} proposals accepted"
     return lines
 
 
