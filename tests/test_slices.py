@@ -140,13 +140,3 @@ def test_a_decoder_with_a_memory() -> None:
         found.append(run(model, work, 101))
     for alone, sliced in zip(*found, strict=True):
         assert np.array_equal(alone, sliced)
-
-
-def test_who_reads_later_tokens_gets_fewer() -> None:
-    """They see more keys. Where all threads share each product, all do the same number of tiles."""
-    spec = plain_spec(256, layers=3)
-    context, model = build(spec, threads=2, isa="scalar", prefix=False)
-    ids = np.arange(512, dtype=np.int32)
-    run(model, [(model.session(), ids, 0)], spec.vocab)
-    first, second = context.counters()["tiles"]
-    assert 1.02 < first / second < 1.5

@@ -83,6 +83,18 @@ static void test_cuts(unsigned rows, uint32_t n_items, uint32_t start, uint32_t 
     CHECK(next == step.n_tokens);
 }
 
+/* Who has later tokens gets fewer, since they see more keys: half of the work is that of the first 193, and a chunk of
+ * positions ends before them. */
+static void test_work(void) {
+    flm_row_item items[1];
+    flm_step step = step_of(items, 1, 0);
+    const flm_run whole = run_of(&step);
+    flm_slices slices;
+    plan.input_rows = 1;
+    flm_slices_cut(&slices, &whole, 2);
+    CHECK(slices.of[0].end == 192 && slices.of[0].lag == 0 && slices.of[1].lag == 0);
+}
+
 /* Stages done of each slice. Plain memory: races are for the thread sanitizer to see. */
 typedef struct dealt {
     flm_run *whole;
@@ -138,6 +150,7 @@ int main(void) {
             for (uint32_t n_items = 1; n_items <= ITEMS; n_items += 2)
                 for (uint32_t output = 0; output <= TOKENS; output += 43)
                     test_cuts(rows, n_items, output % 2 ? 0 : output, n, output);
+    test_work();
     for (unsigned n_threads = 2; n_threads <= MOST_THREADS; n_threads++)
         for (uint32_t n = 1; n <= FLM_SLICES_EACH * n_threads; n += 3)
             for (uint32_t start = 0; start < 2; start++) test_dealing(n_threads, n, start);
