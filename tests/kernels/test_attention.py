@@ -399,6 +399,21 @@ def test_stored_keys_and_values(kernels: Kernels, guarded: Guarded, kv_dtype: in
                 assert np.array_equal(code, coded(x)[0]) and same_bits(scale, coded(x)[1])
 
 
+@pytest.mark.parametrize("kv_dtype", KV_DTYPES)
+def test_one_row_stored_at_several_positions(kernels: Kernels, guarded: Guarded, kv_dtype: int) -> None:
+    """Rows that are 0 floats apart, as the zeros behind the last position are: the bytes of one call for each."""
+    rng = np.random.default_rng(4)
+    for head_dim in (1, 8, 16, 33, 64):
+        row = guarded.copy(rng.standard_normal(head_dim).astype(np.float32), np.float32)
+        empty = np.zeros(area_bytes(kv_dtype, head_dim), np.uint8)
+        found = [[guarded.copy(empty, np.uint8) for _ in "kv"] for _ in range(2)]
+        once, each = ([address(area) for area in areas] for areas in found)
+        kernels.kv_store(*once, kv_dtype, 17, 47, address(row), address(row), 0, head_dim)
+        for p in range(17, 64):
+            kernels.kv_store(*each, kv_dtype, p, 1, address(row), address(row), 0, head_dim)
+        assert all(np.array_equal(a, b) and a.any() for a, b in zip(*found, strict=True))
+
+
 def test_int8_of_zeros_and_of_what_is_not_finite(kernels: Kernels, guarded: Guarded) -> None:
     """Zeros have scale 0; a number that is not finite shows in the scale, whatever the codes are."""
     area = area_bytes(I8, 8)
