@@ -1,13 +1,11 @@
 #include "branches.h"
 
+#include <math.h>
 #include <string.h>
 
-#include "../base/invariant.h"
 #include "../base/memory.h"
 #include "../base/status.h"
 #include "../model/model.h"
-
-#define NO_SLOT UINT32_MAX
 
 static size_t pages_for(size_t positions) { return (positions + FLM_PAGE - 1) / FLM_PAGE; }
 
@@ -19,10 +17,10 @@ size_t flm_branches_pages(size_t n, size_t prompt, size_t positions) {
 static int allocate(flm_branches *b, uint32_t n, size_t positions) {
     b->pages = flm_alloc_array(n, sizeof *b->pages);
     b->slots = flm_alloc_array(n, sizeof *b->slots);
-    b->next_slots = flm_alloc_array(n, sizeof *b->next_slots);
-    b->taken = flm_alloc_array(n, sizeof *b->taken);
+    b->slot_of = flm_alloc_array(n, sizeof *b->slot_of);
+    b->slot_was = flm_alloc_array(n, sizeof *b->slot_was);
     b->texts = flm_alloc_array(n, sizeof *b->texts);
-    int ok = b->pages && b->slots && b->next_slots && b->taken && b->texts;
+    int ok = b->pages && b->slots && b->slot_of && b->slot_was && b->texts;
     for (uint32_t i = 0; ok && i < n; i++) ok = flm_page_table_grow(&b->pages[i], pages_for(positions));
     return ok;
 }
@@ -60,8 +58,8 @@ void flm_branches_free(flm_branches *b) {
     flm_beams_free(&b->search);
     flm_free(b->pages);
     flm_free(b->slots);
-    flm_free(b->next_slots);
-    flm_free(b->taken);
+    flm_free(b->slot_of);
+    flm_free(b->slot_was);
     flm_free(b->texts);
     flm_free(b);
 }
@@ -73,7 +71,8 @@ int flm_branches_run(const flm_branches *b) { return b && b->search.n_written > 
 /* The page with its position becomes the branch's own. */
 static flm_status add_branch(flm_engine *e, flm_step *step, flm_branches *b, uint32_t place, flm_error *error) {
     flm_session *s = b->session;
-    flm_page_table *table = &b->pages[b->slots[place]];
+    const flm_branch *slot = &b->slots[b->slot_of[place]];
+    flm_page_table *table = &b->pages[b->slot_of[place]];
     const size_t position = b->search.n_prompt + b->search.n_written - 1;
     if (e->decoder_pool) {
         const flm_status status = flm_session_take(s, table, position, position + 1, error);
@@ -88,7 +87,10 @@ static flm_status add_branch(flm_engine *e, flm_step *step, flm_branches *b, uin
                                                .n_keys = (uint32_t)position + 1,
                                                .long_rope = s->long_rope,
                                                .adapter = s->adapter,
-                                               .rows = FLM_ROWS_LAST};
+                                               .fork = slot->fork,
+                                               .fork_from = slot->fork_from,
+                                               .rows = FLM_ROWS_LAST,
+                                               .searches = 1};
     return FLM_OK;
 }
 
@@ -107,20 +109,27 @@ flm_status flm_branches_add(flm_engine *e, flm_step *step, flm_branches *b, flm_
 
 static int ends_text(const void *sampler, int32_t token) { return flm_sampler_ends(sampler, token); }
 
-/* Log probabilities take the place of the logits, where they are edited. */
-static void consider(flm_branches *b, uint32_t place, float *logits) {
+/* No score is above the largest of its block; edits may have raised some. */
+static void bound_blocks(const flm_sampler *s, const float *scores, float *largest) {
+    for (size_t i = 0; i < s->vocab; i += FLM_LOGIT_BLOCK) {
+        const size_t n = s->vocab - i < FLM_LOGIT_BLOCK ? s->vocab - i : FLM_LOGIT_BLOCK;
+        float *bound = &largest[i / FLM_LOGIT_BLOCK];
+        if (!s->kernels->finite_largest(scores + i, n, bound)) *bound = INFINITY;
+    }
+}
+
+/* The logits are edited where they are. */
+static void consider(flm_branches *b, uint32_t place, float *logits, flm_logit_blocks blocks) {
     flm_beams *search = &b->search;
     flm_sampler *s = b->sampler;
-    float shift = s->kernels->log_sum_exp(logits, s->vocab);
+    const float shift = s->kernels->log_of_parts(blocks.largest, blocks.sums, flm_n_logit_blocks(s->vocab));
     if (s->edits) {
         const int32_t *tokens = flm_beams_tokens(search, place);
         const size_t n_tokens = search->n_prompt + search->n_written;
-        for (uint32_t i = 0; i < s->vocab; i++) logits[i] -= shift;
-        shift = 0.0f;
         flm_sampler_replay(s, tokens, n_tokens, search->n_prompt);
-        flm_sampler_edit(s, logits, tokens, n_tokens);
+        if (flm_sampler_edit(s, logits, shift, tokens, n_tokens)) bound_blocks(s, logits, blocks.largest);
     }
-    flm_beams_consider(search, s->kernels, place, logits, shift, s->vocab);
+    flm_beams_consider(search, place, logits, blocks.largest, shift, s->vocab);
 }
 
 flm_status flm_branches_choose(flm_branches *b, const flm_step *step, uint32_t row, flm_finish *finish,
@@ -131,7 +140,7 @@ flm_status flm_branches_choose(flm_branches *b, const flm_step *step, uint32_t r
         if (!step->row_max[row].finite)
             return flm_fail(error, FLM_ERR_NUMERIC, "the model's logits after %zu tokens are NaN or infinite",
                             n_tokens);
-        consider(b, i, step->logits + row * step->logits_stride);
+        consider(b, i, step->logits + row * step->logits_stride, step->logit_blocks[row]);
     }
     if (!flm_beams_advance(search, ends_text, b->sampler)) return FLM_OK;
     if (search->n_ended == 0)
@@ -142,13 +151,22 @@ flm_status flm_branches_choose(flm_branches *b, const flm_step *step, uint32_t r
 
 /* ---- pages ---- */
 
-/* A slot's table comes to be that of a text with `filled` positions. */
-static void copy_branch(const flm_model *model, flm_page_table *to, const flm_page_table *from, size_t filled) {
-    flm_kv_pool *pool = model->engine->decoder_pool;
-    const uint32_t full = (uint32_t)(filled / FLM_PAGE), rest = (uint32_t)(filled % FLM_PAGE);
-    const int has_last = to->n_pages > full;
-    const uint32_t shared = full + (rest > 0 && !has_last);
-    for (uint32_t i = 0; i < shared; i++) {
+/* Positions of the last page, which has `rest` behind `full` other pages, that a slot has in common with another one:
+ * those of the same tokens. */
+static uint32_t in_common(const flm_branches *b, uint32_t slot, uint32_t other, uint32_t full, uint32_t rest) {
+    const flm_page_table *table = &b->pages[slot];
+    if (b->slots[slot].place == FLM_NO_SLOT || table->n_pages <= full) return 0;
+    if (full && memcmp(table->pages, b->pages[other].pages, full * sizeof *table->pages)) return 0;
+    const int32_t *x = flm_beams_tokens_before(&b->search, b->slots[slot].place) + (size_t)full * FLM_PAGE;
+    const int32_t *y = flm_beams_tokens_before(&b->search, b->slots[other].place) + (size_t)full * FLM_PAGE;
+    uint32_t n = 0;
+    while (n < rest && x[n] == y[n]) n++;
+    return n;
+}
+
+/* A table comes to have the first n pages of another one. */
+static void share_pages(flm_kv_pool *pool, flm_page_table *to, const flm_page_table *from, uint32_t n) {
+    for (uint32_t i = 0; i < n; i++) {
         flm_kv_hold(pool, flm_kv_index(pool, from->pages[i]));
         if (i < to->n_pages)
             flm_kv_drop(pool, flm_kv_index(pool, to->pages[i]));
@@ -156,38 +174,46 @@ static void copy_branch(const flm_model *model, flm_page_table *to, const flm_pa
             to->n_pages++;
         to->pages[i] = from->pages[i];
     }
-    if (!has_last || rest == 0) return;
-    FLM_INVARIANT(pool->pages[flm_kv_index(pool, to->pages[full])].users == 1);
-    flm_step_copy(model, to->pages[full], from->pages[full], rest);
 }
 
-static uint32_t free_slot(const flm_branches *b) {
-    uint32_t slot = 0;
-    while (b->taken[slot]) slot++;
-    return slot;
+/* A text that goes on from that of a slot gets a free one; FLM_NO_SLOT: it leaves the session. */
+static uint32_t deal_slot(flm_branches *b, uint32_t parent) {
+    flm_kv_pool *pool = b->session->model->engine->decoder_pool;
+    const size_t filled = b->search.n_prompt + b->search.n_written - 1;
+    const uint32_t full = (uint32_t)(filled / FLM_PAGE), rest = (uint32_t)(filled % FLM_PAGE);
+    uint32_t best = FLM_NO_SLOT, most = 0;
+    for (uint32_t i = 0; i < b->search.n; i++) {
+        if (b->slots[i].taken) continue;
+        const uint32_t common = parent != FLM_NO_SLOT && pool ? in_common(b, i, parent, full, rest) : 0;
+        if (best == FLM_NO_SLOT || common > most) best = i, most = common;
+    }
+    b->slots[best].taken = 1;
+    if (!pool) return best;
+    const flm_page_table *from = parent == FLM_NO_SLOT ? &b->session->self : &b->pages[parent];
+    share_pages(pool, &b->pages[best], from, full);
+    b->slots[best].fork = most < rest ? from->pages[full] : NULL;
+    b->slots[best].fork_from = most;
+    return best;
 }
 
 void flm_branches_follow(flm_branches *b) {
-    const flm_model *model = b->session->model;
     const flm_beams *search = &b->search;
     const int begins = search->n_written == 1; /* the branches leave the session */
-    memset(b->taken, 0, search->n * sizeof *b->taken);
+    uint32_t *was = b->slot_of;
+    b->slot_of = b->slot_was;
+    b->slot_was = was;
+    for (uint32_t i = 0; i < search->n; i++) b->slots[i].taken = 0, b->slots[i].fork = NULL;
     for (uint32_t i = 0; i < search->n_running; i++) {
-        const uint32_t slot = begins ? NO_SLOT : b->slots[search->running[i].parent];
-        b->next_slots[i] = begins || b->taken[slot] ? NO_SLOT : slot;
-        if (b->next_slots[i] != NO_SLOT) b->taken[slot] = 1;
+        const uint32_t parent = begins ? FLM_NO_SLOT : was[search->running[i].parent];
+        const int keeps = parent != FLM_NO_SLOT && !b->slots[parent].taken;
+        b->slot_of[i] = keeps ? parent : FLM_NO_SLOT;
+        if (keeps) b->slots[parent].taken = 1;
     }
-    for (uint32_t i = 0; i < search->n_running; i++) {
-        if (b->next_slots[i] != NO_SLOT) continue;
-        const flm_page_table *from = begins ? &b->session->self : &b->pages[b->slots[search->running[i].parent]];
-        const uint32_t slot = b->next_slots[i] = free_slot(b);
-        b->taken[slot] = 1;
-        if (model->engine->decoder_pool)
-            copy_branch(model, &b->pages[slot], from, search->n_prompt + search->n_written - 1);
-    }
-    uint32_t *slots = b->slots;
-    b->slots = b->next_slots;
-    b->next_slots = slots;
+    for (uint32_t i = 0; i < search->n_running; i++)
+        if (b->slot_of[i] == FLM_NO_SLOT)
+            b->slot_of[i] = deal_slot(b, begins ? FLM_NO_SLOT : was[search->running[i].parent]);
+    for (uint32_t i = 0; i < search->n; i++) b->slots[i].place = FLM_NO_SLOT;
+    for (uint32_t i = 0; i < search->n_running; i++) b->slots[b->slot_of[i]].place = i;
 }
 
 /* ---- the end ---- */

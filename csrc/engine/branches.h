@@ -2,8 +2,9 @@
  * source; branches.c.
  *
  * A branch has a slot: its page table. Of the texts that go on from one, the first keeps its slot, and each other one
- * takes the slot of a text that was dropped: it shares the full pages, and copies what is filled of the last one to the
- * page that the slot has there. So slots take new pages only where a page begins, at most those that were promised. */
+ * takes the slot of a text that was dropped, rather one with which it has much in common: it shares the full pages, and
+ * of the last one the next step copies what differs to the page that the slot has there. So slots take new pages only
+ * where a page begins, at most those that were promised. */
 #ifndef FLM_BRANCHES_H
 #define FLM_BRANCHES_H
 
@@ -11,13 +12,22 @@
 #include "../text/text.h"
 #include "session.h"
 
+#define FLM_NO_SLOT UINT32_MAX /* or place */
+
+typedef struct flm_branch {
+    uint32_t place;            /* of its text among the running ones; FLM_NO_SLOT: it has none */
+    const unsigned char *fork; /* the page that the next step copies positions of the last page from; NULL: none */
+    uint32_t fork_from;        /* the first one, in the page */
+    int taken;                 /* while slots are dealt */
+} flm_branch;
+
 typedef struct flm_branches {
     flm_session *session; /* admitted while there are steps */
     flm_sampler *sampler; /* the request's; its options are those of the search */
     flm_beams search;
     flm_page_table *pages;        /* [n] by slot */
-    uint32_t *slots, *next_slots; /* [n] of the running texts, by place */
-    unsigned char *taken;         /* [n] by slot, while slots are dealt */
+    flm_branch *slots;              /* [n] */
+    uint32_t *slot_of, *slot_was; /* [n] of the running texts, by place; of those of the step before */
     flm_text *texts;              /* [n] of the ended ones, once they were asked for */
 } flm_branches;
 

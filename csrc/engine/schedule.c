@@ -112,7 +112,8 @@ static flm_status add_item(flm_engine *e, flm_step *step, flm_request *r, uint32
                                                .adapter = s->adapter,
                                                .rows = proposed ? FLM_ROWS_ALL
                                                        : rows   ? FLM_ROWS_LAST
-                                                                : FLM_ROWS_NONE};
+                                                                : FLM_ROWS_NONE,
+                                               .searches = r->branches != NULL};
     flm_schedule_enter(e, r, FLM_PART_TOKENS, n);
     r->step_rows = rows;
     step->n_tokens += n;

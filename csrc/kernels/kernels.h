@@ -86,6 +86,7 @@ typedef struct flm_attention_job {
     const float *relative_keys, *relative_queries;
     unsigned char *const *pages; /* page table; position p is in pages[p / FLM_PAGE] */
     size_t k_offset, v_offset;   /* bytes from a page's start to this K/V head's keys and values */
+    const unsigned char *next;   /* keys that the thread's next job begins with, to be prefetched; NULL: none */
     flm_dtype kv_dtype;
     float *scratch;                       /* FLM_ATTENTION_SCRATCH(head_dim) floats, private to the thread */
     float *probabilities;                 /* NULL, or [group][n_tokens][prob_stride]: softmax(s), 0 where hidden */
@@ -125,6 +126,9 @@ typedef struct flm_kernels {
     int (*finite_largest)(const float *x, size_t n, float *largest); /* 0: not all are finite, and *largest is void */
     /* log(sum(exp(x))), by the maximum first */
     float (*log_sum_exp)(const float *x, size_t n);
+    float (*exp_sum)(const float *x, size_t n, float top); /* sum(exp(x - top)); x <= top */
+    /* log(sum(weights * exp(tops))): log_sum_exp of parts that exp_sum has summed */
+    float (*log_of_parts)(const float *tops, const float *weights, size_t n);
 } flm_kernels;
 
 /* The table named `isa`. NULL reads the environment variable FASTLM_ISA; "" or an unset variable chooses the best

@@ -33,6 +33,44 @@ static void surround(areas to, size_t area_bytes) {
     FLM_POISON(to.values + area_bytes, FLM_RED_ZONE);
 }
 
+/* Copies keys of positions [first, n) of a page, and of those before them in the same line of 16. A line's other
+ * positions are left alone: another thread may be storing them. */
+static void copy_keys(unsigned char *to, const unsigned char *from, flm_dtype kv_dtype, size_t head_dim, size_t first,
+                      size_t n) {
+    const size_t lines = kv_dtype == FLM_DTYPE_F32 ? head_dim : (head_dim + 1) / 2;
+    const size_t lane = kv_dtype == FLM_DTYPE_I8 ? 2 : 4, line = FLM_STRIP * lane;
+    const size_t at = first / FLM_STRIP * lines * line, whole = n / FLM_STRIP * lines * line;
+    if (whole > at) memcpy(to + at, from + at, whole - at);
+    for (size_t i = 0; i < lines && n % FLM_STRIP; i++)
+        memcpy(to + whole + i * line, from + whole + i * line, n % FLM_STRIP * lane);
+}
+
+/* The same of values, which are in pairs of positions but for float32. */
+static void copy_values(unsigned char *to, const unsigned char *from, flm_dtype kv_dtype, size_t head_dim, size_t first,
+                        size_t n) {
+    const size_t element = kv_dtype == FLM_DTYPE_F32 ? 4 : kv_dtype == FLM_DTYPE_BF16 ? 2 : 1;
+    const size_t together = kv_dtype == FLM_DTYPE_F32 ? 1 : 2;
+    const size_t row = together * head_dim * element, at = first / together * row, whole = n / together * row;
+    if (whole > at) memcpy(to + at, from + at, whole - at);
+    for (size_t i = 0; i < head_dim && n % together; i++)
+        memcpy(to + whole + i * together * element, from + whole + i * together * element, element);
+}
+
+/* Copies what a forked entry has of a page that another sequence fills on. */
+static void copy_fork(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, areas to,
+                      uint32_t head) {
+    const areas from = areas_of(s, (unsigned char *)item->fork, head);
+    const flm_dtype kv_dtype = run->model->kv_dtype;
+    const size_t first = item->fork_from, n = item->start % FLM_PAGE, scales = flm_kv_scales_at(s->head_dim);
+    copy_keys(to.keys, from.keys, kv_dtype, s->head_dim, first, n);
+    copy_values(to.values, from.values, kv_dtype, s->head_dim, first, n);
+    for (size_t i = first; i < n && kv_dtype == FLM_DTYPE_I8; i++) {
+        const size_t at = scales + i * sizeof(float);
+        memcpy(to.keys + at, from.keys + at, sizeof(float));
+        memcpy(to.values + at, from.values + at, sizeof(float));
+    }
+}
+
 /* Rounds the keys and values of tokens [t, t + n) and one K/V head into the page of their positions. */
 static void store_run(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t t, size_t n,
                       uint32_t head) {
@@ -42,6 +80,7 @@ static void store_run(const flm_run *run, const flm_attention_op *s, const flm_r
     const flm_dtype kv_dtype = run->model->kv_dtype;
     const size_t column = (size_t)head * s->head_dim;
     surround(to, flm_kv_area_bytes(kv_dtype, s->head_dim));
+    if (item->fork) copy_fork(run, s, item, to, head);
     run->kernels->kv_store(to.keys, to.values, kv_dtype, position % FLM_PAGE, n, flm_row(run, FLM_BUF_K, t) + column,
                            flm_row(run, FLM_BUF_V, t) + column, flm_stride(run, FLM_BUF_K), s->head_dim);
     /* Zeros behind the last position, up to where attention reads. */
@@ -79,26 +118,6 @@ void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, 
     }
 }
 
-/* Positions are stored one after the other, keys in lines of 16: whole lines are copied. */
-static void copy_area(unsigned char *to, const unsigned char *from, flm_dtype kv_dtype, size_t head_dim, uint32_t n) {
-    const size_t scales = kv_dtype == FLM_DTYPE_I8 ? FLM_PAGE * sizeof(float) : 0;
-    const size_t codes = flm_kv_area_bytes(kv_dtype, head_dim) - scales;
-    memcpy(to, from, codes / (FLM_PAGE / FLM_STRIP) * ((n + FLM_STRIP - 1) / FLM_STRIP));
-    if (scales) memcpy(to + codes, from + codes, n * sizeof(float));
-}
-
-void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n) {
-    const flm_plan *plan = model->decoder_plan;
-    for (size_t i = 0; i < plan->n_ops; i++) {
-        const flm_attention_op *s = stored_by(plan, i);
-        for (uint32_t head = 0; s && head < s->kv_heads; head++) {
-            const size_t at = head * s->kv.head_bytes;
-            copy_area(to + s->kv.k_offset + at, from + s->kv.k_offset + at, model->kv_dtype, s->head_dim, n);
-            copy_area(to + s->kv.v_offset + at, from + s->kv.v_offset + at, model->kv_dtype, s->head_dim, n);
-        }
-    }
-}
-
 /* Norms over a whole projection, by token. */
 void flm_prepare_qkv(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_attention_op *s = &op->as.attention;
@@ -118,7 +137,7 @@ static int dealt_evenly(const flm_attention_op *s, size_t tiles, unsigned n_thre
 }
 
 int flm_heads_are_owned(const flm_run *run, const flm_attention_op *s, unsigned n_threads) {
-    return run->single_tokens && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
+    return run->single_tokens && !s->cross && !s->norm_whole && dealt_evenly(s, run->n_tokens, n_threads);
 }
 
 /* Queries, keys and values of tokens [t, t + n) and one K/V head. */
@@ -169,20 +188,58 @@ static const float *vectors_of(const flm_run *run, const flm_attention_op *s, co
     return table ? table + (size_t)head * s->head_dim * run->plan->relative_buckets : NULL;
 }
 
-/* Tokens [index, index + count) of an entry, with query heads [head, head + group) of one K/V head. */
-static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_item *item, size_t token0,
-                   uint32_t index, uint32_t count, uint32_t head, uint32_t group, unsigned thread) {
+/* A tile of tokens that attend together: some of an entry; or, where places do not matter, those of entries with one
+ * token each that attend to one source. */
+typedef struct tile {
+    uint32_t item, index; /* the first token's entry, and its place in that */
+    size_t token;
+    uint32_t count, n_items;
+} tile;
+
+static int is_placeless(const flm_attention_op *s) {
+    return s->cross && !s->causal && !s->window && !s->alibi && !s->relative;
+}
+
+static int attends_with(const flm_row_item *a, const flm_row_item *b) {
+    return a->n_tokens == 1 && b->n_tokens == 1 && a->cross_kv == b->cross_kv && !a->cross_attentions &&
+           !b->cross_attentions;
+}
+
+/* The tile that begins where *tile does; 0: there is none. */
+static int take_tile(const flm_run *run, const flm_attention_op *s, tile *tile) {
+    const flm_step *step = run->step;
+    if (tile->item == step->n_items) return 0;
+    const flm_row_item *item = &step->items[tile->item];
+    const uint32_t left = item->n_tokens - tile->index;
+    tile->count = left < TOKEN_TILE ? left : TOKEN_TILE;
+    tile->n_items = tile->count == left;
+    while (is_placeless(s) && tile->count < TOKEN_TILE && tile->item + tile->n_items < step->n_items &&
+           attends_with(item, &step->items[tile->item + tile->n_items]))
+        tile->count++, tile->n_items++;
+    return 1;
+}
+
+static void next_tile(tile *tile) {
+    tile->token += tile->count;
+    tile->index = tile->n_items ? 0 : tile->index + tile->count;
+    tile->item += tile->n_items;
+}
+
+/* A tile, with query heads [head, head + group) of one K/V head. */
+static flm_attention_job job_of(const flm_run *run, const flm_attention_op *s, const tile *tile, uint32_t head,
+                                uint32_t group, unsigned thread) {
+    const flm_row_item *item = &run->step->items[tile->item];
     /* Grouped-query attention: `group` consecutive query heads share a K/V head. */
     uint32_t kv_head = head / (s->heads / s->kv_heads);
-    flm_attention_job job = {
-        .q = flm_row(run, FLM_BUF_Q, token0 + index) + (size_t)head * s->head_dim,
-        .out = flm_row(run, FLM_BUF_ATTENDED, token0 + index) + (size_t)head * s->head_dim,
+    return (flm_attention_job){
+        .q = flm_row(run, FLM_BUF_Q, tile->token) + (size_t)head * s->head_dim,
+        .out = flm_row(run, FLM_BUF_ATTENDED, tile->token) + (size_t)head * s->head_dim,
         .q_stride = flm_stride(run, FLM_BUF_Q),
         .out_stride = flm_stride(run, FLM_BUF_ATTENDED),
-        .n_tokens = count,
+        .n_tokens = tile->count,
         .group = group,
         .head_dim = s->head_dim,
-        .first = item->start + index,
+        .first = item->start + tile->index,
         .n_keys = s->cross ? item->n_cross : item->n_keys,
         .window = s->window,
         .causal = s->causal,
@@ -200,11 +257,16 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
         .v_offset = s->kv.v_offset + kv_head * s->kv.head_bytes,
         .kv_dtype = run->model->kv_dtype,
         .scratch = run->scratch->attention_scratch + thread * run->scratch->attention_floats,
-        .probabilities = capture_at(s, item, head, index),
+        .probabilities = capture_at(s, item, head, tile->index),
         .prob_head_stride = item->attention_rows * captured_keys(s, item),
         .prob_stride = captured_keys(s, item),
     };
-    run->kernels->attention(&job);
+}
+
+/* The keys that a job reads first. */
+static const unsigned char *first_keys(const flm_attention_job *job) {
+    const uint32_t hidden = job->window && job->first >= job->window ? job->first - job->window + 1 : 0;
+    return job->pages[hidden / FLM_PAGE] + job->k_offset;
 }
 
 /* Deals the units round-robin. If they do not divide evenly, each thread takes an equal range of the query heads of
@@ -212,24 +274,22 @@ static void attend(const flm_run *run, const flm_attention_op *s, const flm_row_
 void flm_run_attend(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_attention_op *s = &op->as.attention;
     const uint32_t group = s->heads / s->kv_heads;
-    size_t tiles = 0, token0 = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
-    for (uint32_t i = 0; i < run->step->n_items; i++)
-        tiles += (run->step->items[i].n_tokens + TOKEN_TILE - 1) / TOKEN_TILE;
+    size_t tiles = 0, unit = 0, first = 0; /* first: the tile's first head among those of all tiles */
+    for (tile t = {0}; take_tile(run, s, &t); next_tile(&t)) tiles++;
     const size_t heads = tiles * s->heads;
     const int evenly = dealt_evenly(s, tiles, share.of);
     const size_t begin = evenly ? 0 : flm_share_begin(share, heads), end = evenly ? heads : flm_share_end(share, heads);
-    for (uint32_t i = 0; i < run->step->n_items; i++) {
-        const flm_row_item *item = &run->step->items[i];
-        for (uint32_t index = 0; index < item->n_tokens; index += TOKEN_TILE) {
-            uint32_t count = item->n_tokens - index < TOKEN_TILE ? item->n_tokens - index : TOKEN_TILE;
-            for (uint32_t head = 0; head < s->heads; head += group, first += group) {
-                const size_t from = first > begin ? first : begin, to = first + group < end ? first + group : end;
-                if ((evenly && unit++ % share.of != share.index) || from >= to) continue;
-                if (flm_run_stopping(run, share.thread)) continue;
-                attend(run, s, item, token0, index, count, head + (uint32_t)(from - first), (uint32_t)(to - from),
-                       share.thread);
-            }
+    flm_attention_job job = {0}; /* runs when the one after it is known */
+    for (tile t = {0}; take_tile(run, s, &t); next_tile(&t))
+        for (uint32_t head = 0; head < s->heads; head += group, first += group) {
+            const size_t from = first > begin ? first : begin, to = first + group < end ? first + group : end;
+            if ((evenly && unit++ % share.of != share.index) || from >= to) continue;
+            if (flm_run_stopping(run, share.thread)) continue;
+            const flm_attention_job next =
+                job_of(run, s, &t, head + (uint32_t)(from - first), (uint32_t)(to - from), share.thread);
+            job.next = first_keys(&next);
+            if (job.n_tokens) run->kernels->attention(&job);
+            job = next;
         }
-        token0 += item->n_tokens;
-    }
+    if (job.n_tokens) run->kernels->attention(&job);
 }

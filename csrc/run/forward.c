@@ -266,6 +266,12 @@ static int adapts(const flm_step *step) {
     return 0;
 }
 
+static int searches(const flm_step *step) {
+    for (uint32_t i = 0; i < step->n_items; i++)
+        if (step->items[i].searches) return 1;
+    return 0;
+}
+
 static void count(const flm_run *run, unsigned n_threads, int done) {
     flm_counters *counters = run->step->counters;
     for (unsigned t = 0; t < n_threads; t++) {
@@ -300,6 +306,7 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
                    .single_tokens = has_single_tokens(step),
                    .captures_states = captures_states(step),
                    .adapts = adapts(step),
+                   .searches = searches(step),
                    .scratch = scratch,
                    .abandon = &abandon};
     /* A decoder attends to all of its encoder's tokens. */
@@ -323,5 +330,6 @@ flm_status flm_step_run(flm_model *model, int encoder, flm_scratch *scratch, flm
     step->logits = scratch->buffer[plan->output];
     step->logits_stride = scratch->stride[plan->output];
     step->row_max = scratch->row_max;
+    step->logit_blocks = scratch->logit_blocks;
     return FLM_OK;
 }

@@ -14,7 +14,8 @@ enum {
     MAX_PREFETCH_TOKENS =
         16,          /* with more, inputs that other threads made would not stay in cache until they are read */
     UNIT_STRIPS = 8, /* kernels of many tokens go by four strips */
-    BLOCK_STRIPS = FLM_BLOCK / FLM_STRIP
+    BLOCK_STRIPS = FLM_BLOCK / FLM_STRIP,
+    LOGIT_STRIPS = FLM_LOGIT_BLOCK / FLM_STRIP
 };
 
 static void add_bias(const flm_kernels *k, const flm_linear *l, size_t row0, size_t row1, size_t n, float *y,
@@ -55,6 +56,11 @@ typedef struct chunk {
     size_t first, n;
 } chunk;
 
+/* Whether a row of logits is for a beam search. */
+static int is_searched(const flm_run *run, size_t row) {
+    return run->searches && run->step->items[run->scratch->item_of[run->scratch->row_of_logit[row]]].searches;
+}
+
 /* Epilogue fusion: element-wise work on rows [row0, row1), while the products of the chunk are in cache. */
 static void epilogue(const flm_run *run, const flm_linear_op *s, const products *p, size_t row0, size_t row1, chunk c,
                      unsigned thread) {
@@ -80,6 +86,7 @@ static void epilogue(const flm_run *run, const flm_linear_op *s, const products 
             if (s->scale != 1.0f) k->scale(y, s->scale, width);
             if (s->softcap > 0.0f) k->softcap(y, s->softcap, width);
             flm_row_max_add(flm_row_max_at(run, t, thread), k, y, row0, width);
+            if (is_searched(run, t)) flm_logit_blocks_add(run->scratch->logit_blocks[t], k, y, row0, width);
             break;
         }
     }
@@ -335,6 +342,12 @@ static void run_last_queries(const flm_run *run, const flm_linear_op *s, size_t 
                 flm_stride(run, s->to[0]), thread);
 }
 
+/* Where a share of the strips is cut: of logits that are searched, between blocks. */
+static size_t cut(const flm_run *run, const flm_linear_op *s, size_t at, size_t total) {
+    const int by_blocks = run->searches && s->epilogue == FLM_EPILOGUE_LOGITS;
+    return by_blocks && at < total ? at / LOGIT_STRIPS * LOGIT_STRIPS : at;
+}
+
 void flm_run_linear(const flm_run *run, const flm_op *op, flm_share share) {
     const flm_linear_op *s = &op->as.linear;
     const size_t n = rows_of(run, s), total = all_strips(s),
@@ -346,7 +359,8 @@ void flm_run_linear(const flm_run *run, const flm_op *op, flm_share share) {
     if (run->adapts && !flm_linear_prepares(run, op, share))
         flm_low_rank_begin(run, s, 0, 1, float_inputs(run, s, share.thread), lows(run, s, share.thread));
     const int fused = s->to[0] == FLM_BUF_GATE && is_fused(run, s, s->linear[0].w.rows, share);
-    size_t begin = flm_share_begin(share, total), end = flm_share_end(share, total), before = 0;
+    size_t begin = cut(run, s, flm_share_begin(share, total), total),
+           end = cut(run, s, flm_share_end(share, total), total), before = 0;
     if (share.is_unit) {
         begin = share.index * unit_strips(s);
         end = begin + unit_strips(s) < total ? begin + unit_strips(s) : total;

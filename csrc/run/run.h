@@ -22,6 +22,7 @@ typedef struct flm_run {
     int single_tokens;            /* 1: every entry has one token, as in decoding */
     int captures_states;          /* 1: some entry wants its hidden states */
     int adapts;                   /* 1: some entry has an adapter */
+    int searches;                 /* 1: some entry is of a beam search */
     const struct flm_run *output; /* the run of the output tokens, after plan->last_kv_op; NULL: all tokens are */
     uint32_t n_skipped;           /* of a slice: tokens at its start that are known not to be output tokens */
     struct flm_slices *slices;    /* up to plan->last_kv_op (slice.h); NULL: none */

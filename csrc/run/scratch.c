@@ -58,6 +58,15 @@ static void carve_pages(const flm_model *m, flm_scratch *s, unsigned char *base,
     }
 }
 
+/* Blocks of a decoder's rows of logits. */
+static void carve_blocks(const flm_model *m, flm_scratch *s, unsigned char *base, size_t *used, int *ok) {
+    const size_t rows = m->decoder_plan ? s->max_logit_rows : 0, blocks = flm_pad16(flm_n_logit_blocks(m->spec.vocab));
+    s->logit_blocks = carve(base, used, ok, rows, sizeof *s->logit_blocks);
+    float *all = carve(base, used, ok, rows * 2 * blocks, sizeof *all);
+    for (size_t r = 0; all && r < rows; r++)
+        s->logit_blocks[r] = (flm_logit_blocks){all + 2 * r * blocks, all + (2 * r + 1) * blocks};
+}
+
 /* Lays out all buffers from base on; returns the bytes that they take, 0 on overflow. Called twice with the same
  * sizes: first to count, then to set pointers. */
 static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, size_t threads) {
@@ -88,6 +97,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     s->position = carve(base, &used, &ok, n_tokens, sizeof(uint32_t));
     s->row_of_logit = carve(base, &used, &ok, n_logit_rows, sizeof(uint32_t));
     s->row_max = carve(base, &used, &ok, threads * flm_pad16(n_logit_rows), sizeof(flm_row_max));
+    carve_blocks(m, s, base, &used, &ok);
     s->output_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slices = carve(base, &used, &ok, threads * FLM_SLICES_EACH, sizeof(flm_slice));

@@ -57,6 +57,7 @@ struct flm_scratch {
     uint32_t *item_of, *position; /* [tokens]: a token's entry in step->items, and its position in its sequence */
     uint32_t *row_of_logit;       /* [logit rows]: the token of each row of logits */
     flm_row_max *row_max;         /* [threads][logit rows, padded] */
+    flm_logit_blocks *logit_blocks; /* [logit rows] of a decoder */
     flm_row_item *output_items;   /* the entries that go on after plan->last_kv_op: at most one for each token */
     flm_row_item *slice_items;    /* the entries of the slices (slice.h): at most one for each token */
     struct flm_slice *slices;     /* [threads * FLM_SLICES_EACH] */

@@ -28,7 +28,12 @@ typedef struct flm_row_item {
                                an encoder's last ones are not to be seen */
     int long_rope;          /* use the long twins of ropes that have them */
     const flm_adapter *adapter; /* NULL: none */
+    /* The page of another sequence that places [fork_from, start % FLM_PAGE) of the page with `start` are copied from;
+     * NULL: they are there. */
+    const unsigned char *fork;
+    uint32_t fork_from;
     flm_rows rows;          /* what the head reads */
+    int searches;           /* 1: the rows of logits are for a beam search, which wants their blocks */
     const uint32_t *listed; /* [n_listed] of FLM_ROWS_LISTED */
     uint32_t n_listed;
     /* Captures; NULL: not wanted. Row i is token i of this entry. Strides in floats. */
@@ -56,6 +61,7 @@ typedef struct flm_step {
     float *logits; /* out: [n_logit_rows, logits_stride] in item order, inside the scratch, until the next step */
     size_t logits_stride;
     const flm_row_max *row_max; /* out: [n_logit_rows], with the same lifetime; of a head that ends in logits */
+    const flm_logit_blocks *logit_blocks; /* out: the same; of rows that a beam search wants */
 } flm_step;
 
 /* Entries of a step that an encoder runs, at most: each has pages of its own in the scratch. */
@@ -85,9 +91,6 @@ static inline uint32_t flm_item_row(const flm_row_item *item, uint32_t r) {
  * steps of positions and gives those past the end the weight 0: it must not meet a stale NaN there, for 0 * NaN is NaN.
  */
 void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, uint32_t to);
-
-/* Copy the keys and values of the first n positions of a decoder's page to a page with no more than these. */
-void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n);
 
 /* Tokens [from, from + n) of an entry, as an entry of its own. hidden: the model's hidden width. */
 flm_row_item flm_item_part(const flm_row_item *item, uint32_t from, uint32_t n, size_t hidden);

@@ -6,8 +6,6 @@
 #include "../base/memory.h"
 #include "../base/status.h"
 
-/* Scores are looked at by so many: their maximum tells whether any of them is a candidate. */
-enum { BLOCK = 256 };
 /* The score of a place among the ended texts that is free. */
 #define FREE_SCORE (-1e9f)
 
@@ -64,15 +62,14 @@ static float least_score(const flm_beams *b) {
     return b->n_candidates < b->n_kept ? -INFINITY : b->candidates[b->n_kept - 1].score;
 }
 
-void flm_beams_consider(flm_beams *b, const flm_kernels *kernels, uint32_t place, const float *scores, float shift,
+void flm_beams_consider(flm_beams *b, uint32_t place, const float *scores, const float *largest, float shift,
                         size_t vocab) {
     const float before = b->running[place].score;
-    for (size_t i = 0, n; i < vocab; i += n) {
-        n = vocab - i < BLOCK ? vocab - i : BLOCK;
-        float largest;
-        if (kernels->finite_largest(scores + i, n, &largest) && !((largest - shift) + before > least_score(b)))
-            continue; /* rounding keeps the order */
-        for (size_t t = i; t < i + n; t++) {
+    for (size_t i = 0; i < vocab; i += FLM_LOGIT_BLOCK) {
+        /* Rounding keeps the order. */
+        if (!((largest[i / FLM_LOGIT_BLOCK] - shift) + before > least_score(b))) continue;
+        const size_t end = vocab - i < FLM_LOGIT_BLOCK ? vocab : i + FLM_LOGIT_BLOCK;
+        for (size_t t = i; t < end; t++) {
             const float score = (scores[t] - shift) + before;
             if (score > least_score(b))
                 insert(b, (flm_candidate_text){.score = score, .parent = place, .token = (int32_t)t});

@@ -11,7 +11,7 @@
 #ifndef FLM_BEAMS_H
 #define FLM_BEAMS_H
 
-#include "../kernels/kernels.h"
+#include "../run/row_max.h"
 
 typedef struct flm_candidate_text { /* a running text and its next token */
     float score;
@@ -53,9 +53,14 @@ static inline const int32_t *flm_beams_tokens(const flm_beams *beams, uint32_t p
     return beams->rows + place * (beams->n_prompt + beams->max_tokens);
 }
 
-/* Consider the next tokens of a running text: the log probability of each is scores [vocab] - shift. In the order of
- * the running texts. */
-void flm_beams_consider(flm_beams *beams, const flm_kernels *kernels, uint32_t place, const float *scores, float shift,
+/* The same of the step before, which a text that is running now goes on from. */
+static inline const int32_t *flm_beams_tokens_before(const flm_beams *beams, uint32_t place) {
+    return beams->spare_rows + place * (beams->n_prompt + beams->max_tokens);
+}
+
+/* Consider the next tokens of a running text: the log probability of each is scores [vocab] - shift, and no score of a
+ * block (row_max.h) is above `largest` of it. In the order of the running texts. */
+void flm_beams_consider(flm_beams *beams, uint32_t place, const float *scores, const float *largest, float shift,
                         size_t vocab);
 /* Take the step that was considered. Returns 1 when the search is over. ends: whether a token ends a text. */
 int flm_beams_advance(flm_beams *beams, int (*ends)(const void *user, int32_t token), const void *user);

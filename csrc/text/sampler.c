@@ -225,7 +225,7 @@ flm_status flm_sampler_choose(const flm_sampler *s, const flm_sampler_scratch *s
         float *edited = scratch->scores;
         /* Edits work on a copy: the caller's logits give the log probabilities afterwards. */
         memcpy(edited, logits, s->vocab * sizeof *edited);
-        flm_sampler_edit(s, edited, tokens, n_tokens);
+        flm_sampler_edit(s, edited, 0.0f, tokens, n_tokens);
         scores = edited;
         best = s->kernels->argmax(scores, s->vocab);
     }

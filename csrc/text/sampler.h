@@ -78,8 +78,9 @@ void flm_sampler_free(flm_sampler *sampler);
 void flm_sampler_accept(flm_sampler *sampler, const int32_t *tokens, size_t position, int written);
 /* Forget what was recorded, and record these tokens [n_tokens] instead, the first n_prompt of which are the prompt. */
 void flm_sampler_replay(flm_sampler *sampler, const int32_t *tokens, size_t n_tokens, size_t n_prompt);
-/* Edit the scores [vocab] (logits, or log probabilities) of the token after tokens [n_tokens], which are recorded. */
-void flm_sampler_edit(const flm_sampler *sampler, float *scores, const int32_t *tokens, size_t n_tokens);
+/* Edit the scores [vocab] of the token after tokens [n_tokens], which are recorded. Penalties go by score - shift: by
+ * logits, where it is 0, or by log probabilities. Returns 1 if a score may be larger than before. */
+int flm_sampler_edit(const flm_sampler *sampler, float *scores, float shift, const int32_t *tokens, size_t n_tokens);
 /* Choose the token after tokens [n_tokens], from its logits [vocab] and their maximum. logits stay unchanged. Never
  * allocates. FLM_ERR_NUMERIC: logits are not finite, or nothing is left to choose. */
 flm_status flm_sampler_choose(const flm_sampler *sampler, const flm_sampler_scratch *scratch, const float *logits,

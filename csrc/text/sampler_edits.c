@@ -40,15 +40,15 @@ void flm_sampler_replay(flm_sampler *s, const int32_t *tokens, size_t n_tokens, 
 
 /* The repetition penalty moves a score towards -inf whatever its sign. Presence and frequency count written tokens
  * only. */
-static void penalise(const flm_sampler *s, float *scores) {
+static void penalise(const flm_sampler *s, float *scores, float shift) {
     const flm_sampling *o = &s->options;
     for (uint32_t i = 0; i < s->n_seen; i++) {
         int32_t token = s->seen[i];
-        float score = scores[token];
+        float score = scores[token] - shift;
         score = score < 0.0f ? score * o->repetition_penalty : score / o->repetition_penalty;
         uint32_t written = s->counts[token] / 2;
         if (written) score -= o->presence_penalty + o->frequency_penalty * (float)written;
-        scores[token] = score;
+        scores[token] = score + shift;
     }
 }
 
@@ -91,10 +91,10 @@ static void ban_ends(const flm_sampler *s, float *scores) {
     ban(scores, (flm_ids){s->options.stop_tokens, s->options.n_stop_tokens});
 }
 
-/* Only these are left, and certain. */
-static void force(const flm_sampler *s, float *scores, flm_ids tokens) {
+/* Only these are left, and certain: their log probability is 0. */
+static void force(const flm_sampler *s, float *scores, float shift, flm_ids tokens) {
     for (uint32_t i = 0; i < s->vocab; i++) scores[i] = -INFINITY;
-    for (size_t i = 0; i < tokens.n; i++) scores[tokens.ids[i]] = 0.0f;
+    for (size_t i = 0; i < tokens.n; i++) scores[tokens.ids[i]] = shift;
 }
 
 /* Whether the token after n_tokens is the first of a text; one that is forced before it does not count. */
@@ -112,17 +112,27 @@ static void apply_mask(const flm_sampler *s, float *scores) {
     }
 }
 
-void flm_sampler_edit(const flm_sampler *s, float *scores, const int32_t *tokens, size_t n_tokens) {
+/* Whether biases and penalties may raise a score. */
+static int rewards(const flm_sampling *o) {
+    for (size_t i = 0; i < o->n_biases; i++)
+        if (o->biases[i].value > 0.0f) return 1;
+    return o->repetition_penalty < 1.0f || o->presence_penalty < 0.0f || o->frequency_penalty < 0.0f;
+}
+
+int flm_sampler_edit(const flm_sampler *s, float *scores, float shift, const int32_t *tokens, size_t n_tokens) {
     const flm_sampling *o = &s->options;
+    const int forces_bos = o->forced_bos >= 0 && n_tokens == 1;
+    const int forces_end = o->forced_ends.n && s->n_written + (size_t)1 == o->max_tokens;
     for (size_t i = 0; i < o->n_biases; i++) scores[o->biases[i].token] += o->biases[i].value;
-    if (s->counts) penalise(s, scores);
+    if (s->counts) penalise(s, scores, shift);
     if (s->ngram_heads) ban_ngrams(s, scores, tokens, n_tokens);
     if (o->encoder_no_repeat_ngram_size) ban_source_ngrams(s, scores, tokens, n_tokens);
     ban_words(s, scores, tokens, n_tokens);
     if (s->n_written < o->min_tokens) ban_ends(s, scores);
-    if (o->forced_bos >= 0 && n_tokens == 1) force(s, scores, (flm_ids){&o->forced_bos, 1});
-    if (o->forced_ends.n && s->n_written + (size_t)1 == o->max_tokens) force(s, scores, o->forced_ends);
+    if (forces_bos) force(s, scores, shift, (flm_ids){&o->forced_bos, 1});
+    if (forces_end) force(s, scores, shift, o->forced_ends);
     ban(scores, o->suppressed);
     if (begins(s, n_tokens)) ban(scores, o->begin_suppressed);
     if (s->mask) apply_mask(s, scores);
+    return forces_bos || forces_end || rewards(o);
 }

@@ -19,7 +19,7 @@
 #include "engine/schedule.h"
 #include "base/status.h"
 
-enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16, LONG_FROM = 400 };
+enum { VOCAB = 97, CONTEXT = 640, CHUNK = 48, LOGIT_CHUNK = 16, LONG_FROM = 400, BLOCKS = 1 };
 
 /* ---- the stand-in ---- */
 
@@ -35,6 +35,8 @@ static void hash_to_logits(uint64_t h, float *logits) {
 struct flm_scratch {
     float *logits;
     flm_row_max *row_max;
+    flm_logit_blocks *blocks;
+    float *sums;
 };
 
 static atomic_int step_microseconds;
@@ -42,25 +44,37 @@ static int poison_token = -1;
 static unsigned most_items; /* in one step so far */
 static unsigned abandoned;  /* steps */
 
+static void free_rows(flm_scratch *s) {
+    flm_free(s->logits);
+    flm_free(s->row_max);
+    flm_free(s->blocks);
+    flm_free(s->sums);
+}
+
 flm_status flm_scratch_reserve(flm_model *m, flm_scratch **s, uint32_t n_tokens, uint32_t n_rows, size_t low,
                                unsigned n_threads, flm_error *error) {
     (void)m, (void)n_tokens, (void)low, (void)n_threads;
     if (!*s) *s = flm_alloc(sizeof **s);
     float *logits = flm_alloc_array((size_t)n_rows + 1, VOCAB * sizeof(float));
     flm_row_max *row_max = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_row_max));
-    if (!*s || !logits || !row_max) {
+    flm_logit_blocks *blocks = flm_alloc_array((size_t)n_rows + 1, sizeof(flm_logit_blocks));
+    float *sums = flm_alloc_array((size_t)n_rows + 1, 2 * BLOCKS * sizeof(float));
+    if (!*s || !logits || !row_max || !blocks || !sums) {
         flm_free(logits);
         flm_free(row_max);
+        flm_free(blocks);
+        flm_free(sums);
         return flm_fail(error, FLM_ERR_MEMORY, "out of memory for a step");
     }
-    flm_free((*s)->logits);
-    flm_free((*s)->row_max);
-    **s = (flm_scratch){logits, row_max};
+    free_rows(*s);
+    for (uint32_t i = 0; i < n_rows; i++)
+        blocks[i] = (flm_logit_blocks){sums + 2 * BLOCKS * i, sums + 2 * BLOCKS * i + BLOCKS};
+    **s = (flm_scratch){logits, row_max, blocks, sums};
     return FLM_OK;
 }
 
 void flm_scratch_destroy(flm_scratch *s) {
-    if (s) flm_free(s->logits), flm_free(s->row_max);
+    if (s) free_rows(s);
     flm_free(s);
 }
 
@@ -79,11 +93,6 @@ void flm_step_clear(const flm_model *model, unsigned char *page, uint32_t from, 
     memset(page + from * sizeof(uint64_t), 0xFF, (to - from) * sizeof(uint64_t)); /* seen if it was still needed */
 }
 
-void flm_step_copy(const flm_model *model, unsigned char *to, const unsigned char *from, uint32_t n) {
-    (void)model;
-    memcpy(to, from, n * sizeof(uint64_t));
-}
-
 flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_step *step, flm_error *error) {
     (void)encoder;
     uint32_t row = 0, tokens = 0;
@@ -92,6 +101,9 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
         const flm_row_item *item = &step->items[i];
         CHECK((size_t)item->self->n_pages * FLM_PAGE >= item->start + item->n_tokens);
         int poisoned = 0;
+        uint64_t *page = value_at(item->self, item->start) - item->start % FLM_PAGE;
+        const uint64_t *fork = (const void *)item->fork;
+        for (uint32_t p = item->fork_from; fork && p < item->start % FLM_PAGE; p++) page[p] = fork[p];
         for (uint32_t t = 0; t < item->n_tokens; t++, tokens++) {
             size_t p = item->start + t;
             uint64_t before = p ? *value_at(item->self, p - 1) : (uint64_t)item->long_rope;
@@ -106,6 +118,9 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
             scratch->row_max[row] = flm_row_max_none();
             flm_row_max_add(&scratch->row_max[row], m->context->kernels, scratch->logits + (size_t)row * VOCAB, 0,
                             VOCAB);
+            if (item->searches)
+                flm_logit_blocks_add(scratch->blocks[row], m->context->kernels, scratch->logits + (size_t)row * VOCAB,
+                                     0, VOCAB);
             row++;
         }
         for (int pause = 0; pause < 4; pause++) {
@@ -121,6 +136,7 @@ flm_status flm_step_run(flm_model *m, int encoder, flm_scratch *scratch, flm_ste
     step->logits = scratch->logits;
     step->logits_stride = VOCAB;
     step->row_max = scratch->row_max;
+    step->logit_blocks = scratch->blocks;
     return FLM_OK;
 }
 
@@ -151,11 +167,26 @@ static float log_sum_exp(const float *x, size_t n) {
     for (size_t i = 0; i < n; i++) sum += expf(x[i] - m);
     return m + logf(sum);
 }
+static float exp_sum(const float *x, size_t n, float top) {
+    float sum = 0;
+    for (size_t i = 0; i < n; i++) sum += expf(x[i] - top);
+    return sum;
+}
+static float log_of_parts(const float *tops, const float *weights, size_t n) {
+    float m = tops[argmax(tops, n)], sum = 0;
+    for (size_t i = 0; i < n; i++) sum += weights[i] * expf(tops[i] - m);
+    return m + logf(sum);
+}
 static void scale(float *y, float by, size_t n) {
     for (size_t i = 0; i < n; i++) y[i] *= by;
 }
-static const flm_kernels kernels = {
-    .isa = "test", .argmax = argmax, .finite_largest = finite_largest, .log_sum_exp = log_sum_exp, .scale = scale};
+static const flm_kernels kernels = {.isa = "test",
+                                    .argmax = argmax,
+                                    .finite_largest = finite_largest,
+                                    .log_sum_exp = log_sum_exp,
+                                    .exp_sum = exp_sum,
+                                    .log_of_parts = log_of_parts,
+                                    .scale = scale};
 
 static flm_context *new_context(void) {
     flm_context *c = flm_alloc(sizeof *c);

@@ -12,13 +12,14 @@ static int is_end(const void *unused, int32_t token) { return (void)unused, toke
 /* A search over the true logits. */
 static flm_beams true_search(const int32_t *prompt, size_t n_prompt, const flm_sampling *sampling) {
     flm_beams b;
-    static _Thread_local float logits[VOCAB];
+    static _Thread_local float logits[VOCAB], largest[BLOCKS], sums[BLOCKS];
     CHECK(flm_beams_create(&b, sampling, 1, prompt, n_prompt, sampling->max_tokens, NULL) == FLM_OK);
     do {
         const size_t n = n_prompt + b.n_written;
         for (uint32_t i = 0; i < b.n_running; i++) {
             truth_logits(flm_beams_tokens(&b, i), n, n_prompt > LONG_FROM, logits);
-            flm_beams_consider(&b, &kernels, i, logits, log_sum_exp(logits, VOCAB), VOCAB);
+            flm_logit_blocks_add((flm_logit_blocks){largest, sums}, &kernels, logits, 0, VOCAB);
+            flm_beams_consider(&b, i, logits, largest, log_of_parts(largest, sums, BLOCKS), VOCAB);
         }
     } while (!flm_beams_advance(&b, is_end, NULL));
     return b;

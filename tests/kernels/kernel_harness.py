@@ -119,6 +119,8 @@ class Kernels(ctypes.Structure):
         ("argmax", ctypes.CFUNCTYPE(c_size_t, _F, _N)),
         ("finite_largest", ctypes.CFUNCTYPE(c_int, _F, _N, ctypes.POINTER(c_float))),
         ("log_sum_exp", ctypes.CFUNCTYPE(c_float, _F, _N)),
+        ("exp_sum", ctypes.CFUNCTYPE(c_float, _F, _N, c_float)),
+        ("log_of_parts", ctypes.CFUNCTYPE(c_float, _F, _F, _N)),
     ]
 
 

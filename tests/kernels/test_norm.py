@@ -86,3 +86,22 @@ def test_log_sum_exp(kernels: Kernels, guarded: Guarded) -> None:
     assert np.isnan(kernels.log_sum_exp(address(x), n))
     x[:] = -np.inf
     assert kernels.log_sum_exp(address(x), n) == -np.inf
+
+
+def test_sums_of_parts(kernels: Kernels, guarded: Guarded) -> None:
+    """Blocks that are summed by themselves, and put together."""
+    rng = np.random.default_rng(6)
+    for n in [1, 15, 16, 17, 128, 129, 5000]:
+        for scale in (0.1, 30.0):
+            x = scale * rng.standard_normal(n).astype(np.float32)
+            wide = x.astype(np.float64)
+            tops, sums = [], []
+            for begin in range(0, n, 128):
+                block = guarded.copy(x[begin : begin + 128])
+                tops.append(float(block.max()))
+                sums.append(kernels.exp_sum(address(block), len(block), tops[-1]))
+                exact = np.exp(wide[begin : begin + 128] - tops[-1]).sum()
+                assert abs(sums[-1] - exact) <= 30 * EPS * exact
+            log = kernels.log_of_parts(address(guarded.copy(tops)), address(guarded.copy(sums)), len(tops))
+            exact = wide.max() + np.log(np.exp(wide - wide.max()).sum())
+            assert abs(log - exact) <= EPS * abs(exact) + 300 * EPS

@@ -96,6 +96,8 @@ extern const flm_kernels flm_kernels_neondot;
         .argmax = argmax,                                                                                              \
         .finite_largest = finite_largest,                                                                              \
         .log_sum_exp = log_sum_exp,                                                                                    \
+        .exp_sum = exp_sum,                                                                                            \
+        .log_of_parts = log_of_parts,                                                                                  \
     }
 
 #endif
