@@ -85,15 +85,15 @@ def greedy(next_logits: NextLogits, prompt: list[int], s: Search) -> list[int]:
     return text[len(prompt) :]
 
 
-def beam_search(next_logits: NextLogits, prompt: list[int], s: Search) -> list[Text]:
-    """The best texts, best first: as transformers finds them, one sequence at a time."""
+def beam_search(next_logits: NextLogits, prompt: list[int], s: Search, bias: Floats | float = 0.0) -> list[Text]:
+    """The best texts, best first: as transformers finds them, one at a time. bias: added to log probabilities."""
     n, n_kept = s.num_beams, max(2, 1 + len(s.eos)) * s.num_beams
     running, done = [Text(0.0, [])], [Text(NOTHING, []) for _ in range(n)]
     for length in range(1, s.max_new_tokens + 1):
         found = []
         for text in running:
             sequence = [*prompt, *text.tokens]
-            scores = edited(log_softmax(next_logits(sequence)), s, sequence, len(prompt)) + text.score
+            scores = edited(log_softmax(next_logits(sequence)) + bias, s, sequence, len(prompt)) + text.score
             found += [Text(float(x), [*text.tokens, token]) for token, x in enumerate(scores) if x > -np.inf]
         found = sorted(found, reverse=True)[:n_kept]
         ends = [text.tokens[-1] in s.eos or length == s.max_new_tokens for text in found]

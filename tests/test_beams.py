@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from beam_reference import NextLogits, Search, beam_search, greedy
-from models import save_llama
+from models import Shape, save_llama
 
 import fastlm
 from fastlm import reference
@@ -27,8 +28,13 @@ NAMES = ("t5_gated", "llama")
 
 
 @cache
-def loaded(name: str, **how: Any) -> fastlm.Model:
-    return fastlm.load(GOLDEN / name, dtype="float32", **how)
+def loaded(name: str) -> fastlm.Model:
+    """A golden without the settings of its config.json: an empty generation_config.json takes their place."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in ("config.json", "model.safetensors"):
+            (Path(folder) / file).symlink_to(GOLDEN / name / file)
+        (Path(folder) / "generation_config.json").write_text("{}")
+        return fastlm.load(folder, dtype="float32")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -169,6 +175,36 @@ def test_bits_do_not_depend_on_batch_threads_or_prefix(folder: Path, dtype: str)
             for _ in range(2):  # the second time prefixes are known
                 requests = [fastlm.Request(ids, **params) for ids, params in works()]
                 assert [found(done) for done in model.batch(requests)] == expected
+
+
+@pytest.mark.parametrize("kv_dtype", ["float32", "bfloat16", "int8"])
+def test_a_branch_holds_what_its_text_would_alone(tmp_path: Path, kv_dtype: str) -> None:
+    """Texts that part and end in the midst of pages, over a vocabulary of several blocks."""
+    shape = Shape(vocab=700, context=256)
+    with fastlm.load(save_llama(tmp_path, shape), kv_dtype=kv_dtype, prefix_cache=False, threads=2) as model:
+        ids = np.random.default_rng(2).integers(3, shape.vocab, 45).tolist()
+
+        def logits(text: list[int]) -> Any:
+            found = model.forward(text, logits="last").logits
+            assert found is not None
+            return found[-1].astype(np.float64)
+
+        asked = {"num_beams": 5, "n": 5, "max_tokens": 30, "repetition_penalty": 1.4, "suppress_tokens": [650, 7]}
+        for given in ({**asked, "ignore_eos": True}, {**asked, "forced_eos_token_id": 5, "logit_bias": {300: 2.0}}):
+            done = found(model.generate(ids, **given))
+            search = Search(
+                num_beams=5,
+                max_new_tokens=30,
+                repetition_penalty=1.4,
+                suppress_tokens=(650, 7),
+                eos=() if "ignore_eos" in given else (2,),
+                forced_eos_token_id=(5,) if "forced_eos_token_id" in given else (),
+            )
+            biased = np.zeros(shape.vocab)
+            biased[300] = given.get("logit_bias", {}).get(300, 0.0)
+            expected = beam_search(logits, ids, search, biased)
+            assert [tokens for tokens, _ in done] == [without(text.tokens, search.eos) for text in expected]
+            assert [score for _, score in done] == pytest.approx([text.score for text in expected], abs=1e-3)
 
 
 class AfterSome:

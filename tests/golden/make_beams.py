@@ -22,6 +22,8 @@ from exact import exact
 HERE = Path(__file__).parent
 STEPS = 12
 SOURCES = {"t5": 9, "t5_gated": 23, "llama": 60, "gpt2_odd": 20}  # tokens of a source or prompt
+TRANSLATORS = {"bart": 11, "marian": 14, "m2m_100": 9, "pegasus": 17, "t5gemma": 12}
+LENGTHS = SOURCES | TRANSLATORS
 BEAMS = [
     {"num_beams": 4, "num_return_sequences": 4},
     {"num_beams": 1},
@@ -45,20 +47,34 @@ PROCESSORS = [
 ]
 
 
-def options() -> list[dict[str, Any]]:
+# What generation_config.json asks for where people translate and summarise, with the lengths of these texts.
+PUBLISHED = [
+    {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 3, "min_new_tokens": 6}
+    | {"forced_bos_token_id": 3, "forced_eos_token_id": 2, "num_return_sequences": 4},  # BART's summaries
+    {"num_beams": 6, "bad_words_ids": "likely", "forced_eos_token_id": 0, "num_return_sequences": 6},  # OPUS-MT
+    {"num_beams": 5, "forced_bos_token_id": 40, "early_stopping": True, "num_return_sequences": 5},  # M2M-100
+    {"num_beams": 8, "length_penalty": 0.8, "forced_eos_token_id": 1, "num_return_sequences": 3},  # Pegasus
+    {"num_beams": 3, "length_penalty": 0.0, "early_stopping": "never", "repetition_penalty": 1.2}
+    | {"encoder_no_repeat_ngram_size": 3, "suppress_tokens": "likely", "num_return_sequences": 3},
+]
+
+
+def options(name: str) -> list[dict[str, Any]]:
+    if name in TRANSLATORS:
+        return BEAMS + PUBLISHED
     searches = ({"num_beams": 1}, {"num_beams": 3, "num_return_sequences": 3}, BEAMS[3])
     return BEAMS + [{**search, **edits} for edits in PROCESSORS for search in searches]
 
 
 def generate(model: Any, ids: list[int], given: dict[str, Any], ends: list[int]) -> tuple[list[list[int]], list[float]]:
     """Written tokens, without what fills rows up, and scores."""
-    own = model.config.eos_token_id
+    own, start = model.config.eos_token_id, getattr(model.config, "decoder_start_token_id", None)
     config = transformers.GenerationConfig(
         **{"max_new_tokens": STEPS, **given},
         do_sample=False,
         eos_token_id=[*([] if own is None else [own]), *ends] or None,
         pad_token_id=0,
-        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        decoder_start_token_id=model.config.bos_token_id if start is None else start,
         output_scores=True,
         return_dict_in_generate=True,
         use_cache=False,
@@ -86,13 +102,14 @@ def filled(given: dict[str, Any], likely: list[int]) -> dict[str, Any]:
 
 
 def cases(name: str) -> list[dict[str, Any]]:
-    model = transformers.AutoModelForSeq2SeqLM if name.startswith("t5") else transformers.AutoModelForCausalLM
+    translates = name.startswith("t5") or name in TRANSLATORS
+    model = transformers.AutoModelForSeq2SeqLM if translates else transformers.AutoModelForCausalLM
     loaded = model.from_pretrained(HERE / name, dtype=torch.float32, attn_implementation="eager").eval()
     found: list[dict[str, Any]] = []
     rng = np.random.default_rng(5)
-    for given in options():
+    for given in options(name):
         for _ in range(100):
-            ids = rng.integers(3, loaded.config.vocab_size, SOURCES[name]).tolist()
+            ids = rng.integers(3, loaded.config.get_text_config().vocab_size, LENGTHS[name]).tolist()
             plain, _ = generate(loaded, ids, {"num_beams": 4, "num_return_sequences": 4}, [])
             liked = [token for token, _ in Counter(token for text in plain for token in text).most_common()]
             ends = liked[3:5]
@@ -110,7 +127,7 @@ def cases(name: str) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    rows = [json.dumps(case) for name in SOURCES for case in cases(name)]
+    rows = [json.dumps(case) for name in LENGTHS for case in cases(name)]
     (HERE / "beams.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
 
 
