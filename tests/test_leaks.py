@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,6 +181,21 @@ def failed_loading(model: fastlm.Model) -> None:
         assert growth(work, warm_up=40, n=100) <= MEGABYTE
 
 
+def translations(model: fastlm.Model) -> None:
+    """By a small T5: one source, beams, batches, and some that are cancelled."""
+    rng = random.Random(0)
+    with fastlm.load(Path(__file__).parent / "golden" / "t5", threads=1) as translator:
+        cancelled = threading.Event()
+        cancelled.set()
+
+        def work(i: int) -> None:
+            sources = [[rng.randrange(3, 90) for _ in range(rng.randrange(1, 60))] for _ in range(1 + i % 4)]
+            translator.batch(sources, num_beams=1 + i % 5, max_tokens=8, no_repeat_ngram_size=i % 3)
+            translator.generate(sources[0], num_beams=1 + i % 2, max_tokens=4, cancel=cancelled if i % 8 == 0 else None)
+
+        assert growth(work, warm_up=200, n=500) <= MEGABYTE
+
+
 CASES = (
     a_leak_is_seen,
     generations,
@@ -189,6 +206,7 @@ CASES = (
     sessions_forked_and_dropped,
     loading_and_closing,
     failed_loading,
+    translations,
 )
 
 
