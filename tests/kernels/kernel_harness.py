@@ -72,6 +72,7 @@ class AttentionJob(ctypes.Structure):
         ("pages", c_void_p),
         ("k_offset", c_size_t),
         ("v_offset", c_size_t),
+        ("next", c_void_p),
         ("kv_dtype", c_int),
         ("scratch", c_void_p),
         ("probabilities", c_void_p),
