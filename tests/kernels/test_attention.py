@@ -129,7 +129,7 @@ def attend(
         address(q), address(out), q.shape[1], out.shape[1], n_tokens, group, head_dim, case.start + first_token,
         case.n_keys, case.window, case.causal, case.scale, case.softcap, address(alibi), address(relative),
         address(bucket), buckets, case.reach or 0, vectors.get("k"), vectors.get("q"),
-        ctypes.addressof(pages.table), 0, pages.area, case.kv_dtype,
+        ctypes.addressof(pages.table), 0, pages.area, pages.table[0], case.kv_dtype,
         address(scratch), address(keys), keys.shape[1] * keys.shape[2], keys.shape[2],
     )  # fmt: skip
     kernels.attention(ctypes.byref(job))
