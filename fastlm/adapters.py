@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastlm import _core
 from fastlm.arguments import shown
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from fastlm.adapting import Adaptable
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """An adapter in C, and where it came from."""
 
     core: _core.Adapter

@@ -6,15 +6,15 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastlm.encoding import Encoding
-from fastlm.generation import Request
-from fastlm.results import Chunk, Completion
-from fastlm.tasks.chat import variables_of
-from fastlm.tasks.generate import Progress
 from fastlm.tokenizer.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from fastlm.generation import Request
+    from fastlm.results import Chunk, Completion
+    from fastlm.tasks.generate import Progress
 
 
 class Asynchronous(Encoding):
@@ -53,6 +53,7 @@ class Asynchronous(Encoding):
     ) -> Completion:
         """As `chat`, for a task to await."""
         from fastlm.tasks import posted
+        from fastlm.tasks.chat import variables_of
 
         variables = variables_of(tools, documents, template_kwargs)
         return await posted.chat(self.engine, messages, variables, params, tool_choice)

@@ -1,4 +1,4 @@
-"""What a model makes of whole texts: vectors, labels, answers. `Model` has these methods.
+"""What a model makes of whole texts: vectors, labels, answers, probabilities. `Model` has these methods.
 
 Each imports its task when it is called: programs that only write text load none of them.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastlm.engine import Engine
-from fastlm.generation import adapter_name
+from fastlm.tokenizer.prompts import Prompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,10 @@ class Encoding:
     engine: Engine
 
     def _with(self, adapter: str | None) -> Engine:
+        if adapter is None:
+            return self.engine
+        from fastlm.generation import adapter_name
+
         return self.engine.adapted(adapter_name(adapter))
 
     @property
@@ -209,3 +213,26 @@ class Encoding:
         from fastlm.tasks.rerank import rerank
 
         return rerank(self._with(adapter), query, docs, top_n, prompt_name)
+
+    def next_tokens(self, prompt: Prompt, k: int = 10, *, adapter: str | None = None) -> list[tuple[int, str, float]]:
+        """The k most probable next tokens: (id, text, probability), best first."""
+        from fastlm.tasks.forward import next_tokens
+
+        return next_tokens(self._with(adapter), prompt, k)
+
+    def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None, adapter: str | None = None) -> float:
+        """Natural log-probability of a text, or of a continuation after it (with the space between them, if any)."""
+        from fastlm.tasks.score import loglikelihood
+
+        return loglikelihood(self._with(adapter), text, continuation)
+
+    def perplexity(
+        self, text: Prompt, *, window: int | None = None, stride: int | None = None, adapter: str | None = None
+    ) -> float:
+        """exp of the mean negative log-likelihood per token, over windows of a long text.
+
+        window: tokens that a window sees (default: the context); stride: from one to the next (default: half of it).
+        """
+        from fastlm.tasks.score import perplexity
+
+        return perplexity(self._with(adapter), text, window, stride)

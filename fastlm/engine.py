@@ -1,4 +1,4 @@
-"""Engine: a loaded model as whatever runs on it sees it, and how a request starts."""
+"""Engine: a loaded model as whatever runs on it sees it, and how a request starts, which imports what it needs."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fastlm import _core, drafts
+from fastlm import _core
 from fastlm.adapters import Adapters
 from fastlm.arch.head_tasks import CLASSIFY
 from fastlm.arch.spec import ModelSpec
-from fastlm.beams import BeamRun
 from fastlm.errors import ParameterError, StateError, UnsupportedError
-from fastlm.generation import Parameters, resolve
-from fastlm.results import Trace
-from fastlm.running import Run
-from fastlm.structured.grammar import Grammar
-from fastlm.structured.library import Grammars, Matcher
-from fastlm.structured.masking import Constraint
+from fastlm.structured.grammars import Grammars
 from fastlm.tokenizer.chat import ChatTemplates
 from fastlm.tokenizer.prompts import Prompts
 from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.weights.source import ModelSource
 
 if TYPE_CHECKING:
+    from fastlm.drafts import Draft, Lookup
+    from fastlm.generation import Parameters
+    from fastlm.results import Trace
+    from fastlm.running import Run
+    from fastlm.structured.grammar import Grammar
+    from fastlm.structured.library import Matcher
     from fastlm.weights.bind import Binding
     from fastlm.weights.sentences import Sentences
 
     Rebuild = Callable[[Callable[[Binding], Binding]], tuple[_core.Context, _core.Model, ModelSpec]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Engine:
     """What `load` makes. A Model, its sessions and its tasks share one; it is no part of the public API.
 
@@ -81,10 +81,10 @@ class Engine:
     adapters: Adapters = field(default_factory=Adapters)
     adapter: _core.Adapter | None = None
     salt: int = 0
-    draft: drafts.Draft | drafts.Lookup | None = None
+    draft: Draft | Lookup | None = None
     grammars: Grammars = field(default_factory=Grammars)
     rebuild: Rebuild | None = None
-    on_close: set[Callable[[], None]] = field(default_factory=set, compare=False, repr=False)
+    on_close: set[Callable[[], None]] = field(default_factory=set, repr=False)
 
     def close(self) -> None:
         """Free the core once no call runs on it, and tell who waits for a request without a call."""
@@ -177,12 +177,15 @@ class Engine:
         """Checked parameters of a request, by this model's defaults."""
         if self.core.closed:
             raise StateError("the model is closed")
+        from fastlm.drafts import check
+        from fastlm.generation import resolve
+
         found = resolve(params, self.defaults, self.vocab, self.kind)
         if found.grammar is not None:
             self._matcher(found.grammar)  # says what is wrong with it
         elif self.draft is not None and found.draft is None and found.num_beams == 1:
             found = found.drafting(self.draft)
-        drafts.check(found.draft, self)
+        check(found.draft, self)
         self.adapters.find(found.adapter)
         return found
 
@@ -201,6 +204,14 @@ class Engine:
     ) -> Run:
         """Continue a sequence with `ids` and write on; see `Run`."""
         if p.num_beams > 1:
+            from fastlm.beams import BeamRun
+
             return BeamRun(session, ids, p, self.tokenizer, echo, prompt_tokens, trace)
-        constraint = None if p.grammar is None else Constraint(self.context, self._matcher(p.grammar))
+        from fastlm.running import Run
+
+        constraint = None
+        if p.grammar is not None:
+            from fastlm.structured.masking import Constraint
+
+            constraint = Constraint(self.context, self._matcher(p.grammar))
         return Run(session, ids, p, self.tokenizer, echo, prompt_tokens, trace, constraint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -243,7 +242,9 @@ def _canonical(params: Mapping[str, Any]) -> dict[str, Any]:
         if name in ELSEWHERE:
             raise ParameterError(f"unknown parameter {name!r}: {ELSEWHERE[name]}")
         if target not in (*NAMES, *REFUSED):
-            near = difflib.get_close_matches(name, [*NAMES, *ALIASES, *REFUSED], 1)
+            from difflib import get_close_matches  # here, because importing it takes a millisecond
+
+            near = get_close_matches(name, [*NAMES, *ALIASES, *REFUSED], 1)
             helps = near and near[0] not in REFUSED
             hint = f"; did you mean {near[0]!r}?" if helps else f"; known are {', '.join(NAMES)}"
             raise ParameterError(f"unknown parameter {name!r}{hint}")

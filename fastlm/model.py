@@ -1,23 +1,23 @@
-"""Model: a loaded checkpoint and what can be done with it. Each call is one of the tasks, or a session's."""
+"""Model: a loaded checkpoint and what can be done with it. Each method imports its task when it is called."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fastlm.asynchronous import Asynchronous
 from fastlm.engine import Engine
 from fastlm.errors import ParameterError
-from fastlm.generation import Request
-from fastlm.parameters import number
-from fastlm.results import Chunk, Completion
-from fastlm.session import Session
-from fastlm.tasks import chat, generate, score
-from fastlm.tasks.forward import Outputs, Wanted, next_tokens, run_forward
-from fastlm.tasks.generate import Progress
 from fastlm.tokenizer.prompts import Prompt
+
+if TYPE_CHECKING:
+    from fastlm.generation import Request
+    from fastlm.results import Chunk, Completion
+    from fastlm.session import Session
+    from fastlm.tasks.forward import Outputs
+    from fastlm.tasks.generate import Progress
 
 
 class Model(Asynchronous):
@@ -104,11 +104,15 @@ class Model(Asynchronous):
         ContextLengthError
             The prompt is longer than the context.
         """
-        return generate.generate(self.engine, prompt, params)
+        from fastlm.tasks.generate import generate
+
+        return generate(self.engine, prompt, params)
 
     def stream(self, prompt: Prompt | Request, **params: Any) -> Iterator[Chunk]:
         """As `generate`, piece by piece: whole code points that add up to the text. Closing the iterator cancels."""
-        return generate.stream(self.engine, prompt, params)
+        from fastlm.tasks.generate import stream
+
+        return stream(self.engine, prompt, params)
 
     def batch(
         self, prompts: Iterable[Prompt | Request], *, progress: Progress | None = None, **params: Any
@@ -124,7 +128,9 @@ class Model(Asynchronous):
         **params
             As of `generate`; a `Request` has its own, which count before them.
         """
-        return generate.batch(self.engine, prompts, params, progress)
+        from fastlm.tasks.generate import batch
+
+        return batch(self.engine, prompts, params, progress)
 
     def chat(
         self,
@@ -160,8 +166,10 @@ class Model(Asynchronous):
         ModelFormatError
             The template is malformed.
         """
-        variables = chat.variables_of(tools, documents, template_kwargs)
-        return chat.chat(self.engine, messages, variables, params, tool_choice)
+        from fastlm.tasks.chat import chat, variables_of
+
+        variables = variables_of(tools, documents, template_kwargs)
+        return chat(self.engine, messages, variables, params, tool_choice)
 
     def chat_prompt(self, /, messages: Sequence[Any], **variables: Any) -> list[int]:
         """Token ids of a conversation, ready for the answer; the template writes all special tokens itself.
@@ -184,10 +192,14 @@ class Model(Asynchronous):
 
         Raises as `chat`.
         """
-        return chat.chat_ids(self.engine, messages, variables)
+        from fastlm.tasks.chat import chat_ids
+
+        return chat_ids(self.engine, messages, variables)
 
     def session(self) -> Session:
         """A sequence that keeps its state between calls."""
+        from fastlm.session import Session
+
         return Session(self.engine, self.engine.core.session())
 
     # ---- adapters -------------------------------------------------------------------------------
@@ -210,6 +222,8 @@ class Model(Asynchronous):
         ParameterError
             An adapter of that name is loaded already.
         """
+        from fastlm.parameters import number
+
         self.engine.adapters.load(self.engine, name, path, number(scale, "scale"))
 
     def unload_adapter(self, name: str) -> None:
@@ -261,22 +275,7 @@ class Model(Asynchronous):
         adapter
             The name of a loaded adapter to run with.
         """
+        from fastlm.tasks.forward import Wanted, run_forward
+
         wanted = Wanted(logits, attentions, hidden_states)
         return run_forward(self._with(adapter), ids, decoder_ids, token_type_ids, wanted)
-
-    def next_tokens(self, prompt: Prompt, k: int = 10, *, adapter: str | None = None) -> list[tuple[int, str, float]]:
-        """The k most probable next tokens: (id, text, probability), best first."""
-        return next_tokens(self._with(adapter), prompt, k)
-
-    def loglikelihood(self, text: Prompt, *, continuation: Prompt | None = None, adapter: str | None = None) -> float:
-        """Natural log-probability of a text, or of a continuation after it (with the space between them, if any)."""
-        return score.loglikelihood(self._with(adapter), text, continuation)
-
-    def perplexity(
-        self, text: Prompt, *, window: int | None = None, stride: int | None = None, adapter: str | None = None
-    ) -> float:
-        """exp of the mean negative log-likelihood per token, over windows of a long text.
-
-        window: tokens that a window sees (default: the context); stride: from one to the next (default: half of it).
-        """
-        return score.perplexity(self._with(adapter), text, window, stride)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from fastlm.errors import ParameterError, StateError
 from fastlm.generation import Parameters
 from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion, Drafted, Timings, TokenLogprob, Trace, Usage
-from fastlm.structured.masking import Constraint
 from fastlm.tokenizer.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from fastlm.structured.masking import Constraint
 
 UNSTARTED = _core.Progress([], b"", [], "cancelled", 0, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
 

@@ -9,7 +9,7 @@ from fastlm.arch.spec import encode
 from fastlm.errors import ParameterError
 from fastlm.model import Model
 from fastlm.tokenizer.chat import template_files
-from fastlm.tokenizer.load import TOKENIZER_FILES
+from fastlm.tokenizer.files import TOKENIZER_FILES
 from fastlm.tokenizer.vocabulary import vocabulary
 from fastlm.weights.container import PackedTensor, Vocabulary, write
 from fastlm.weights.locate import CHECKPOINT_FILES

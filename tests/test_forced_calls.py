@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 
 import fastlm
 from fastlm.structured.grammar import Grammar
-from fastlm.structured.library import Grammars
+from fastlm.structured.grammars import Grammars
 from fastlm.tasks.calls import FORMATS
 from fastlm.tasks.forcing import call_of, functions_of
 

@@ -35,6 +35,29 @@ def test_it_loads_nothing_by_itself(tmp_path: Path) -> None:
     assert run(f"{code}; import fastlm.cli; print(len(heavy & set(sys.modules)))", tmp_path).stdout == "0\n0\n"
 
 
+# What loading the packaged model runs. A module that only requests, other kinds of files or other tasks need is
+# imported where they are: each one here is a part of the time that every program takes to start.
+FIRST_LOAD = {  # by package
+    "": "_core adapters arguments asynchronous encoding engine errors generation_config loading model progress",
+    "arch": "blob head_tasks slots spec",
+    "structured": "grammars",
+    "tokenizer": "added chat classes components conversation description files finish large_json library load "
+    "prompts sentences settings subwords tokenizer vocabulary",
+    "weights": "container formats jsonfile locate packed paths source",
+}
+SLOW = {"asyncio", "concurrent.futures", "difflib", "html", "jinja2", "logging", "numpy.typing", "select"}
+
+
+def test_a_first_load_imports_what_it_runs(tmp_path: Path) -> None:
+    code = "import sys, fastlm; fastlm.load(); print(*sys.modules)"
+    there = set(run(code, tmp_path).stdout.split())
+    wanted = {"fastlm", *(f"fastlm.{package}" for package in FIRST_LOAD if package)}
+    for package, modules in FIRST_LOAD.items():
+        wanted.update(f"fastlm.{package}.{name}".replace("..", ".") for name in modules.split())
+    assert {name for name in there if name.split(".")[0] == "fastlm"} == wanted
+    assert not SLOW & there - set(run("import sys, numpy, tokenizers; print(*sys.modules)", tmp_path).stdout.split())
+
+
 def test_public_names() -> None:
     names = fastlm.__all__
     assert {"load", "Model", "Session", "Request", "Completion", "ParameterError", "__version__"} <= set(names)

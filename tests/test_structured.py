@@ -22,7 +22,8 @@ from grammar_models import closing_bias, save_bytes_model, save_with_tokenizer
 import fastlm
 from fastlm.cli import main
 from fastlm.structured.grammar import Grammar
-from fastlm.structured.library import Grammars, Matcher
+from fastlm.structured.grammars import Grammars
+from fastlm.structured.library import Matcher
 
 pytest.importorskip("llguidance")
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +17,6 @@ from fastlm.structured.compiling import compiled
 from fastlm.structured.grammar import JSON_SCHEMA, LARK, REGEX, Grammar
 from fastlm.tokenizer.tokenizer import Tokenizer
 
-KEPT = 32  # grammars of a model that need not be made again
 TRIES = 200  # parts of a schema that are looked at to tell where it is wrong
 # Between the parts of JSON; bounded, or a model could write spaces for ever.
 SPACES = {"whitespace_pattern": r"[ \t\n\r]{1,40}"}
@@ -43,10 +38,10 @@ SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contain
 MAX_TEXT = 1 << 20  # of a grammar, in characters; it may be as deep as it is long
 MAX_MULTIPLE = 100_000  # of multipleOf: its automaton has that many states
 TEMPERATURE = re.compile(r"^[ \t]*[\w?!]+\s*\[[^\]]*\btemperature\s*=", re.MULTILINE)
-_known: WeakSet[Grammars] = WeakSet()
 
 
-def _imported(name: str) -> Any:
+def imported(name: str) -> Any:
+    """llguidance; `name` is what needs it."""
     try:
         import llguidance
     except ImportError as error:
@@ -91,48 +86,6 @@ class Matcher:
         return None if stopped else self._bits
 
 
-class Grammars:
-    """The grammars that texts of one model are written by. For several threads."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._tokens: Any = None
-        self._matchers: OrderedDict[Grammar, Matcher] = OrderedDict()
-        _known.add(self)
-
-    def forget(self) -> None:
-        """In a child process, where nobody gives the lock back."""
-        self._lock = threading.Lock()
-
-    def matcher(self, model: _core.Model, tokenizer: Tokenizer | None, vocab: int, grammar: Grammar) -> Matcher:
-        """A new text's.
-
-        Raises
-        ------
-        UnsupportedError
-            llguidance is not installed, or does not have something that the grammar asks for; or the texts of this
-            model's tokenizer cannot be told token by token.
-        ParameterError
-            The grammar is malformed; the text names the place.
-        StateError
-            As many grammars as may are compiled already, and none of them ends.
-        """
-        library = _imported(grammar.name)
-        with self._lock:
-            if self._tokens is None:
-                self._tokens = _tokens_of(library, model, tokenizer, vocab, grammar.name)
-            tokens, known = self._tokens, self._matchers.get(grammar)
-            if known is not None:
-                self._matchers.move_to_end(grammar)
-        if known is None:
-            known = compiled(partial(_made, library, tokens, grammar), grammar.name)
-            with self._lock:
-                self._matchers[grammar] = known
-                while len(self._matchers) > KEPT:
-                    self._matchers.popitem(last=False)
-        return known.copy()
-
-
 class _Vocabulary:
     """What llguidance's tokenizer asks of ours: above all how it would write what a grammar forces."""
 
@@ -166,7 +119,7 @@ class _Vocabulary:
         return found
 
 
-def _tokens_of(library: Any, model: _core.Model, tokenizer: Tokenizer | None, vocab: int, name: str) -> Any:
+def tokens_of(library: Any, model: _core.Model, tokenizer: Tokenizer | None, vocab: int, name: str) -> Any:
     """llguidance's tokenizer of a model. End tokens, and others that print nothing, are special there."""
     if tokenizer is None:
         raise UnsupportedError(f"{name}: this model has no tokenizer, so that its tokens make no text")
@@ -205,6 +158,11 @@ def _check(grammar: Grammar) -> Any:
         if isinstance(multiple, (int, float)) and multiple > MAX_MULTIPLE:
             raise UnsupportedError(f"{grammar.name}: multipleOf: {multiple} is more than {MAX_MULTIPLE:,}")
     return schema
+
+
+def matcher_of(library: Any, tokens: Any, grammar: Grammar) -> Matcher:
+    """The beginning of texts by a grammar; raises as `Grammars.matcher`."""
+    return compiled(partial(_made, library, tokens, grammar), grammar.name)
 
 
 def _made(library: Any, tokens: Any, grammar: Grammar) -> Matcher:
@@ -278,13 +236,3 @@ def _parts(schema: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(schema.get(name), list):
             yield from ((f"/{name}/{i}", part) for i, part in enumerate(schema[name]))
     yield from ((f"/{name}", schema[name]) for name in SINGLE if isinstance(schema.get(name), Mapping))
-
-
-def _forget() -> None:
-    """In a child process."""
-    for grammars in tuple(_known):
-        grammars.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -127,7 +126,9 @@ def _check_names(names: Iterable[object], template: ChatTemplate) -> None:
         if name == "messages":
             raise ParameterError("template_kwargs: messages cannot be one of them; they are the first argument")
         if name not in _ARGUMENTS and name not in template.names:
-            near = difflib.get_close_matches(name[:64], [*_ARGUMENTS, *sorted(template.names)], 1)
+            from difflib import get_close_matches  # here, because importing it takes a millisecond
+
+            near = get_close_matches(name[:64], [*_ARGUMENTS, *sorted(template.names)], 1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ParameterError(f"the chat template reads no variable {shown(name)}{hint}")
 

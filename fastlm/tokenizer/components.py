@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastlm.errors import ModelFormatError
-from fastlm.tokenizer.charsmap import longest_replacement
 
 MAX_PARTS = 64  # of a stage, in all its sequences
 MAX_DEPTH = 8
@@ -242,6 +241,8 @@ def _growth(part: Part, shortest: int) -> float:
     if kind == "Replace":
         return max(1.0, len(part["content"]) / shortest) if shortest else 1.0 + len(part["content"])
     if kind == "Precompiled":
+        from fastlm.tokenizer.charsmap import longest_replacement
+
         return max(1.0, longest_replacement(part["precompiled_charsmap"]))
     if kind == "Prepend":
         return 1.0 + len(part["prepend"])

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import MAX_TEXT, Part, check_stages, check_token_ids, parts_of
-from fastlm.tokenizer.languages import Languages
 from fastlm.tokenizer.large_json import parse_large
 from fastlm.tokenizer.library import STAGES, Token
 from fastlm.tokenizer.subwords import Subwords, read_subwords
+
+if TYPE_CHECKING:
+    from fastlm.tokenizer.languages import Languages
 
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
@@ -63,6 +65,22 @@ class Description:
 def is_byte_level(stages: Mapping[str, Any]) -> bool:
     """Whether checked stages turn a text into characters that stand for bytes."""
     return any(p["type"] == "ByteLevel" for s in ("normalizer", "pre_tokenizer") for p in parts_of(s, stages.get(s)))
+
+
+def without_first_space(part: Part | None) -> Part | None:
+    """A stage with all that puts a space before a text switched off."""
+    if part is None:
+        return None
+    kind = part["type"]
+    if kind == "Sequence":
+        return {k: [without_first_space(p) for p in v] if isinstance(v, list) else v for k, v in part.items()}
+    if kind == "Prepend":
+        return {"type": "Sequence", "normalizers": []}
+    if kind == "Metaspace":
+        return {k: v for k, v in part.items() if k != "add_prefix_space"} | {"prepend_scheme": "never"}
+    if kind == "ByteLevel" and part.get("add_prefix_space"):
+        return {**part, "add_prefix_space": False}
+    return part
 
 
 def read_token(value: object, where: str) -> Token:

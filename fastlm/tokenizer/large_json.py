@@ -20,6 +20,7 @@ MAX_DEPTH = 64
 MAX_LOOSE = 100_000  # values that are no part of a run: real files have some hundred
 FRUITLESS = 8  # values that a look for runs costs which finds none
 RUN = 1 << 15  # bytes
+ENTRY = 1 << 9  # bytes of an entry that is read in runs of lines
 
 _SPACE = rb"[ \t\n\r]*"
 _STRING = rb'"[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*"'
@@ -109,7 +110,7 @@ class _Reader:
 
     def _parsed(self, piece: bytes) -> Any:
         value = self._parser.decode(piece.decode("utf-8"))
-        if _SURROGATE.search(piece):
+        if b"\\u" in piece and _SURROGATE.search(piece):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
 
@@ -141,7 +142,8 @@ class _Reader:
             return first
         between = b"," + line[0] + self._data[first : first + 1]
         at = first
-        while (end := self._data.rfind(between, at + 1, at + RUN)) >= 0:
+        several = self._data.find(between, at + 1, at + ENTRY) >= 0  # else there is no run to look for in what follows
+        while several and (end := self._data.rfind(between, at + 1, at + RUN)) >= 0:
             try:
                 found = self._parsed(self._data[at:end].join([brackets[:1], brackets[1:]]))
             except json.JSONDecodeError:  # the end is within an entry

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
-from fastlm.errors import ModelFormatError
-from fastlm.tokenizer.added import check_normalizing
-from fastlm.tokenizer.byt5 import make_byt5
-from fastlm.tokenizer.classes import build_as_written, build_class, class_of, recipe_of, with_languages
+from fastlm.tokenizer.classes import read_named, recipe_called, recipe_of
 from fastlm.tokenizer.description import Description, read_description
-from fastlm.tokenizer.large_json import parse_large
-from fastlm.tokenizer.recipes import BPE_FILES, RECIPES, SPM_FILES, WORD_PIECE_FILES, Recipe
-from fastlm.tokenizer.sentences import adapted
-from fastlm.tokenizer.settings import ADDED, CONFIG, SPECIAL, Settings, read_settings
-from fastlm.tokenizer.spm import added_tokens, as_sentencepiece, charsmap_part
-from fastlm.tokenizer.spm_file import BPE, SentencePiece, read_spm
-from fastlm.tokenizer.streaming import CLEAN_UP
-from fastlm.tokenizer.subwords import Subwords, check_merges, checked_ids, merges_of_lines
+from fastlm.tokenizer.files import BPE_FILES, UNREAD, WHOLE
+from fastlm.tokenizer.finish import finished
+from fastlm.tokenizer.settings import Settings, read_settings
 from fastlm.tokenizer.tokenizer import Tokenizer
-from fastlm.tokenizer.translators import M2M100_FILE, MARIAN_FILES, load_m2m100, load_marian
 from fastlm.weights.source import ModelSource
-
-WHOLE = "tokenizer.json"
-MODEL_FILES = (*SPM_FILES, "spiece.model", M2M100_FILE, "spm.model")  # of SentencePiece
-TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, *BPE_FILES, *WORD_PIECE_FILES, *MODEL_FILES, *MARIAN_FILES)
-UNREAD = (*MODEL_FILES, "source.spm", "tiktoken.model")
-TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\r?\n")  # the first line of another kind of files
-
-
-TRANSLATORS = {"Marian": load_marian, "M2M100": load_m2m100}
 
 
 def load_tokenizer(model: ModelSource) -> Tokenizer | None:
@@ -42,18 +23,33 @@ def load_tokenizer(model: ModelSource) -> Tokenizer | None:
     """
     data = model.read(WHOLE)
     if data is None:
-        return _from_vocabulary(model)
+        from fastlm.tokenizer.older import from_vocabulary
+
+        return from_vocabulary(model, read_settings(model, {}))
     where = model.describe(WHOLE)
     file, numbered = read_description(data, where)
     settings = read_settings(model, numbered)
-    recipe = recipe_of(model, settings, file.stages)
+    named = read_named(model, settings)
+    recipe = recipe_of(named, file.stages)
     padding = {"pad_token": file.pad} if file.pad else {}
     if recipe is None or recipe.kind != file.subwords.kind:
         settings = settings.with_defaults(padding)
-        made = with_languages(build_as_written(file, settings), model, settings)
-        return _finished(model, made, settings, where)
+        made = _as_written(file, settings)
+        if (known := recipe_called(named.meant)) is not None:
+            from fastlm.tokenizer.building import with_languages
+
+            made = with_languages(made, known.languages, settings)
+        return finished(model, made, settings, where)
+    from fastlm.tokenizer.building import build_class
+
     settings = settings.with_defaults({**padding, **recipe.defaults})
-    return _finished(model, build_class(recipe, file, file.subwords, settings), settings, where)
+    return finished(model, build_class(recipe, file, file.subwords, settings), settings, where)
+
+
+def _as_written(file: Description, settings: Settings) -> Description:
+    """The tokenizer of a tokenizer.json, with the tokens that the files beside it name."""
+    tokens = (*file.tokens, *settings.tokens_to_add(file.tokens))
+    return replace(file, tokens=tokens, splits_special=settings.flag("split_special_tokens", False))
 
 
 def missing_tokenizer(model: ModelSource) -> str:
@@ -67,96 +63,3 @@ def missing_tokenizer(model: ModelSource) -> str:
         f"{model.describe(name)}: a tokenizer of this kind is not read yet; write {WHOLE} beside it once, with "
         "transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
     )
-
-
-def _from_vocabulary(model: ModelSource) -> Tokenizer | None:
-    settings = read_settings(model, {})
-    name = class_of(model, settings)
-    if name == "ByT5":
-        return make_byt5(settings)
-    if name == "BlenderbotSmall":
-        return None
-    if name in TRANSLATORS:
-        return TRANSLATORS[name](model, settings)
-    recipe = recipe_of(model, settings, None)
-    if found := _sentencepiece(model, recipe):
-        return _from_sentencepiece(model, recipe, settings, *found)
-    if recipe is None or not _has(model, recipe):
-        others = (RECIPES["GPT2"], RECIPES["Bert"])
-        recipe = next((other for other in others if model.read(other.files[0]) is not None), None)
-    if recipe is None:
-        return None
-    first, *_ = recipe.files
-    data = model.read(first) or b""
-    where = model.describe(first)
-    if recipe.kind == "WordPiece":
-        subwords = Subwords("WordPiece", _lines_to_ids(data, where), [], [], {})
-    else:
-        ids = checked_ids(parse_large(data, where), where)
-        subwords = Subwords("BPE", ids, [], _merges(model, ids), {})
-    settings = settings.with_defaults(recipe.defaults)
-    return _finished(model, build_class(recipe, None, subwords, settings), settings, where)
-
-
-def _sentencepiece(model: ModelSource, recipe: Recipe | None) -> tuple[SentencePiece, str] | None:
-    """The SentencePiece model of a class, or of no class that is known, and where it is."""
-    names = (recipe.files if recipe.arrange else ()) if recipe else MODEL_FILES
-    for name in names:
-        data = model.read(name)
-        if data is not None and not TIKTOKEN.match(data):
-            return read_spm(data, model.describe(name)), model.describe(name)
-    return None
-
-
-def _from_sentencepiece(
-    model: ModelSource, recipe: Recipe | None, settings: Settings, spm: SentencePiece, where: str
-) -> Tokenizer:
-    settings = replace(settings, extra=(*added_tokens(spm), *settings.extra))
-    if recipe is None or recipe.arrange is None:
-        made = as_sentencepiece(spm, where)
-        return _finished(model, replace(made, tokens=tuple(settings.tokens_to_add(()))), settings, where)
-    if (recipe.kind == "BPE") != (spm.kind == BPE):
-        raise ModelFormatError(f"{where}: its class takes a {recipe.kind} model, and it holds another kind")
-    settings = settings.with_defaults(recipe.defaults)
-    subwords = recipe.arrange(spm, settings)
-    made = build_class(recipe, None, subwords, settings, {"normalizer": charsmap_part(spm)})
-    return _finished(model, with_languages(made, model, settings), settings, where)
-
-
-def _has(model: ModelSource, recipe: Recipe) -> bool:
-    return bool(recipe.files) and all(model.read(name) is not None for name in recipe.files)
-
-
-def _finished(model: ModelSource, made: Description, settings: Settings, where: str) -> Tokenizer:
-    tidies = settings.flag("clean_up_tokenization_spaces", False)
-    forced = settings.flag("clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
-    if tidies and (made.subwords.kind != "BPE" or forced):
-        made = replace(made, replacements=(*made.replacements, *CLEAN_UP))
-    made = adapted(model, made)
-    check_normalizing(made, where)
-    return Tokenizer(made, settings, where)
-
-
-def _text(data: bytes, where: str) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ModelFormatError(f"{where}: not UTF-8 text (byte {error.start})") from None
-
-
-def _lines_to_ids(data: bytes, where: str) -> dict[str, int]:
-    """vocab.txt: a piece on each line; of equal ones, the last counts."""
-    lines = _text(data, where).split("\n")
-    return {line.rstrip(): i for i, line in enumerate(lines[:-1] if not lines[-1] else lines)}
-
-
-def _merges(model: ModelSource, ids: dict[str, int]) -> list[tuple[str, str]]:
-    name = BPE_FILES[1]
-    where = model.describe(name)
-    data = model.read(name)
-    if not data:
-        raise ModelFormatError(f"{model.describe(BPE_FILES[0])}: needs {name} beside it")
-    lines = [line.removesuffix("\r") for line in _text(data, where).split("\n")]
-    merges = merges_of_lines([line for line in lines if line and not line.startswith("#version")], where)
-    check_merges(merges, ids, where)
-    return merges

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastlm.tokenizer.components import Part
+from fastlm.tokenizer.files import BPE_FILES, SPM_FILES, WORD_PIECE_FILES
 from fastlm.tokenizer.languages import Form
 from fastlm.tokenizer.library import Token
 from fastlm.tokenizer.settings import Settings
@@ -23,9 +24,6 @@ QWEN3_5 = (
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 CLIP = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-BPE_FILES = ("vocab.json", "merges.txt")
-WORD_PIECE_FILES = ("vocab.txt",)
-SPM_FILES = ("tokenizer.model",)
 
 Stages = dict[str, Part | None]
 Names = tuple[str | None, str | None, str]

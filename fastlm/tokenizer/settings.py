@@ -12,13 +12,11 @@ from typing import Any
 from fastlm.errors import ModelFormatError
 from fastlm.tokenizer.components import MAX_TEXT
 from fastlm.tokenizer.description import read_token
+from fastlm.tokenizer.files import ADDED, CONFIG, SPECIAL
 from fastlm.tokenizer.library import Token
 from fastlm.tokenizer.subwords import SPARE_IDS
 from fastlm.weights.source import ModelSource
 
-CONFIG = "tokenizer_config.json"
-SPECIAL = "special_tokens_map.json"
-ADDED = "added_tokens.json"
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 Named = Token | str  # a string says nothing of its properties

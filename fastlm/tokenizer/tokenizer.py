@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from fastlm.arguments import has_surrogate, items, token_id
 from fastlm.errors import ParameterError
 from fastlm.tokenizer.components import Part, parts_of
-from fastlm.tokenizer.description import Description
-from fastlm.tokenizer.languages import Languages
+from fastlm.tokenizer.description import Description, without_first_space
 from fastlm.tokenizer.library import library_errors, make_library
-from fastlm.tokenizer.reading import Reading, read
-from fastlm.tokenizer.segments import Segments
 from fastlm.tokenizer.settings import Settings
-from fastlm.tokenizer.stages import Pipeline, Printed
-from fastlm.tokenizer.streaming import make_pipeline
-from fastlm.tokenizer.table import PieceTable, is_table, piece_table, plain_table
 
 if TYPE_CHECKING:
     import tokenizers
+
+    from fastlm.tokenizer.languages import Languages
+    from fastlm.tokenizer.reading import Reading
+    from fastlm.tokenizer.segments import Segments
+    from fastlm.tokenizer.stages import Pipeline
+    from fastlm.tokenizer.table import PieceTable
 
 SHORT_TEXT = 2000  # characters, or ids, for which the library keeps the interpreter's lock: a millisecond
 END_OF_IDS = 1 << 32
@@ -67,8 +67,6 @@ class Tokenizer:
         self._decoder = parts_of("decoder", decoder) or ([{"type": "Fuse"}] if decoder else [])
         if description.skips_invalid:
             self._decoder = [{**part, "errors": "ignore"} for part in self._decoder]
-        changed = description.strips or description.skips_invalid or bool(description.replacements)
-        self.prints_by_table = not changed and is_table(self._decoder, lambda: self._pieces)
 
     def __repr__(self) -> str:
         return f"<fastlm.Tokenizer of {self.vocab_size:,} tokens>"
@@ -102,23 +100,39 @@ class Tokenizer:
         return last + 1
 
     @cached_property
+    def prints_by_table(self) -> bool:
+        from fastlm.tokenizer.table import is_table
+
+        made = self._description
+        changed = made.strips or made.skips_invalid or made.replacements
+        return not changed and is_table(self._decoder, lambda: self._pieces)
+
+    @cached_property
     def table(self) -> PieceTable | None:
         """The id -> bytes table, made when it is first asked for: a .flm file has it already."""
         if not self.prints_by_table:
             return None
+        from fastlm.tokenizer.table import piece_table
+
         special = [piece in self._special for piece in self._pieces]
         return piece_table(self._decoder, self._pieces, special)
 
     def pipeline(self) -> Pipeline:
         """A decoder in its first state, for tokens as they arrive."""
+        from fastlm.tokenizer.streaming import make_pipeline
+
         return make_pipeline(self._decoder, self._description.replacements, self._description.strips)
 
     def plain(self, name: str) -> PieceTable:
         """What ids print wherever they stand. UnsupportedError: nobody can say; `name` is what wants to know."""
+        from fastlm.tokenizer.table import plain_table
+
         return plain_table(self._decoder, self._pieces, [piece in self._special for piece in self._pieces], name)
 
     def plain_pipeline(self) -> Pipeline:
         """A decoder by `plain`."""
+        from fastlm.tokenizer.stages import Pipeline, Printed
+
         return Pipeline([Printed(dict(zip(self._pieces, self.plain("text").pieces, strict=True)))])
 
     def piece_of(self, token: int) -> str | None:
@@ -129,7 +143,7 @@ class Tokenizer:
     @cached_property
     def _going_on(self) -> tokenizers.Tokenizer:
         """The library, but for the space that it puts before a text."""
-        changed = {name: _without_first_space(part) for name, part in self._description.stages.items()}
+        changed = {name: without_first_space(part) for name, part in self._description.stages.items()}
         return self._library if changed == self._description.stages else self._made(self._library.model, changed)
 
     @property
@@ -200,6 +214,8 @@ class Tokenizer:
         """Texts and pairs of texts as an encoder reads them; see `reading.read`."""
         if self._segments is not None:
             raise ParameterError("this tokenizer is a translator's: it reads prompts only")
+        from fastlm.tokenizer.reading import read
+
         return read(self._library, texts, **options)
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -281,19 +297,3 @@ class Tokenizer:
 
     def _is_read(self, special: str, text: str) -> bool:
         return self._library.token_to_id(special) in self.encode(text, special=False, start=False)
-
-
-def _without_first_space(part: Part | None) -> Part | None:
-    """A stage with all that puts a space before a text switched off."""
-    if part is None:
-        return None
-    kind = part["type"]
-    if kind == "Sequence":
-        return {k: [_without_first_space(p) for p in v] if isinstance(v, list) else v for k, v in part.items()}
-    if kind == "Prepend":
-        return {"type": "Sequence", "normalizers": []}
-    if kind == "Metaspace":
-        return {k: v for k, v in part.items() if k != "add_prefix_space"} | {"prepend_scheme": "never"}
-    if kind == "ByteLevel" and part.get("add_prefix_space"):
-        return {**part, "add_prefix_space": False}
-    return part

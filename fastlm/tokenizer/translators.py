@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.tokenizer.classes import source_of
+from fastlm.tokenizer.building import source_of
 from fastlm.tokenizer.components import Part
 from fastlm.tokenizer.description import Description
+from fastlm.tokenizer.files import M2M100_FILE, MARIAN_FILES
 from fastlm.tokenizer.languages import M2M100, WMT21, Form, Languages
 from fastlm.tokenizer.large_json import parse_large
 from fastlm.tokenizer.library import Token, library_errors, make_library
@@ -19,9 +20,7 @@ from fastlm.tokenizer.subwords import Subwords, checked_ids
 from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.weights.source import ModelSource
 
-VOCAB, TARGET_VOCAB = "vocab.json", "target_vocab.json"
-MARIAN_FILES = ("source.spm", "target.spm", VOCAB, TARGET_VOCAB)
-M2M100_FILE = "sentencepiece.bpe.model"
+VOCAB, TARGET_VOCAB = MARIAN_FILES[2:]
 NAMES = {"unk_token": "<unk>", "eos_token": "</s>", "pad_token": "<pad>"}
 MORE_NAMES = {**NAMES, "bos_token": "<s>", "sep_token": "</s>"}
 CODES = {"m2m100": M2M100, "wmt21": WMT21}

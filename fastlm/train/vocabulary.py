@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from fastlm.errors import ModelFormatError, ParameterError
-from fastlm.tokenizer.load import TOKENIZER_FILES, load_tokenizer
+from fastlm.tokenizer.files import TOKENIZER_FILES
+from fastlm.tokenizer.load import load_tokenizer
 from fastlm.tokenizer.tokenizer import Tokenizer
 from fastlm.tokenizer.vocabulary import token_ids
 from fastlm.train.corpus import SEPARATOR, Ids

@@ -10,7 +10,6 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -47,8 +46,7 @@ class PackedTensor(NamedTuple):
     data: memoryview
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Vocabulary:
+class Vocabulary(NamedTuple):
     """What the C core needs to print text and to stop: the arguments of `_core.Model.set_vocabulary`."""
 
     pieces: Sequence[bytes]
@@ -59,8 +57,7 @@ class Vocabulary:
     eos: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
+class Contents(NamedTuple):
     """What a .flm file holds for Python. The spec is C's: a model's is asked for at `_core.Model.spec`."""
 
     files: Mapping[str, bytes]  # config.json, tokenizer.json, ...

@@ -15,8 +15,8 @@ from fastlm.weights.source import ModelSource
 
 CHECKPOINT_FILES = (".safetensors", ".json", ".bin")  # endings of what lies in a model folder
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?", re.ASCII)
-_REVISION = re.compile(r"[\w.-]{1,128}", re.ASCII)
+_HUB_ID = r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?"
+_REVISION = r"[\w.-]{1,128}"
 
 
 def locate(path: str | os.PathLike[str]) -> ModelSource:
@@ -87,7 +87,7 @@ def _cache() -> Path:
 def _snapshot(name: str) -> Path:
     """The folder of a cached hub model's main revision."""
     cache = _cache()
-    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+    if not re.fullmatch(_HUB_ID, name, re.ASCII) or "--" in name or ".." in name:
         raise ModelFileError(f"{name[:300]}: no such folder or file")
     model = cache / f"models--{name.replace('/', '--')}"
     if not model.is_dir():
@@ -100,6 +100,6 @@ def _snapshot(name: str) -> Path:
         raise ModelFileError(f"{model}: has no refs/main; download it again with: hf download {name}")
     revision = read_bytes(main, 1000).decode("ascii", "replace").strip()
     snapshot = model / "snapshots" / revision
-    if not _REVISION.fullmatch(revision) or revision.startswith(".") or not snapshot.is_dir():
+    if not re.fullmatch(_REVISION, revision, re.ASCII) or revision.startswith(".") or not snapshot.is_dir():
         raise ModelFileError(f"{main}: names no snapshot; download it again with: hf download {name}")
     return snapshot
