@@ -110,7 +110,7 @@ class _Reader:
 
     def _parsed(self, piece: bytes) -> Any:
         value = self._parser.decode(piece.decode("utf-8"))
-        if b"\\u" in piece and _SURROGATE.search(piece):
+        if b"\\" in piece and _SURROGATE.search(piece):
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         return value
 
