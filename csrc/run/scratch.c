@@ -7,7 +7,6 @@
 #include "../base/memory.h"
 #include "../base/sanitizer.h"
 #include "../base/status.h"
-#include "slice.h"
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 
@@ -100,7 +99,7 @@ static size_t lay_out(const flm_model *m, flm_scratch *s, unsigned char *base, s
     carve_blocks(m, s, base, &used, &ok);
     s->output_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
     s->slice_items = carve(base, &used, &ok, n_tokens, sizeof(flm_row_item));
-    s->slices = carve(base, &used, &ok, threads * FLM_SLICES_EACH, sizeof(flm_slice));
+    s->slices = carve(base, &used, &ok, threads * FLM_SLICES_EACH, FLM_SLICE_BYTES);
     /* Bookkeeping of experts. */
     s->expert_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));
     s->pair_of = carve(base, &used, &ok, n_tokens * active, sizeof(uint32_t));

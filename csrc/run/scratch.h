@@ -35,6 +35,8 @@ enum {
         128, /* rows of a matrix that are finished at a time for many tokens: their products stay in the L2 cache */
     FLM_ROW_BLOCK_FLOATS = FLM_BLOCK +
         FLM_ROW_BLOCK, /* for each token: a block of activations, and the second factors of a row block */
+    FLM_SLICES_EACH = 4,          /* slices of a step for each thread, at most */
+    FLM_SLICE_BYTES = 1024,       /* of an flm_slice, or more */
     FLM_TILE_COUNTERS = FLM_LINE_BYTES / sizeof(uint64_t) /* a counter has a cache line of its own: no false sharing */
 };
 
@@ -60,7 +62,7 @@ struct flm_scratch {
     flm_logit_blocks *logit_blocks; /* [logit rows] of a decoder */
     flm_row_item *output_items;   /* the entries that go on after plan->last_kv_op: at most one for each token */
     flm_row_item *slice_items;    /* the entries of the slices (slice.h): at most one for each token */
-    struct flm_slice *slices;     /* [threads * FLM_SLICES_EACH] */
+    void *slices;                 /* [threads * FLM_SLICES_EACH][FLM_SLICE_BYTES]: slice.h */
     uint32_t *expert_of;          /* [tokens * active]: the chosen experts of each token, ascending */
     uint32_t *pair_of;            /* [tokens * active]: the place of each choice among the pairs sorted by expert */
     uint32_t *token_of;           /* [pairs sorted by expert]: the token of each pair */

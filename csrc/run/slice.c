@@ -13,6 +13,8 @@ enum { ATTENTION_COST = 2 }; /* time of a flop of attention, in flops of product
 
 #define LONG_FLOPS 2e8 /* of one product: a fifth of a millisecond of a thread, or more */
 
+_Static_assert(sizeof(flm_slice) <= FLM_SLICE_BYTES, "the scratch has room for slices");
+
 int flm_is_long(const flm_run *run) { return run->n_tokens * run->plan->widest_flops > LONG_FLOPS; }
 
 uint32_t flm_slices_pay(const flm_run *run, unsigned n_threads) {

@@ -18,8 +18,6 @@
 
 #include "run.h"
 
-enum { FLM_SLICES_EACH = 4 }; /* for each thread, at most */
-
 /* It points into itself, so it must not be moved. */
 typedef struct flm_slice {
     flm_run run;
