@@ -5,10 +5,7 @@
 
 enum { SLICE_TOKENS = 128 }; /* of a slice, where there are enough for all threads */
 enum { AHEAD = 2 };          /* stages that a slice is ahead of the next one, if threads have the choice */
-enum {
-    LAG = 2
-};                           /* the same after a slice that ends within a chunk: it attends to what the next one would
-                                store a stage before */
+enum { NEAR = 8 };           /* a slice ends with a page if one ends among the last 1 / NEAR of its tokens */
 enum { ATTENTION_COST = 2 }; /* time of a flop of attention, in flops of products of quantised inputs */
 
 #define LONG_FLOPS 2e8 /* of one product: a fifth of a millisecond of a thread, or more */
@@ -55,22 +52,22 @@ static int can_cut(const flm_run *run, uint32_t token) {
     return run->plan->input_rows <= 1 || token % run->plan->input_rows == 0;
 }
 
-/* Whether a chunk of positions, or another sequence, begins with this token. */
-static int begins_chunk(const flm_step *step, uint32_t token) {
+/* Whether a page of positions, or another sequence, begins with this token. */
+static int begins_page(const flm_step *step, uint32_t token) {
     for (uint32_t i = 0, first = 0; i < step->n_items; first += step->items[i++].n_tokens)
         if (token < first + step->items[i].n_tokens)
-            return token == first || (step->items[i].start + token - first) % FLM_KV_CHUNK == 0;
+            return token == first || (step->items[i].start + token - first) % FLM_PAGE == 0;
     return 1;
 }
 
-/* The same, rounded down to where quantised inputs can be cut, and chunks of positions, too, if there is such a place
- * among the last tokens. least: the slice before begins there. */
+/* The same, rounded down to where quantised inputs can be cut, and with a page, if that is near. least: the slice
+ * before begins there. */
 static uint32_t slice_begin(const flm_run *run, unsigned slice, unsigned n_slices, uint32_t least) {
     const uint32_t equal = slice < n_slices ? equal_begin(run, slice, n_slices) : run->n_tokens;
     uint32_t begin = equal > least ? equal : least;
     if (slice == n_slices) return begin;
-    for (uint32_t token = begin; token > least && token + FLM_KV_CHUNK > begin; token--)
-        if (can_cut(run, token) && begins_chunk(run->step, token)) return token;
+    for (uint32_t token = begin; NEAR * (begin - token) < begin - least; token--)
+        if (can_cut(run, token) && begins_page(run->step, token)) return token;
     while (begin > least && !can_cut(run, begin)) begin--;
     return begin;
 }
@@ -133,7 +130,7 @@ static void cut(flm_slice *slice, const flm_run *whole, uint32_t begin, uint32_t
     slice->begin = begin;
     slice->end = end;
     slice->at = 0;
-    slice->lag = begins_chunk(whole->step, begin) ? 0 : LAG;
+    slice->tied = !begins_page(whole->step, begin);
     slice->scratch = scratch_from(whole, begin);
     slice->step = step_between(whole, begin, end, whole->scratch->slice_items + begin);
     slice->run = *whole;
@@ -161,20 +158,28 @@ void flm_slices_cut(flm_slices *slices, const flm_run *whole, uint32_t n) {
     }
 }
 
+static unsigned state_of(const flm_slice *slice) { return atomic_load_explicit(&slice->state, memory_order_acquire); }
+
+/* Whether slice i has more stages done than one that goes in step with it, behind it. */
+static int is_ahead(const flm_slices *slices, uint32_t i, unsigned done) {
+    while (++i < slices->n && slices->of[i].tied)
+        if (state_of(&slices->of[i]) / 2 < done) return 1;
+    return 0;
+}
+
 /* The slice that is best run on, if one can be: while the first is not done, each of them is to be AHEAD of the next,
  * so that there is work beside a thread that has lost its processor; then the last come first. *over: all are done. */
 static flm_slice *best_slice(const flm_slices *slices, unsigned *state, int *over) {
     flm_slice *best = NULL;
-    uint32_t least = slices->n_stages, first = 0, best_place = UINT32_MAX; /* least: stages done of those before */
+    uint32_t least = slices->n_stages, best_place = UINT32_MAX; /* least: stages done of those before */
+    const int spread = state_of(&slices->of[0]) / 2 < slices->n_stages;
     *over = 1;
     for (uint32_t i = 0; i < slices->n; i++) {
         flm_slice *slice = &slices->of[i];
-        const unsigned now = atomic_load_explicit(&slice->state, memory_order_acquire), done = now / 2;
-        if (i == 0) first = done;
-        const uint32_t needed = done + slice->lag < slices->n_stages ? done + slice->lag : slices->n_stages;
-        const uint32_t place = first < slices->n_stages ? done + AHEAD * i : done;
+        const unsigned now = state_of(slice), done = now / 2, place = spread ? done + AHEAD * i : done;
+        const int waits = done > least || is_ahead(slices, i, done);
         if (done < slices->n_stages) *over = 0;
-        if (done < slices->n_stages && now % 2 == 0 && (i == 0 || least >= needed) && place < best_place) {
+        if (done < slices->n_stages && now % 2 == 0 && !waits && place < best_place) {
             best = slice;
             best_place = place;
             *state = now;

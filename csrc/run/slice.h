@@ -11,8 +11,8 @@
  * its processor keeps one slice, and the others go on with the rest. After that all threads share the output tokens
  * again. The price is that each slice reads all weights, which costs little when it has many tokens.
  *
- * Attention reads positions in chunks (kv_layout.h), also those past a slice's end. Where a slice does not end at the
- * end of a chunk, the next one stays so far behind that nobody stores there meanwhile. */
+ * Attention reads what stands behind a slice's end in a page, too (and gives it the weight 0). Where a slice does not
+ * end with a page, it and the next one go on in step, so that nobody stores there meanwhile. */
 #ifndef FLM_SLICE_H
 #define FLM_SLICE_H
 
@@ -22,11 +22,10 @@
 typedef struct flm_slice {
     flm_run run;
     flm_step step;
-    flm_scratch
-        scratch; /* that of the step from the first token on; what a thread has for itself: of the one at work */
-    uint32_t begin, end;                        /* its tokens of the step */
-    uint32_t at;                                /* the operation with which its next stage begins */
-    uint32_t lag;                               /* stages that all slices before it are ahead, at least */
+    flm_scratch scratch; /* from its first token on; what a thread has for itself: of the one at work */
+    uint32_t begin, end; /* its tokens of the step */
+    uint32_t at;         /* the operation with which its next stage begins */
+    int tied;            /* 1: it goes in step with the slice before it */
     _Alignas(FLM_LINE_BYTES) atomic_uint state; /* twice the stages done; one more while a thread is at work */
 } flm_slice;
 

@@ -46,10 +46,12 @@ static flm_run run_of(flm_step *step) {
                      .scratch = &scratch};
 }
 
-/* Whether no two slices have positions in one chunk, where the second of them begins. */
-static int begins_chunk(const flm_slice *slice) {
+/* Whether the slice begins with a page of a sequence. */
+static int begins_page(const flm_slice *slice, const flm_row_item *items, uint32_t n_items) {
     const flm_row_item *first = slice->step.items;
-    return slice->step.n_items == 0 || first->start % FLM_KV_CHUNK == 0;
+    int is_first = slice->step.n_items == 0;
+    for (uint32_t i = 0; i < n_items && !is_first; i++) is_first = first->tokens == items[i].tokens;
+    return is_first || first->start % FLM_PAGE == 0;
 }
 
 /* All n slices of n_items items; output: tokens at the end that something is wanted of. */
@@ -68,8 +70,7 @@ static void test_cuts(unsigned rows, uint32_t n_items, uint32_t start, uint32_t 
         CHECK(slice->begin == next && slice->scratch.item_of == item_of + next);
         CHECK(slice->end - slice->begin == slice->run.n_tokens && slice->step.n_tokens == slice->run.n_tokens);
         CHECK(rows == 0 || slice->begin % rows == 0 || slice->begin == step.n_tokens);
-        CHECK(slice->lag > 0 || s == 0 || begins_chunk(slice) || slice->step.items->tokens == items[1].tokens ||
-              slice->step.items->tokens == items[2].tokens);
+        CHECK(slice->run.n_tokens == 0 || slice->tied == !begins_page(slice, items, n_items));
         uint32_t seen = 0;
         for (uint32_t i = 0; i < slice->step.n_items; i++)
             for (uint32_t k = 0; k < slice->step.items[i].n_tokens; k++)
@@ -83,8 +84,8 @@ static void test_cuts(unsigned rows, uint32_t n_items, uint32_t start, uint32_t 
     CHECK(next == step.n_tokens);
 }
 
-/* Who has later tokens gets fewer, since they see more keys: half of the work is that of the first 193, and a chunk of
- * positions ends before them. */
+/* Who has later tokens gets fewer, since they see more keys: half of the work is that of the first 193, and a page ends
+ * before the last of them. */
 static void test_work(void) {
     flm_row_item items[1];
     flm_step step = step_of(items, 1, 0);
@@ -92,7 +93,7 @@ static void test_work(void) {
     flm_slices slices;
     plan.input_rows = 1;
     flm_slices_cut(&slices, &whole, 2);
-    CHECK(slices.of[0].end == 192 && slices.of[0].lag == 0 && slices.of[1].lag == 0);
+    CHECK(slices.of[0].end == 192 && !slices.of[0].tied && !slices.of[1].tied);
 }
 
 /* Stages done of each slice. Plain memory: races are for the thread sanitizer to see. */
@@ -111,13 +112,15 @@ static void take_stages(void *argument, unsigned thread, unsigned n_threads) {
         CHECK(slice->scratch.tiles == tiles + thread * FLM_TILE_COUNTERS); /* on cache lines of their own */
         CHECK(stage < STAGES && !d->done[s][stage]);
         for (uint32_t before = 0; before < s; before++)
-            for (uint32_t i = 0; i < stage + slice->lag && i < STAGES; i++) CHECK(d->done[before][i]);
+            for (uint32_t i = 0; i < stage; i++) CHECK(d->done[before][i]);
+        for (uint32_t next = s + 1; next < d->slices.n && d->slices.of[next].tied; next++)
+            for (uint32_t i = 0; i < stage; i++) CHECK(d->done[next][i]);
         d->done[s][stage] = 1;
         flm_slices_leave(&d->slices, d->whole, slice, slice->at + 2);
     }
 }
 
-/* From position 1 on, chunks begin at no token before which inputs can be cut. */
+/* From position 1 on, pages begin at no token before which inputs can be cut. */
 static void test_dealing(unsigned n_threads, uint32_t n, uint32_t start) {
     flm_error error;
     flm_pool *pool;
@@ -136,7 +139,7 @@ static void test_dealing(unsigned n_threads, uint32_t n, uint32_t start) {
     CHECK(flm_pool_run(pool, &(flm_lead){pthread_self(), 1}, take_stages, &d) == n_threads);
     for (uint32_t s = 0; s < n; s++) {
         const uint32_t begin = d.slices.of[s].begin;
-        CHECK(start == 0 || (d.slices.of[s].lag > 0) == (begin > 0 && begin < TOKENS));
+        CHECK(start == 0 || d.slices.of[s].tied == (begin > 0 && begin < TOKENS));
         for (uint32_t i = 0; i < STAGES; i++) CHECK(d.done[s][i]);
     }
     CHECK(d.slices.done == n * STAGES);
