@@ -127,9 +127,9 @@ def test_scores_are_those_of_the_whole_text(
     monkeypatch.setattr(continuations, "BATCH_VALUES", rows * model.vocab)
     ids = IDS[:n]
     expected = logprobs(model, ids)
-    assert model.loglikelihood(ids) == pytest.approx(expected.sum(), rel=1e-12)
-    assert model.loglikelihood(ids[:9], continuation=ids[9:]) == pytest.approx(expected[8:].sum(), rel=1e-12)
-    assert model.perplexity(ids) == pytest.approx(np.exp(-expected.mean()), rel=1e-12)
+    assert model.loglikelihood(ids) == pytest.approx(expected.sum(), rel=1e-8)
+    assert model.loglikelihood(ids[:9], continuation=ids[9:]) == pytest.approx(expected[8:].sum(), rel=1e-8)
+    assert model.perplexity(ids) == pytest.approx(np.exp(-expected.mean()), rel=1e-8)
 
 
 def test_windows_are_texts_of_their_own(model: fastlm.Model) -> None:
@@ -138,4 +138,4 @@ def test_windows_are_texts_of_their_own(model: fastlm.Model) -> None:
     total = -first.sum() - second[window - stride - 1 :].sum()
     scored = len(first) + len(second[window - stride - 1 :])
     found = model.perplexity(IDS[: stride + window], window=window, stride=stride)
-    assert found == pytest.approx(np.exp(total / scored), rel=1e-12)
+    assert found == pytest.approx(np.exp(total / scored), rel=1e-8)

@@ -10,6 +10,7 @@ import pytest
 from folder_models import save_decoder
 
 import fastlm
+from fastlm.running import Run
 from fastlm.tasks.calls import FORMATS, Format, format_of
 from fastlm.tasks.replies import Reply
 
@@ -110,7 +111,7 @@ def test_answers_of_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A model that writes what it is made to: calls and reasoning are no part of the text."""
     written = f"<think>Hm</think>Yes.<tool_call>{call(*PARIS)}</tool_call>"
     with fastlm.load(save_decoder(tmp_path, TEMPLATE), threads=1) as model:
-        monkeypatch.setattr(fastlm.engine.Run, "advance", _writes(model, written))
+        monkeypatch.setattr(Run, "advance", _writes(model, written))
         done = model.chat([{"role": "user", "content": "a"}], tools=TOOLS, n=2)
         assert (done.text, done.reasoning) == ("Yes.", "Hm") and done.tool_calls is not None
         assert [(c.name, json.loads(c.arguments)) for c in done.tool_calls] == [PARIS]
