@@ -19,6 +19,7 @@ from fastlm.running import Run
 
 LINGER_SECONDS = 1.0  # for which the thread stays when there is nothing to run
 REST = 3.0  # times what a loop spent on what it was told, until it is told again: streams leave time for the rest
+MOST_REST = 0.02  # seconds: what else the program did in that turn counts, too
 LEAST_REST = 0.001  # seconds; a shorter one is none
 
 
@@ -117,7 +118,7 @@ class _Mailbox:
 
     def _rest(self, begun: float) -> None:
         """Have what comes meanwhile come together: with many streams the loop has less to do, the engine more time."""
-        seconds = REST * (time.thread_time() - begun)
+        seconds = min(REST * (time.thread_time() - begun), MOST_REST)
         if seconds > LEAST_REST and not self._closed and self._resting is None:
             self._loop.remove_reader(self._pipe[0])
             self._resting = self._loop.call_later(seconds, self._listen)

@@ -161,6 +161,7 @@ class Run:
         self._last = UNSTARTED
         self.flags = Flags([(p.cancel, self._request)] if p.cancel is not None and self._request is not None else [])
         self.finish: str | None = None
+        self.goes_on = False  # whether somebody goes on with the sequence: then it ends with the text
 
     def close(self) -> None:
         """Cancel if it still runs, and give the session back."""
@@ -213,7 +214,7 @@ class Run:
             if self._decoded.stopped and self._request is not None:
                 self._request.cancel()
                 self.finish = "stop"
-                self._length = len(self._before) + self._taken
+                self._length = len(self._before) + self._taken if self.goes_on else None
         text, self._echo = self._echo + text, ""
         return Chunk(text, tokens, self.finish, self._logprobs(progress, len(tokens)))
 

@@ -63,7 +63,9 @@ class Session:
         ids = engine.prompts.ids(prompt, start=self._core.length == 0)
         self._core.set_adapter(engine.adapters.find(p.adapter))
         trace = tracer(engine, self._core, ids, p)
-        return engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo), trace=trace)
+        run = engine.run(self._core, ids, p, echo=engine.prompts.echo(prompt, ids, p.echo), trace=trace)
+        run.goes_on = True
+        return run
 
     def generate(self, prompt: str | Iterable[int] = "", **params: Any) -> Completion:
         """Continue the sequence with a prompt and write on; parameters as in `Model.generate` (n is 1)."""

@@ -250,6 +250,11 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"regex": "a("}, fastlm.ParameterError, "regex: .*unclosed group"),
     ({"regex": "a\\"}, fastlm.ParameterError, "regex: ends in a backslash"),
     ({"json_schema": {"multipleOf": 999_999_937}}, fastlm.UnsupportedError, "multipleOf: 999999937 is more than"),
+    (
+        {"json_schema": {"type": "integer", "allOf": [{"multipleOf": 99_991}, {"multipleOf": 99_989}]}},
+        fastlm.UnsupportedError,
+        "multipleOf: the least common multiple of all, 9998000099, is more than",
+    ),
     ({"json_schema": {"x-guidance": {"lenient": True}}}, fastlm.UnsupportedError, "x-guidance"),
     ({"grammar": "start: /a/ // " + "x" * 2**20}, fastlm.UnsupportedError, "grammar: is longer than"),
     ({"regex": ""}, fastlm.ParameterError, "regex must be a string that is not empty"),

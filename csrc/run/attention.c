@@ -266,7 +266,7 @@ static flm_attention_job job_of(const flm_run *run, const flm_attention_op *s, c
 /* The keys that a job reads first. */
 static const unsigned char *first_keys(const flm_attention_job *job) {
     const uint32_t hidden = job->window && job->first >= job->window ? job->first - job->window + 1 : 0;
-    return job->pages[hidden / FLM_PAGE] + job->k_offset;
+    return job->pages[hidden < job->n_keys ? hidden / FLM_PAGE : 0] + job->k_offset;
 }
 
 /* Deals the units round-robin. If they do not divide evenly, each thread takes an equal range of the query heads of

@@ -19,6 +19,7 @@ uint32_t flm_slices_pay(const flm_run *run, unsigned n_threads) {
     const unsigned least = run->kernels->slice_tokens;
     if (n_threads == 1 || least == 0 || run->n_tokens / n_threads < least) return 0;
     if (plan->bidirectional || !plan->token_parallel || plan->last_kv_op == SIZE_MAX) return 0;
+    if (run->step->items[0].reuses) return 0; /* its layers store at the same place, one after another */
     const uint32_t n = run->n_tokens / SLICE_TOKENS;
     return n < n_threads ? n_threads : n > FLM_SLICES_EACH * n_threads ? FLM_SLICES_EACH * n_threads : n;
 }

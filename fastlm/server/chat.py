@@ -92,7 +92,7 @@ class Talk:
     @property
     def size(self) -> int | None:
         """Of the messages; see `Job`."""
-        return None if self._variables else sum(len(str(message["content"])) for message in self._messages)
+        return None if self._variables else len(str(self._messages))
 
     def prompts(self, cancel: CancelFlag) -> list[Request]:
         """What it asks of `generate`, in a list."""

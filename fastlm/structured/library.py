@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -36,8 +38,8 @@ SINGLE = ("items", "additionalProperties", "not", "if", "then", "else", "contain
 
 
 MAX_TEXT = 1 << 20  # of a grammar, in characters; it may be as deep as it is long
-MAX_MULTIPLE = 100_000  # of multipleOf: its automaton has that many states
-TEMPERATURE = re.compile(r"^[ \t]*[\w?!]+\s*\[[^\]]*\btemperature\s*=", re.MULTILINE)
+MAX_MULTIPLE = 100_000  # of multipleOf, and of the least common multiple of all: an automaton has that many states
+TEMPERATURE = re.compile(r"^[ \t]*[\w?!]+[ \t]*\[[^\[\]]{0,200}?\btemperature\s*=", re.MULTILINE)
 
 
 def imported(name: str) -> Any:
@@ -150,14 +152,23 @@ def _check(grammar: Grammar) -> Any:
     schema = json.loads(grammar.text) if grammar.kind == JSON_SCHEMA else None
     if isinstance(schema, dict) and "x-guidance" in schema:
         raise UnsupportedError(f"{grammar.name}: x-guidance: options of llguidance are not the schema's to set")
+    _check_multiples(grammar.name, schema)
+    return schema
+
+
+def _check_multiples(name: str, schema: Any) -> None:
     parts: list[Any] = [schema]
+    common = 1
     while parts:
         part = parts.pop()
         parts += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
         multiple = part.get("multipleOf") if isinstance(part, dict) else None
-        if isinstance(multiple, (int, float)) and multiple > MAX_MULTIPLE:
-            raise UnsupportedError(f"{grammar.name}: multipleOf: {multiple} is more than {MAX_MULTIPLE:,}")
-    return schema
+        if not isinstance(multiple, (int, float)) or not 0 < multiple < float("inf"):
+            continue
+        common = math.lcm(common, Fraction(str(multiple)).numerator)
+        if max(common, multiple) > MAX_MULTIPLE:
+            found = multiple if multiple > MAX_MULTIPLE else f"the least common multiple of all, {common},"
+            raise UnsupportedError(f"{name}: multipleOf: {found} is more than {MAX_MULTIPLE:,}")
 
 
 def matcher_of(library: Any, tokens: Any, grammar: Grammar) -> Matcher:
