@@ -128,8 +128,6 @@ static uint32_t skipped_tokens(const flm_run *whole, uint32_t begin, uint32_t en
 }
 
 static void cut(flm_slice *slice, const flm_run *whole, uint32_t begin, uint32_t end) {
-    slice->begin = begin;
-    slice->end = end;
     slice->at = 0;
     slice->tied = !begins_page(whole->step, begin);
     slice->scratch = scratch_from(whole, begin);

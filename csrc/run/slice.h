@@ -23,7 +23,6 @@ typedef struct flm_slice {
     flm_run run;
     flm_step step;
     flm_scratch scratch; /* from its first token on; what a thread has for itself: of the one at work */
-    uint32_t begin, end; /* its tokens of the step */
     uint32_t at;         /* the operation with which its next stage begins */
     int tied;            /* 1: it goes in step with the slice before it */
     _Alignas(FLM_LINE_BYTES) atomic_uint state; /* twice the stages done; one more while a thread is at work */
