@@ -16,7 +16,7 @@ from fastlm.results import Chunk, Completion, Usage
 from fastlm.running import Run
 from fastlm.server.metrics import Metrics
 from fastlm.server.refusals import refusing
-from fastlm.structured.grammar import NAMES
+from fastlm.structured.grammar import has_grammar
 from fastlm.tasks import posted
 from fastlm.tasks.generate import start
 from fastlm.tokenizer.prompts import Prompt
@@ -37,8 +37,7 @@ def _params(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Beams that generation_config.json asks for give way to what a request says that they cannot honour."""
     if "num_beams" in given:
         return given
-    shaped = any(given.get(name) is not None for name in NAMES)
-    drawn = shaped or given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
+    drawn = has_grammar(given) or given.get("temperature") or given.get("stop") or given.get("logprobs") is not None
     return {**given, "num_beams": 1} if drawn or given.get("n", 1) > 1 else given
 
 
@@ -82,7 +81,7 @@ class Job:
     async def begin(self) -> None:
         """Start the texts, or refuse the request."""
         with refusing(self.names, self.param):
-            compiles = self.forced or any(self.params.get(name) is not None for name in NAMES)
+            compiles = self.forced or has_grammar(self.params)
             quick = not compiles and self._is_quick()
             self.runs = await posted.begin(self._start, quick=quick, compiles=compiles)
 

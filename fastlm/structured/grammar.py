@@ -117,3 +117,8 @@ def _schema(value: object, name: str) -> object:
     raise ParameterError(
         f"{name} must be a schema (a dict), JSON that holds one, a dataclass or a pydantic model, not {shown(value)}"
     )
+
+
+def has_grammar(params: Mapping[str, Any]) -> bool:
+    """Whether parameters say what the text must be."""
+    return any(params.get(name) is not None for name in NAMES)

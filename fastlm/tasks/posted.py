@@ -21,7 +21,7 @@ from fastlm.parameters import CancelFlag
 from fastlm.results import Chunk, Completion
 from fastlm.running import Run
 from fastlm.structured.compiling import AT_A_TIME
-from fastlm.structured.grammar import NAMES
+from fastlm.structured.grammar import has_grammar
 from fastlm.tasks.chat import request_of
 from fastlm.tasks.generate import Progress, start
 from fastlm.tokenizer.prompts import Prompt
@@ -107,8 +107,7 @@ async def begin(
 
 def _compiles(prompts: Iterable[Prompt | Request], params: Mapping[str, Any]) -> bool:
     """Whether there is a grammar to be compiled."""
-    given = [params, *(one.params for one in prompts if isinstance(one, Request))]
-    return any(each.get(name) is not None for each in given for name in NAMES)
+    return any(map(has_grammar, [params, *(one.params for one in prompts if isinstance(one, Request))]))
 
 
 async def turns(
